@@ -1,0 +1,132 @@
+"""The method: what SVDNet does to the weight matrix of the Eigenlayer.
+
+Pure functions over a matrix W of shape (C, D): C inputs, D outputs, one projection direction a column, so
+that an embedding is ``h @ W``. They know nothing of networks, files or settings. Source: Sun, Zheng, Deng
+and Wang, "SVDNet for Pedestrian Retrieval", ICCV 2017, sections 3.2 to 3.4, and, for the matching of
+columns, the authors' Matlab release.
+"""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+Method = Literal["us", "u", "uvt", "qd", "none"]
+
+
+def gram(W: Float[Array, "C D"]) -> Float[Array, "D D"]:
+    """Inner products of all pairs of columns, G = WᵀW (equation 5 of the paper)."""
+    _check_matrix(W)
+    # Full precision on every device: TF32 would blur the entries that S(W) counts as zero.
+    return jnp.matmul(W.T, W, precision=jax.lax.Precision.HIGHEST)
+
+
+def correlation(W: Float[Array, "C D"]) -> Float[Array, ""]:
+    """S(W): the diagonal of the Gram matrix over the sum of all its magnitudes (equation 6).
+
+    Between 1/D (all columns parallel and of one length) and 1 (columns orthogonal). Unchanged by a common
+    factor and by order and sign of the columns. NaN if all of W is zero.
+    """
+    G = gram(W)
+    return jnp.trace(G) / jnp.sum(jnp.abs(G))
+
+
+def spectrum(W: Float[Array, "C D"]) -> Float[Array, "min(C,D)"]:
+    """Singular values, largest first."""
+    _check_matrix(W)
+    return jnp.linalg.svd(W, compute_uv=False)
+
+
+def decorrelate(W: Float[Array, "C D"], method: Method = "us", *, match: bool = False) -> Float[Array, "C D"]:
+    """Replaces W by a matrix with orthogonal columns (section 3.3; table 3 for the alternatives).
+
+    Of W = U S Vᵀ and W = Q R, ``us`` gives U S, ``u`` gives U, ``uvt`` gives U Vᵀ, ``qd`` gives Q diag(R) and
+    ``none`` gives W itself. Only ``us`` keeps every distance between rows of H @ W, because
+    (U S)(U S)ᵀ = W Wᵀ. Not for use inside jit: it looks at values, and factorises in float64 whatever W's
+    dtype, since small singular values lose most of their digits in float32.
+
+    Args:
+        W: The matrix; at least as many rows as columns.
+        method: What to put in its place.
+        match: Order and sign the new columns after the old ones, by `match_columns`.
+
+    Raises:
+        ValueError: W is no float matrix, has NaN or Inf, has more columns than rows, or the method is unknown.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(get_args(Method))}")
+    _check_matrix(W)
+    C, D = W.shape
+    if D > C:
+        raise ValueError(
+            f"W is {C} x {D}: its rank is at most {C}, so {D - C} of {D} decorrelated columns would be zero, "
+            f"dead outputs for good; choose an Eigenlayer of at most {C} outputs"
+        )
+    if not bool(jnp.isfinite(W).all()):
+        bad = int(jnp.sum(~jnp.isfinite(W)))
+        raise ValueError(f"W has {bad} NaN or Inf among its {W.size} entries; training diverged before")
+    if method == "none":
+        return W
+    with jax.enable_x64(True):
+        W64 = jnp.asarray(np.asarray(W), dtype=jnp.float64)
+        new = _replacement(W64, method)
+        if match:
+            order, sign = match_columns(W64, new)
+            new = new[:, order] * sign[None, :]
+        return new.astype(W.dtype)
+
+
+def match_columns(
+    old: Float[Array, "C D"], new: Float[Array, "C D"]
+) -> tuple[Int[Array, " D"], Float[Array, " D"]]:
+    """The authors' greedy matching: which new column, with which sign, takes the place of each old one.
+
+    Old columns choose in their order; each takes the closest new column by abs(cosine) that is still free, with
+    the sign that makes the cosine positive. It keeps the rotated features near what the classifier above
+    expects. O(D²) after one matrix product. Zero columns count as cosine 0; ties go to the first column.
+
+    Returns:
+        Order and sign, such that ``new[:, order] * sign`` is the matched matrix.
+    """
+    cosine = jnp.matmul(_unit_columns(old).T, _unit_columns(new), precision=jax.lax.Precision.HIGHEST)
+    return _greedy(cosine)
+
+
+@jax.jit
+def _greedy(cosine: Float[Array, "D D"]) -> tuple[Int[Array, " D"], Float[Array, " D"]]:
+    D = cosine.shape[0]
+
+    def choose(
+        free: Float[Array, " D"], row: Float[Array, " D"]
+    ) -> tuple[Float[Array, " D"], tuple[Int[Array, ""], Float[Array, ""]]]:
+        pick = jnp.argmax(jnp.where(free > 0, jnp.abs(row), -jnp.ones_like(row)))
+        sign = jnp.where(row[pick] < 0, -jnp.ones_like(row[pick]), jnp.ones_like(row[pick]))
+        return free.at[pick].set(0), (pick, sign)
+
+    _, (order, sign) = jax.lax.scan(choose, jnp.ones(D, cosine.dtype), cosine)
+    return order, sign
+
+
+def _replacement(W: Float[Array, "C D"], method: Method) -> Float[Array, "C D"]:
+    if method == "qd":
+        Q, R = jnp.linalg.qr(W)
+        return Q * jnp.diag(R)[None, :]
+    U, S, Vt = jnp.linalg.svd(W, full_matrices=False)
+    if method == "us":
+        return U * S[None, :]
+    return U if method == "u" else U @ Vt
+
+
+def _unit_columns(W: Float[Array, "C D"]) -> Float[Array, "C D"]:
+    length = jnp.linalg.norm(W, axis=0, keepdims=True)
+    return W / jnp.where(length > 0, length, jnp.ones_like(length))
+
+
+def _check_matrix(W: Array) -> None:
+    if getattr(W, "ndim", None) != 2 or not jnp.issubdtype(W.dtype, jnp.floating):
+        raise ValueError(
+            f"expected a float matrix W (inputs, outputs), found {getattr(W, 'dtype', type(W).__name__)} "
+            f"of shape {getattr(W, 'shape', ())}"
+        )

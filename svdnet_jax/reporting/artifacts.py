@@ -1,0 +1,131 @@
+"""What is drawn and written when a run is over: embeddings, figures and the report."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from svdnet_jax.config import Run, to_json
+from svdnet_jax.data.splits import Dataset, Split
+from svdnet_jax.data.synthetic import contact_sheet
+from svdnet_jax.reporting import figures
+from svdnet_jax.reporting.folder import environment, load_matrix
+from svdnet_jax.reporting.log import Record, after_rounds, border_name
+from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
+from svdnet_jax.reporting.report import write_report
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.metrics import evaluate, ranked_list
+
+SHOWN = 10
+"""Gallery images in a ranked list."""
+
+
+def write_artifacts(
+    folder: Path,
+    config: Run,
+    dataset: Dataset,
+    records: Sequence[Record],
+    query: Mapping[str, Embeddings],
+    gallery: Mapping[str, Embeddings],
+    facts: Mapping[str, str],
+) -> Path:
+    """Writes embeddings, figures and report of a finished run.
+
+    Args:
+        folder: The run folder.
+        config: Settings of the run.
+        dataset: What it trained and was tested on.
+        records: Its log.
+        query: Final embeddings of the queries by name, ``embedding`` and ``pooled``.
+        gallery: The same of the gallery.
+        facts: What a reader must know to judge the numbers.
+
+    Returns:
+        The report.
+    """
+    for name in query:
+        query[name].save(folder / "embeddings" / name / "query.npz")
+        gallery[name].save(folder / "embeddings" / name / "gallery.npz")
+    drawn = {
+        "curves": ("Loss and S(W) while training", figures.curves(records)),
+        "rounds": ("Retrieval by round, for both embeddings", figures.rounds(records)),
+        "gram": ("Cosines between the columns of W", _gram(folder)),
+        "singular_values": ("Spectrum of W", figures.singular_values(_spectra(records))),
+        "ranked_lists": (
+            "Queries and their nearest gallery images, by the Eigenlayer's output",
+            _ranked(config, dataset, query["embedding"], gallery["embedding"]),
+        ),
+    }
+    pictures = {}
+    for name, (caption, figure) in drawn.items():
+        pictures[caption] = folder / "figures" / f"{name}.png"
+        figures.save(figure, pictures[caption])
+    sheet = folder / "figures" / "contact_sheet.png"
+    figures.save(figures.images(_sheet(dataset.train), "Training images, one row an identity"), sheet)
+    pictures["A look at the data"] = sheet
+    report = folder / "report.html"
+    write_report(
+        report,
+        title=f"SVDNet on {dataset.name}",
+        config=to_json(config),
+        environment=environment(),
+        records=records,
+        figures=pictures,
+        facts=facts,
+    )
+    return report
+
+
+def _gram(folder: Path) -> Any:
+    before = load_matrix(folder, "base")
+    after = load_matrix(folder, "relaxation")
+    assert before is not None, "every run ends Step 0 before it is drawn"
+    last = before if after is None else after
+    return figures.gram(before.T @ before, last.T @ last, ("after Step 0", "after the last relaxation"))
+
+
+def _spectra(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    return {border_name(record): np.array(record["spectrum"]) for record in after_rounds(records)}
+
+
+def _ranked(config: Run, dataset: Dataset, query: Embeddings, gallery: Embeddings) -> Any:
+    protocol: dict[str, Any] = {"metric": config.eval.metric, "cross_camera": config.eval.cross_camera}
+    ap = evaluate(query, gallery, **protocol).ap
+    sections = {}
+    for heading, chosen in choose_queries(ap).items():
+        rows = []
+        for index in chosen:
+            nearest, right, distances = ranked_list(query, gallery, int(index), SHOWN, **protocol)
+            captions = [
+                f"c{dataset.gallery.cameras[i]}  {d:.2f}" for i, d in zip(nearest, distances, strict=True)
+            ]
+            rows.append(
+                RankedList(
+                    query=dataset.query.images[index],
+                    query_caption=f"{dataset.query.pids[index]:04d} c{dataset.query.cameras[index]}",
+                    gallery=list(dataset.gallery.images[nearest]),
+                    right=right,
+                    captions=captions,
+                    average_precision=float(ap[index]),
+                )
+            )
+        if rows:
+            sections[heading] = rows
+    title = (
+        f"The {SHOWN} nearest gallery images of the queries with the best, the median and the worst average "
+        "precision; under each its camera and distance"
+    )
+    return ranked_lists(sections, title)
+
+
+def _sheet(split: Split, identities: int = 8, columns: int = 12) -> np.ndarray:
+    """A grid of the first images of evenly spread identities, one row each."""
+    known = np.unique(split.pids)
+    shown = known[np.linspace(0, len(known) - 1, min(identities, len(known))).astype(int)]
+    blank = np.full_like(split.images[0], 255)
+    rows = []
+    for pid in shown:
+        mine = list(split.images[split.pids == pid][:columns])
+        rows += mine + [blank] * (columns - len(mine))
+    return contact_sheet(rows, columns)

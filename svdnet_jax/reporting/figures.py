@@ -1,0 +1,267 @@
+"""The figures of a run: plain functions from log lines and arrays to matplotlib figures.
+
+They use matplotlib's objects, never pyplot, so nothing is shared between calls and no display is
+needed. Colours are Okabe and Ito's, told apart by colour-blind readers too.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
+
+from svdnet_jax.reporting.log import Record, after_rounds, borders
+
+INK = "#222222"
+FAINT = "#8a8a8a"
+COLOURS = {"embedding": "#0072B2", "pooled": "#D55E00"}
+SHADES = {"base": "#f1f1f1", "restraint": "#dcd9ee", "relaxation": "#fdf3c8"}
+_TEXT = 9.0
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG at 150 dots per inch; its folder is made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, facecolor="white")
+
+
+def curves(records: Sequence[Record]) -> Figure:
+    """Draw training loss and S(W) over the steps of a run, with its phases shaded.
+
+    Args:
+        records: Lines of the log.
+    """
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    for axes in (above, below):
+        _shade(axes, records)
+    _number_rounds(above, records)
+    _draw_loss(above, records)
+    series = _series(records, "correlation", ("step", "phase"))
+    below.plot(*series, color=COLOURS["embedding"], linewidth=1.4)
+    below.set_ylim(0, 1.05)
+    _tidy(below, "Correlation S(W) of the Eigenlayer: 1 = orthogonal columns", "S(W)")
+    below.set_xlabel("step", fontsize=_TEXT, color=INK)
+    named = dict(zip(*reversed(above.get_legend_handles_labels()), strict=True))
+    figure.legend(
+        named.values(),
+        named.keys(),
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=_TEXT,
+    )
+    figure.align_ylabels()
+    return figure
+
+
+def rounds(records: Sequence[Record], control: Sequence[Record] | None = None) -> Figure:
+    """Draw rank-1 and mAP of both embeddings over the rounds.
+
+    Args:
+        records: Lines of the log.
+        control: Lines of the log of a run with the same budget and no decorrelation.
+    """
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    runs = [(records, "-", "o")] + ([(control, "--", "s")] if control else [])
+    for axes, measure, title in zip(
+        panels, ("rank1", "mAP"), ("Rank-1 accuracy", "mAP (plain average precision)"), strict=True
+    ):
+        for log, style, marker in runs:
+            for name, colour in COLOURS.items():
+                judged = after_rounds(log)
+                axes.plot(
+                    [r["round"] for r in judged],
+                    [100 * r[name][measure] for r in judged],
+                    linestyle=style,
+                    marker=marker,
+                    markersize=5,
+                    markerfacecolor=colour if style == "-" else "white",
+                    color=colour,
+                    linewidth=1.6,
+                    label=f"{name}, {'RRI' if style == '-' else 'control'}" if control else name,
+                )
+        _tidy(axes, title, "per cent")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}" if value > 0 else "base")
+        axes.set_xlabel("after relaxation of round", fontsize=_TEXT, color=INK)
+        axes.margins(y=0.12)
+    handles = panels[0].get_lines()
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=_TEXT)
+    return figure
+
+
+def gram(
+    before: Float[np.ndarray, "d d"],
+    after: Float[np.ndarray, "d d"],
+    titles: tuple[str, str] = ("before", "after"),
+) -> Figure:
+    """Draw |cosine| between the columns of W at two moments, as heat maps on one scale.
+
+    Args:
+        before: Gram matrix WᵀW.
+        after: The same at a later moment.
+        titles: What the moments are; S(W) is added.
+    """
+    figure = Figure(figsize=(9, 4.3), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for axes, matrix, title in zip(panels, (before, after), titles, strict=True):
+        size = np.abs(matrix)
+        norms = np.sqrt(np.diag(size))
+        scale = np.outer(norms, norms)
+        # A column of zeros has no direction: it is shown as orthogonal to all.
+        cosines = np.divide(size, scale, out=np.zeros_like(size), where=scale > 0)
+        image = axes.imshow(cosines, vmin=0, vmax=1, cmap="Blues", interpolation="antialiased")
+        correlation = np.trace(size) / size.sum()
+        axes.set_title(f"{title}: S(W) = {correlation:.3f}", fontsize=_TEXT + 1, color=INK)
+        axes.set_xlabel("column of W", fontsize=_TEXT, color=INK)
+        axes.tick_params(labelsize=_TEXT - 1, color=FAINT, labelcolor=INK)
+        axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=panels, shrink=0.85, pad=0.02)
+    bar.set_label("|cosine| between columns", fontsize=_TEXT, color=INK)
+    bar.ax.tick_params(labelsize=_TEXT - 1, color=FAINT, labelcolor=INK)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def singular_values(spectra: Mapping[str, Float[np.ndarray, " d"]]) -> Figure:
+    """Draw the singular values of W at several moments.
+
+    Args:
+        spectra: Name of the moment -> singular values, largest first; in the order of time.
+    """
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes = figure.subplots()
+    shades = colormaps["viridis_r"](np.linspace(0.12, 1.0, len(spectra)))
+    for (name, values), shade in zip(spectra.items(), shades, strict=True):
+        axes.plot(np.arange(1, len(values) + 1), values, color=shade, linewidth=1.5, label=name)
+    _log_scale(axes)
+    axes.set_xlim(1, max(len(values) for values in spectra.values()))
+    axes.legend(loc="upper right", frameon=False, fontsize=_TEXT)
+    _tidy(axes, "Singular values of the Eigenlayer's W", "singular value (log scale)")
+    axes.set_xlabel("index, largest first", fontsize=_TEXT, color=INK)
+    return figure
+
+
+def _draw_loss(axes: Axes, records: Sequence[Record]) -> None:
+    """Draw the loss of steps and of borders, and mark where a phase lowers its learning rate."""
+    steps = [r for r in records if r["event"] == "step"]
+    drops = [
+        new["step"]
+        for old, new in pairwise(steps)
+        if (old["phase"], old["round"]) == (new["phase"], new["round"])
+        and new["learning_rate"] < old["learning_rate"]
+    ]
+    axes.plot(
+        [r["step"] for r in steps],
+        [r["loss"] for r in steps],
+        color=COLOURS["embedding"],
+        linewidth=1.4,
+        label="loss in training",
+    )
+    moments, losses = _series(records, "loss", ("phase",))
+    label = "loss at borders, no dropout"
+    axes.plot(moments, losses, "o", color=INK, markersize=3.5, clip_on=False, label=label)
+    if drops:
+        at_edge = axes.get_xaxis_transform()
+        heights = [0.04] * len(drops)
+        label = "learning rate lowered"
+        axes.plot(drops, heights, "v", color=INK, markersize=5, transform=at_edge, label=label)
+    _log_scale(axes)
+    axes.margins(y=0.16)
+    _tidy(axes, "Training loss", "cross-entropy (log scale)")
+
+
+def _series(records: Sequence[Record], name: str, events: tuple[str, ...]) -> tuple[list[int], list[float]]:
+    """Return steps and values; a decorrelation gives two at one step, so its jump is upright."""
+    points: list[tuple[int, float]] = []
+    for record in records:
+        if record["event"] in events:
+            points.append((record["step"], record[name]))
+        elif record["event"] == "decorrelate":
+            points += [(record["step"], record[name][when]) for when in ("before", "after")]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _spans(records: Sequence[Record]) -> dict[tuple[str, int], tuple[int, int]]:
+    """Return (phase, round) -> first and last step."""
+    spans: dict[tuple[str, int], tuple[int, int]] = {}
+    end = 0
+    for record in records:
+        if record["event"] in ("step", "phase"):
+            phase = (record["phase"], record["round"])
+            start = spans[phase][0] if phase in spans else end
+            end = record["step"]
+            spans[phase] = (start, end)
+    return spans
+
+
+def _shade(axes: Axes, records: Sequence[Record]) -> None:
+    """Shade the phases and draw a line at each decorrelation."""
+    spans = _spans(records)
+    for (phase, _), (start, end) in spans.items():
+        axes.axvspan(start, end, color=SHADES[phase], linewidth=0, zorder=0, label=phase)
+    for record in borders(records):
+        if record["event"] == "decorrelate":
+            name = "decorrelation"
+            axes.axvline(record["step"], color=INK, linewidth=0.8, ls=":", zorder=1, label=name)
+    axes.set_xlim(0, max(end for _, end in spans.values()))
+
+
+def _number_rounds(axes: Axes, records: Sequence[Record]) -> None:
+    """Write `base`, `round 1`, 2, 3 ... over the phases, inside the axes' upper edge."""
+    spans = _spans(records)
+    for number in sorted({number for _, number in spans}):
+        parts = [span for (_, n), span in spans.items() if n == number]
+        middle = (parts[0][0] + parts[-1][1]) / 2
+        axes.text(
+            middle,
+            0.97,
+            "base" if number == 0 else f"round {number}" if number == 1 else str(number),
+            transform=axes.get_xaxis_transform(),
+            horizontalalignment="center",
+            verticalalignment="top",
+            fontsize=_TEXT - 1,
+            color=INK,
+        )
+
+
+def _log_scale(axes: Axes) -> None:
+    """Make the vertical axis logarithmic, with plain numbers at 1, 2 and 5 of every decade."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _tidy(axes: Axes, title: str, label: str) -> None:
+    """Give axes the common look: title at the left, thin horizontal grid, no box."""
+    axes.set_title(title, fontsize=_TEXT + 1, color=INK, loc="left")
+    axes.set_ylabel(label, fontsize=_TEXT, color=INK)
+    axes.tick_params(labelsize=_TEXT - 1, color=FAINT, labelcolor=INK, length=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.grid(axis="y", color="#d9d9d9", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def images(grid: UInt8[np.ndarray, "h w 3"], title: str) -> Figure:
+    """Show one image as it is, such as a contact sheet.
+
+    Args:
+        grid: The image.
+        title: What is seen.
+    """
+    high = 9 * grid.shape[0] / grid.shape[1]
+    figure = Figure(figsize=(9, high + 0.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(grid, interpolation="lanczos")
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=_TEXT + 1, color=INK, loc="left")
+    return figure

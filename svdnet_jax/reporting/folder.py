@@ -1,0 +1,95 @@
+"""The folder of a run: its settings, its environment, and the Eigenlayer's matrix at the last border of each kind."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from svdnet_jax.config import ConfigError, Run, differences, to_json
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+
+def open_folder(config: Run) -> Path:
+    """Makes the folder of a run, or finds it as the same settings left it.
+
+    Raises:
+        ConfigError: The folder belongs to a run with other settings (named in the message), or cannot be written.
+    """
+    folder, settings = config.folder, to_json(config)
+    written = folder / "config.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "figures").mkdir(exist_ok=True)
+        if not written.exists():
+            write_whole(written, json.dumps(settings, indent=2).encode())
+        old = json.loads(written.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"--out {folder}: cannot be used as a run folder: {error}") from None
+    # The folder may have been moved or named in another way; its content is what counts.
+    changed = [line for line in differences(old, settings) if not line.startswith("out:")]
+    if changed:
+        raise ConfigError(
+            f"--out {folder}: holds a run with other settings: {'; '.join(changed)}. "
+            "Give those again to resume it, or another --out for a new run"
+        )
+    return folder
+
+
+def environment() -> dict[str, Any]:
+    """What the run runs on: versions, devices, and the commit of this code where git knows it."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown: not a git checkout"
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "devices": [str(device) for device in jax.devices()],
+        "device_kind": jax.devices()[0].device_kind,
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "commit": commit,
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never a part."""
+    write_whole(path, json.dumps(content, indent=2).encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file by renaming a complete one into its place."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def save_matrix(folder: Path, border: str, W: Float[np.ndarray, "C D"]) -> None:
+    """Keeps W at the last border of a kind (a phase or ``decorrelate``), for the pictures."""
+    path = _matrix(folder, border)
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    np.save(temporary, W)
+    temporary.replace(path)
+
+
+def load_matrix(folder: Path, border: str) -> Float[np.ndarray, "C D"] | None:
+    """What `save_matrix` kept, None if there was no such border."""
+    path = _matrix(folder, border)
+    return np.load(path, allow_pickle=False) if path.exists() else None
+
+
+def _matrix(folder: Path, border: str) -> Path:
+    return folder / "eigenlayer" / f"{border}.npy"

@@ -1,0 +1,148 @@
+"""The log of a run, metrics.jsonl: one JSON object a line, made to be read by other programs.
+
+Events are `start`, `resume`, `step`, `phase`, `decorrelate` and `end`. A checkpoint stores the
+log's length, so that a resumed run cuts what the killed process wrote afterwards: the file then
+reads as if nothing had happened, but for the line that says `resume`.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+Record = Mapping[str, Any]
+"""One line of the log."""
+
+_REPLACEMENTS = {"us": "US", "u": "U", "uvt": "UV'", "qd": "QD", "none": "W"}
+
+
+class LogError(ValueError):
+    """A line that cannot be written or read; the message names file and place."""
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log to append to. Made by `open_log`; holds no open file, so there is nothing to close."""
+
+    path: Path
+
+    def write(self, record: Record) -> None:
+        """Append one line and hand it to the system; all but `step` lines are forced to the disk.
+
+        Args:
+            record: Plain values, mappings and sequences; NumPy and JAX scalars become numbers.
+
+        Raises:
+            LogError: A value is NaN, infinite or nothing JSON knows. Nothing is written then.
+        """
+        try:
+            line = json.dumps(_plain(record, ""), allow_nan=False)
+        except ValueError as error:
+            where = f"{record.get('event', 'record')} line at step {record.get('step', '?')}"
+            raise LogError(f"{self.path}: {where} was not written: {error}") from None
+        with self.path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+            if record.get("event") != "step":
+                os.fsync(file.fileno())
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far, once they are on the disk: what a checkpoint stores."""
+        with self.path.open("ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
+
+def open_log(path: Path, offset: int | None) -> Log:
+    """Open a log for a new run, or for one that goes on from a checkpoint.
+
+    Args:
+        path: The file; its folder exists.
+        offset: Bytes to keep, from `Log.offset`; what follows is cut, half lines included. None
+            starts an empty log, also where a process died before its first checkpoint.
+
+    Raises:
+        LogError: The file does not have a line that ends at `offset`, so it is not the one that the
+            checkpoint was taken with. The file is left as it is.
+    """
+    if not offset:
+        path.write_bytes(b"")
+        return Log(path)
+    fix = "Put the run's own log back, or start a new run in another folder with --out."
+    size = path.stat().st_size if path.exists() else 0
+    if size < offset:
+        raise LogError(f"{path}: the checkpoint needs {offset} bytes of log, found {size}. {fix}")
+    with path.open("r+b") as file:
+        file.seek(offset - 1)
+        if file.read(1) != b"\n":
+            raise LogError(f"{path}: no line ends at byte {offset}, where the checkpoint was. {fix}")
+        file.truncate(offset)
+        os.fsync(file.fileno())
+    return Log(path)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """Read every line of a log.
+
+    Raises:
+        LogError: A line is cut short, is not JSON, or is not an object with an `event`; the message
+            names file and line.
+    """
+    records = []
+    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            raise LogError(
+                f"{path}:{number}: the last line has no end: its writer was killed or is still "
+                "writing. Resume the run, which cuts it, or delete the line."
+            )
+        try:
+            record = json.loads(line, parse_constant=_refuse)
+        except ValueError as error:
+            raise LogError(f"{path}:{number}: not a line of JSON: {error}") from None
+        if not isinstance(record, dict) or not isinstance(record.get("event"), str):
+            raise LogError(f'{path}:{number}: expected an object with "event", found {line[:60]!r}')
+        records.append(record)
+    return records
+
+
+def borders(records: Sequence[Record]) -> list[Record]:
+    """Pick the lines at the borders of phases: `phase`, and `decorrelate` but the control's."""
+    return [
+        record
+        for record in records
+        if record["event"] == "phase" or (record["event"] == "decorrelate" and record["method"] != "none")
+    ]
+
+
+def border_name(record: Record) -> str:
+    """Name a border for people: `base`, `1 W = US`, `1 restraint`, `1 relaxation`."""
+    if record["event"] == "decorrelate":
+        return f"{record['round']} W = {_REPLACEMENTS[record['method']]}"
+    return f"{record['round']} {record['phase']}" if record["round"] else str(record["phase"])
+
+
+def after_rounds(records: Sequence[Record]) -> list[Record]:
+    """Pick the `phase` lines that a round is judged by: the base and every relaxation."""
+    return [r for r in records if r["event"] == "phase" and r["phase"] in ("base", "relaxation")]
+
+
+def _plain(value: Any, name: str) -> Any:
+    """Turn a value into what JSON knows, or say which part of it JSON does not know."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part, f"{name}.{key}" if name else str(key)) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part, f"{name}[{index}]") for index, part in enumerate(value)]
+    if getattr(value, "ndim", None) == 0:  # a NumPy or JAX scalar
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}, which JSON cannot hold; has the training diverged?")
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ValueError(f"{name} is a {type(value).__name__}; JSON holds numbers, text, lists and mappings")
+
+
+def _refuse(token: str) -> NoReturn:
+    raise ValueError(f"{token} is not JSON")

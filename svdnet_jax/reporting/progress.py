@@ -1,0 +1,195 @@
+"""What a run shows on the terminal: a bar while it works, a line per border, a table at the end.
+
+All of it is made from the lines of the log. Where output is not a terminal (a file, a pipe, CI),
+the bar becomes plain lines.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from svdnet_jax.reporting.log import Record, border_name, borders
+
+_EMBEDDINGS = ("embedding", "pooled")
+_MEASURES = ("rank1", "mAP", "mAP_market")
+
+
+@contextmanager
+def progress(total_steps: int, console: Console, *, every: float = 2.0) -> Iterator[Callable[[Record], None]]:
+    """Show a training run: phase, step of the whole run, loss, accuracy, images/s and time left.
+
+    Args:
+        total_steps: Steps of the whole run if no rule stops it early.
+        console: Where to show it.
+        every: Without a terminal, seconds that lie at least between two lines for `step`.
+
+    Yields:
+        `show(record)`, to be called with every line of the log as it is written.
+    """
+    bar = _bar(console, TextColumn("{task.fields[state]}"))
+    task = bar.add_task("starting", total=total_steps, state="")
+    last = -every
+
+    def show(record: Record) -> None:
+        nonlocal last
+        event = record["event"]
+        if event == "resume":
+            bar.reset(task, completed=record["step"], total=total_steps)
+            _say(bar.console, f"resumed at step {record['step']}")
+        elif event == "step":
+            name, state = border_name(record), _state(record)
+            bar.update(task, description=name, completed=record["step"], state=state)
+            if not console.is_terminal and time.monotonic() - last >= every:
+                last = time.monotonic()
+                place = f"{record['step']:>6}/{total_steps}"
+                _say(console, f"{name:13} {place}  {state}  {_left(bar, task)} left")
+        elif event in ("phase", "decorrelate"):
+            bar.update(task, completed=record["step"])
+            _say(bar.console, _border(record))
+        elif event == "end":
+            bar.update(task, description="done", total=record["step"], completed=record["step"])
+            _say(bar.console, _end(record))
+
+    with bar:
+        yield show
+
+
+@contextmanager
+def counting(
+    description: str, total: int, console: Console, *, every: float = 2.0
+) -> Iterator[Callable[[int], None]]:
+    """Show work on a known number of things, such as drawing or reading images.
+
+    Args:
+        description: What is done, "Drawing pedestrians".
+        total: How many there are.
+        console: Where to show it.
+        every: Without a terminal, seconds that lie at least between two lines.
+
+    Yields:
+        `advance(count)`, to be called after each `count` of them.
+    """
+    bar = _bar(console)
+    task = bar.add_task(description, total=total)
+    started = last = time.monotonic()
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal last, done
+        done += count
+        bar.advance(task, count)
+        if not console.is_terminal and done < total and time.monotonic() - last >= every:
+            last = time.monotonic()
+            _say(console, f"{description} {done}/{total}")
+
+    with bar:
+        yield advance
+    if not console.is_terminal:
+        _say(console, f"{description} {done}/{total} in {time.monotonic() - started:.1f} s")
+
+
+def print_table(records: Sequence[Record], console: Console, *, title: str | None = None) -> None:
+    """Print a run's results, one row per border of phases: S(W), loss and both embeddings.
+
+    Args:
+        records: Lines of the log.
+        console: Where to print; 80 columns are enough.
+        title: What run this is.
+    """
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption="rank-1, mAP in per cent; mAP: plain AP, mAP_market: AP by the trapezoid rule",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+    )
+    table.add_column("\nphase", no_wrap=True)
+    # The leading spaces keep columns apart and leave room for 100.0; the sum is 80 columns.
+    heads = ["\n S(W)", "\n  loss"]
+    for embedding in _EMBEDDINGS:
+        heads += [f"{embedding:>8}\n  rank-1", "\n  mAP", "\nmAP_market"]
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    for record in borders(records):
+        decorrelated = record["event"] == "decorrelate"
+        correlation, loss = record["correlation"], record["loss"]
+        table.add_row(
+            border_name(record),
+            f"{correlation['after'] if decorrelated else correlation:.3f}",
+            f"{loss['after'] if decorrelated else loss:.3f}",
+            *(f"{100 * record[e][m]:.1f}" for e in _EMBEDDINGS for m in _MEASURES),
+            style="dim" if decorrelated else None,
+        )
+    console.print(table)
+
+
+def _bar(console: Console, *columns: ProgressColumn) -> Progress:
+    """Make a bar. It keeps count and time also where it is not shown."""
+    return Progress(
+        TextColumn("{task.description:12}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        *columns,
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=console,
+        disable=not console.is_terminal,
+        # Long enough to take evaluations between phases into account.
+        speed_estimate_period=120.0,
+    )
+
+
+def _state(record: Record) -> str:
+    return (
+        f"loss {record['loss']:.3f}  accuracy {100 * record['accuracy']:.1f} %  "
+        f"{record['images_per_second']:.0f} images/s"
+    )
+
+
+def _left(bar: Progress, task: TaskID) -> str:
+    """Return the time left of the whole run as minutes and seconds."""
+    seconds = bar.tasks[bar.task_ids.index(task)].time_remaining
+    return "?:??" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+def _border(record: Record) -> str:
+    if record["event"] == "decorrelate" and record["method"] == "none":
+        return f"{record['round']} not decorrelated: the control"
+    change: Any = record["correlation"]
+    if record["event"] == "decorrelate":
+        loss = record["loss"]
+        figures = (
+            f"S(W) {change['before']:.3f} -> {change['after']:.3f}  "
+            f"loss {loss['before']:.3f} -> {loss['after']:.3f}"
+        )
+    else:
+        figures = f"S(W) {change:.3f}  loss {record['loss']:.3f}"
+    retrieval = "  ".join(
+        f"{name} rank-1 {100 * record[name]['rank1']:.1f} mAP {100 * record[name]['mAP']:.1f}"
+        for name in _EMBEDDINGS
+    )
+    return f"{border_name(record):13} {figures}\n{'':13} {retrieval}"
+
+
+def _end(record: Record) -> str:
+    reasons = {"maximum": "all rounds done", "stable": "S(W) is stable"}
+    return f"{reasons[record['stopped']]} after {record['step']} steps, {record['seconds']:.0f} s"
+
+
+def _say(console: Console, line: str) -> None:
+    """Print plain text: no markup, no colouring of numbers, no wrapping."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

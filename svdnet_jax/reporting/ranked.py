@@ -1,0 +1,113 @@
+"""The figure of ranked lists: queries and the gallery images nearest to them, right or wrong."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from svdnet_jax.reporting.figures import FAINT, INK
+
+_RIGHT, _WRONG = "#009E73", "#D55E00"
+_GAP = 0.35  # between the query and its list, in widths of a picture
+
+
+@dataclass(frozen=True)
+class RankedList:
+    """One query and the head of its ranking, nearest first."""
+
+    query: UInt8[np.ndarray, "h w 3"]
+    query_caption: str
+    gallery: Sequence[UInt8[np.ndarray, "h w 3"]]
+    right: Bool[np.ndarray, " k"]
+    """Which of the gallery images show the query's identity."""
+    captions: Sequence[str]
+    average_precision: float
+    """Plain AP of the whole ranking, in [0, 1]."""
+
+
+def choose_queries(
+    average_precisions: Float[np.ndarray, " q"], count: int = 2
+) -> dict[str, Int[np.ndarray, " n"]]:
+    """Choose the queries to show: those with the best, the median and the worst AP.
+
+    Equal APs keep the order of the queries, so the choice is the same in every run.
+
+    Args:
+        average_precisions: AP of each query; NaN for one without a positive, never chosen.
+        count: Queries of each sort; fewer if there are not enough for every query to appear once.
+
+    Returns:
+        Name of the sort -> positions of its queries, by falling AP.
+    """
+    valid = np.flatnonzero(~np.isnan(average_precisions))
+    order = valid[np.argsort(-average_precisions[valid], kind="stable")]
+    count = min(count, len(order) // 3)
+    middle = (len(order) - count) // 2
+    return {
+        "best": order[:count],
+        "median": order[middle : middle + count],
+        "worst": order[len(order) - count :],
+    }
+
+
+def ranked_lists(sections: Mapping[str, Sequence[RankedList]], title: str) -> Figure:
+    """Draw ranked lists, one row each: green and a tick where right, red and a cross where wrong.
+
+    Args:
+        sections: Heading -> its rows; all rows of the figure have pictures of one shape.
+        title: What is shown, and how the queries were chosen.
+
+    Raises:
+        ValueError: There is no row.
+    """
+    rows = [row for section in sections.values() for row in section]
+    if not rows:
+        raise ValueError("there is no ranked list to draw: every section is empty")
+    tall = rows[0].query.shape[0] / rows[0].query.shape[1]
+    wide = 1 + _GAP + max(len(row.gallery) for row in rows)
+    pitch, head = 0.9 * tall + 0.5, 0.45
+    high = len(rows) * pitch + len(sections) * head
+    inches = 9 / (wide + 0.3)
+    figure = Figure(figsize=(9, high * inches + 0.5), layout="constrained")
+    axes = figure.subplots()
+    y = 0.0
+    for heading, section in sections.items():
+        y += head
+        axes.text(-0.02, y - 0.12, heading, fontsize=10, fontweight="bold", color=INK)
+        for row in section:
+            _draw_row(axes, row, y, tall)
+            y += pitch
+    axes.set(xlim=(-0.05, wide), ylim=(high, 0), aspect="equal")
+    axes.set_axis_off()
+    axes.set_title(textwrap.fill(title, 110), fontsize=10, color=INK, loc="left")
+    return figure
+
+
+def _draw_row(axes: Axes, row: RankedList, y: float, tall: float) -> None:
+    """Draw a query and its list with the top edge at y."""
+    _draw_picture(axes, row.query, 0, y, tall)
+    axes.add_patch(_frame(0, y, tall, FAINT))
+    below = y + 0.9 * tall + 0.07
+    axes.text(0.45, below, row.query_caption, fontsize=6.5, color=INK, ha="center", va="top")
+    ap = f"AP {100 * row.average_precision:.0f} %"
+    axes.text(0.45, below + 0.18, ap, fontsize=6.5, color=INK, ha="center", va="top")
+    for rank, (picture, right, caption) in enumerate(zip(row.gallery, row.right, row.captions, strict=True)):
+        x = 1 + _GAP + rank
+        colour = _RIGHT if right else _WRONG
+        _draw_picture(axes, picture, x, y, tall)
+        axes.add_patch(_frame(x, y, tall, colour))
+        text = f"{'✓' if right else '✗'} {caption}"
+        axes.text(x + 0.45, below, text, fontsize=6.5, color=colour, ha="center", va="top")
+
+
+def _draw_picture(axes: Axes, picture: UInt8[np.ndarray, "h w 3"], x: float, y: float, tall: float) -> None:
+    axes.imshow(picture, extent=(x, x + 0.9, y + 0.9 * tall, y), interpolation="antialiased")
+
+
+def _frame(x: float, y: float, tall: float, colour: str) -> Rectangle:
+    return Rectangle((x, y), 0.9, 0.9 * tall, fill=False, edgecolor=colour, linewidth=2)

@@ -1,0 +1,35 @@
+"""Runs a network over many images, a fixed number at a time."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jaxtyping import PyTree, UInt8
+
+
+def embed(
+    infer: Callable[[UInt8[jax.Array, "B H W 3"]], PyTree[jax.Array]],
+    images: UInt8[np.ndarray, "N H W 3"],
+    batch_size: int,
+) -> PyTree[np.ndarray]:
+    """What ``infer`` makes of all images, gathered in host memory.
+
+    The last batch is filled up with zeros and cut again, so one program serves any number of images.
+
+    Args:
+        infer: From images to arrays of one row an image.
+        images: Decoded images.
+        batch_size: Images at a time (B).
+
+    Returns:
+        The tree that ``infer`` gives, with N rows in each array.
+    """
+    parts = []
+    for start in range(0, len(images), batch_size):
+        chunk = images[start : start + batch_size]
+        missing = batch_size - len(chunk)
+        filled = (
+            np.concatenate([chunk, np.zeros((missing, *chunk.shape[1:]), np.uint8)]) if missing else chunk
+        )
+        parts.append(infer(jax.device_put(filled)))  # not awaited: the device works while the host slices
+    return jax.tree.map(lambda *rows: np.concatenate([np.asarray(r) for r in rows])[: len(images)], *parts)

@@ -1,0 +1,165 @@
+"""`Embeddings`: what retrieval works on, and its file format.
+
+A file is an uncompressed `.npz` with exactly the arrays `features`, `pids`, `cameras` and `names`, and nothing
+pickled, so it can be written and read by any program that has numpy.
+"""
+
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, Int64, Shaped
+
+ARRAYS = ("features", "pids", "cameras", "names")
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Features of N images with the identity, camera and name of each.
+
+    Anything that numpy can turn into these arrays is taken; features of other float or integer types are
+    converted. pid -1 marks junk (a bad detection) and pid 0 a distractor (nobody in particular), as in
+    Market-1501's file names.
+
+    Raises:
+        ValueError: The shapes do not agree, an array is not of its kind, or a feature is NaN or infinite; the
+            message says which array and row.
+    """
+
+    features: Float32[np.ndarray, "n d"]
+    """One row per image."""
+    pids: Int64[np.ndarray, " n"]
+    """Identity of each image."""
+    cameras: Int64[np.ndarray, " n"]
+    """Camera of each image; all alike where unknown (then evaluate with cross_camera=False)."""
+    names: Shaped[np.ndarray, " n"] = field(default_factory=lambda: np.empty(0, np.str_))
+    """File name of each image, or anything else that tells them apart. Not given: "0" to "N-1"."""
+
+    def __post_init__(self) -> None:
+        features = _features(self.features)
+        n = len(features)
+        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "pids", _integers("pids", self.pids, n))
+        object.__setattr__(self, "cameras", _integers("cameras", self.cameras, n))
+        object.__setattr__(self, "names", _names(self.names, n))
+
+    def save(self, path: str | Path) -> None:
+        """Write to exactly this path, whatever its suffix; a reader never sees half a file.
+
+        Args:
+            path: The file; its folder is made if needed, an older file is replaced.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Written beside the target and renamed. Through an open file, as np.savez adds .npz to a path without it.
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with draft.open("wb") as file:
+                np.savez(file, **{name: getattr(self, name) for name in ARRAYS})
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Embeddings":
+        """Read a file written by `save` or, in the same format, by another program.
+
+        Features of another float type are converted, absent names numbered, names in bytes read as UTF-8;
+        further arrays are ignored.
+
+        Args:
+            path: The file.
+
+        Raises:
+            OSError: The file is missing or cannot be read.
+            ValueError: It is no .npz, lacks an array, holds pickled objects, or the arrays do not fit together.
+        """
+        path = Path(path)
+        arrays = _read(path)
+        missing = [name for name in ARRAYS[:3] if name not in arrays]
+        if missing:
+            raise ValueError(
+                f"{path}: no array {', '.join(missing)}; found {', '.join(arrays) or 'none of them'}, "
+                f"expected {', '.join(ARRAYS)}. Embeddings.save writes such a file."
+            )
+        try:
+            return cls(**arrays)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Those of the four arrays that the file holds, read without pickle."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(
+                f"{path}: not an .npz file (or one cut short); expected the arrays {', '.join(ARRAYS)} "
+                "as Embeddings.save writes them."
+            )
+        file.seek(0)
+        arrays: dict[str, np.ndarray] = {}
+        name = "the list of arrays"
+        try:
+            with np.load(file, allow_pickle=False) as archive:
+                for name in ARRAYS:
+                    if name in archive.files:
+                        arrays[name] = archive[name]
+        # What numpy and zipfile raise for pickled objects, wrong headers, damaged and cut members.
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(
+                f"{path}: cannot read {name} ({error}); expected plain numbers and text, never pickled objects."
+            ) from error
+    return arrays
+
+
+def _features(values: object) -> np.ndarray:
+    """As float32 (N, D), every value finite."""
+    raw = np.asarray(values)
+    # jnp.issubdtype, as it knows bfloat16.
+    if not (jnp.issubdtype(raw.dtype, jnp.floating) or jnp.issubdtype(raw.dtype, jnp.integer)):
+        raise ValueError(f"features must be real numbers, found an array of {raw.dtype}.")
+    if raw.ndim != 2:
+        raise ValueError(f"features must be (N, D), one row per image; found the shape {raw.shape}.")
+    with np.errstate(over="ignore"):  # a float64 too large for float32 is reported below
+        features = raw.astype(np.float32, copy=False)
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise ValueError(
+            f"features must be finite in float32: {int((~finite).sum())} of {len(finite)} rows are not, "
+            f"the first is row {row}."
+        )
+    return features
+
+
+def _integers(name: str, values: object, n: int) -> np.ndarray:
+    """As int64 (N,)."""
+    raw = np.asarray(values)
+    if raw.shape != (n,):
+        raise ValueError(f"{name} must be ({n},), one per row of features; found {raw.shape}.")
+    if n and raw.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be integers, found an array of {raw.dtype}.")
+    return raw.astype(np.int64, copy=False)
+
+
+def _names(values: object, n: int) -> np.ndarray:
+    """As text (N,); numbered where none are given."""
+    raw = np.asarray(values)
+    if raw.size == 0:
+        return np.arange(n).astype(np.str_)
+    if raw.shape != (n,):
+        raise ValueError(f"names must be ({n},), one per row of features; found {raw.shape}.")
+    if raw.dtype.kind == "S":
+        return np.char.decode(raw, "utf-8")
+    if raw.dtype.kind == "O" and all(isinstance(name, str) for name in raw):
+        return raw.astype(np.str_)
+    if raw.dtype.kind != "U":
+        raise ValueError(f"names must be text, found an array of {raw.dtype}.")
+    return raw

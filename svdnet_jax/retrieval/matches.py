@@ -1,0 +1,110 @@
+"""Who counts for whom: the protocol's rules about junk, identities and cameras, without a distance in sight."""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int, Int32, Int64
+
+from svdnet_jax.retrieval.embeddings import Embeddings
+
+
+class Matches(NamedTuple):
+    """For each query its right answers, and what is left out of its ranking.
+
+    The gallery here is the one without junk. Its rows sorted by identity and camera are `order`; the right
+    answers of query q are `count[q]` entries of it from `start[q]` on, passing over the `skip[q]` entries that follow
+    the first `before[q]`: those of its own camera.
+    """
+
+    kept: Int64[np.ndarray, " g"]
+    """Gallery rows that are not junk, ascending."""
+    order: Int64[np.ndarray, " g"]
+    start: Int64[np.ndarray, " q"]
+    before: Int64[np.ndarray, " q"]
+    skip: Int64[np.ndarray, " q"]
+    count: Int64[np.ndarray, " q"]
+    gallery_group: Int32[np.ndarray, " g"]
+    """One number per pair of identity and camera."""
+    query_group: Int32[np.ndarray, " q"]
+    """The group left out for each query; -1 where none is."""
+
+
+def match(query: Embeddings, gallery: Embeddings, cross_camera: bool) -> Matches:
+    """Apply the protocol to the ids; O((Q + G) log(Q + G)).
+
+    Args:
+        query: Q images.
+        gallery: Images, junk (negative pids) among them.
+        cross_camera: Leave out, per query, the gallery images of the same pid and the same camera.
+    """
+    kept = np.flatnonzero(gallery.pids >= 0)
+    n = len(kept)
+    # Pids and cameras may be any integers; as codes 0, 1, ... their pairs fit one number, in sorted order.
+    _, pid = np.unique(np.concatenate([gallery.pids[kept], query.pids]), return_inverse=True)
+    cameras, camera = np.unique(np.concatenate([gallery.cameras[kept], query.cameras]), return_inverse=True)
+    _, group = np.unique(pid * max(len(cameras), 1) + camera, return_inverse=True)
+    order = np.argsort(group[:n], kind="stable")
+    sorted_pid, sorted_group = pid[:n][order], group[:n][order]
+    start = np.searchsorted(sorted_pid, pid[n:], side="left")
+    end = np.searchsorted(sorted_pid, pid[n:], side="right")
+    if cross_camera:
+        first = np.searchsorted(sorted_group, group[n:], side="left")
+        skip = np.searchsorted(sorted_group, group[n:], side="right") - first
+        left_out = group[n:]
+    else:
+        first, skip = start, np.zeros_like(start)
+        left_out = np.full_like(group[n:], -1)
+    return Matches(
+        kept=kept,
+        order=order,
+        start=start,
+        before=first - start,
+        skip=skip,
+        count=end - start - skip,
+        gallery_group=group[:n].astype(np.int32),
+        query_group=left_out.astype(np.int32),
+    )
+
+
+def right_answers(matches: Matches, queries: Int[np.ndarray, " b"], width: int) -> Int32[np.ndarray, "b p"]:
+    """Positions, in the gallery without junk, of the right answers of some queries.
+
+    Args:
+        matches: From `match`.
+        queries: Rows of the query set, each with `count` <= width.
+        width: P, the columns; from column `count` on a row is filled up with other positions.
+    """
+    column = np.arange(width)[None, :]
+    start, before, skip = (of[queries][:, None] for of in (matches.start, matches.before, matches.skip))
+    entry = start + column + skip * (column >= before)
+    return matches.order[np.minimum(entry, len(matches.order) - 1)].astype(np.int32)
+
+
+def explain_no_match(query: Embeddings, gallery: Embeddings, matches: Matches) -> str:
+    """Why no query has a right answer, and what to do about it."""
+    junk = query.pids < 0
+    own_camera = ~junk & (matches.skip > 0)
+    nowhere = ~junk & (matches.skip == 0)
+    lines = [
+        "no query has a right answer in the gallery, so there is nothing to measure.",
+        f"Of {len(query.pids)} queries, {nowhere.sum()} have no gallery image of their identity at all, "
+        f"{own_camera.sum()} have some but all from their own camera, which the cross-camera rule leaves out, "
+        f"and {junk.sum()} are junk themselves (negative pid).",
+        f"The gallery has {len(matches.kept)} images after leaving out "
+        f"{len(gallery.pids) - len(matches.kept)} of junk.",
+    ]
+    if own_camera.any():
+        lines.append(
+            "If the cameras are unknown or one only, evaluate with cross_camera=False (--no-cross-camera)."
+        )
+    if nowhere.any() or not len(query.pids):
+        found = _span("query", query.pids[~junk]), _span("gallery", gallery.pids[matches.kept])
+        lines.append(f"Check that the pids of both sets mean the same people: {'; '.join(found)}.")
+    return "\n".join(lines)
+
+
+def _span(what: str, pids: Int64[np.ndarray, " n"]) -> str:
+    """Count and range of some pids."""
+    if not len(pids):
+        return f"{what} pids: none"
+    return f"{what} pids: {len(np.unique(pids))} different, {pids.min()} to {pids.max()}"

@@ -1,0 +1,212 @@
+"""One training run from settings to report: the place where data, training, evaluation and reporting meet."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from svdnet_jax.config import Run, check, to_json
+from svdnet_jax.data import market1501
+from svdnet_jax.data.pipeline import batches
+from svdnet_jax.data.splits import DISTRACTOR, JUNK, Dataset, check_protocol, labels
+from svdnet_jax.data.synthetic import count_images, fingerprint, write_synthetic
+from svdnet_jax.models.svdnet import build
+from svdnet_jax.reporting.artifacts import write_artifacts
+from svdnet_jax.reporting.folder import environment, open_folder, save_matrix, write_json
+from svdnet_jax.reporting.log import open_log, read_log
+from svdnet_jax.reporting.progress import counting, print_table, progress
+from svdnet_jax.training import checkpoint
+from svdnet_jax.training.measure import Measurement, embeddings, measure
+from svdnet_jax.training.plan import plan
+from svdnet_jax.training.rri import Hooks, Record, optimizer_at, programs, run_rri
+from svdnet_jax.training.state import TrainState, begin, create
+from svdnet_jax.training.step import Infer, inputs_of, make_infer
+
+BUILT_IN = (
+    "No --data.root given: training on built-in synthetic pedestrians. For Market-1501: --data.root FOLDER, "
+    "the unpacked data set or its parent."
+)
+
+
+def run(config: Run, console: Console) -> Path:
+    """Trains, evaluates and reports; called again with the same settings it goes on where it was stopped.
+
+    Args:
+        config: All settings.
+        console: Where progress and results are shown.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError: Settings that cannot work, or that differ from those the folder was made with.
+        DataError: Data that cannot be used.
+        TrainingDiverged: The loss is no longer finite; checkpoints and log are intact.
+    """
+    preflight(config)
+    folder = open_folder(config)
+    write_json(folder / "environment.json", environment())
+    dataset = load_dataset(config, console)
+    check_protocol(dataset, cross_camera=config.eval.cross_camera)
+    console.print(_summary(dataset), highlight=False, soft_wrap=True)
+    state, infer = train(config, folder, dataset, console)
+    records = read_log(folder / "metrics.jsonl")
+    final = partial(infer, state.variables)
+    query, gallery = (embeddings(final, split, config.eval) for split in (dataset.query, dataset.gallery))
+    report = write_artifacts(folder, config, dataset, records, query, gallery, _facts(config, dataset))
+    print_table(records, console)
+    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    return folder
+
+
+def preflight(config: Run) -> None:
+    """Refuses settings that cannot work before anything is made: values, names, sizes, freeze patterns.
+
+    Raises:
+        ConfigError: Names the option.
+    """
+    check(config)
+    model = build(config.model, classes=2)
+    state = jax.eval_shape(lambda: create(model, inputs_of(config).size, config.seed))
+    programs(model, state.params, config)
+
+
+def load_dataset(config: Run, console: Console) -> Dataset:
+    """The data set of a run; the built-in one is drawn first if it is not there yet.
+
+    Raises:
+        DataError: Data that cannot be used.
+    """
+    data = config.data
+    root = data.root
+    if root is None:
+        console.print(BUILT_IN, highlight=False, soft_wrap=True)
+        root = data.cache / f"synthetic-{fingerprint(data.synthetic)}"
+        if not root.exists():
+            with counting("Drawing pedestrians", count_images(data.synthetic), console) as advance:
+                write_synthetic(root, data.synthetic, advance)
+    return market1501.load(root, data.cache, (data.height, data.width))
+
+
+def train(config: Run, folder: Path, dataset: Dataset, console: Console) -> tuple[TrainState, Infer]:
+    """Trains from the start, or from the latest checkpoint of the folder.
+
+    Returns:
+        The final state, and the jitted network at rest.
+    """
+    model = build(config.model, labels(dataset.train.pids)[1])
+    inputs, phases = inputs_of(config), plan(config)
+    infer = make_infer(model, inputs)
+    fresh = create(model, inputs.size, config.seed)
+    by_kind = programs(model, fresh.params, config)
+
+    def start_of(phase: int) -> TrainState:
+        return begin(fresh, phase, optimizer_at(phase, phases, by_kind), fresh.cursor.correlation)
+
+    def best(metrics: Any) -> float:
+        return metrics["mAP"]
+
+    with (
+        checkpoint.checkpoints(folder / "checkpoints", best) as saved,
+        progress(phases[-1].end, console) as show,
+    ):
+        found = checkpoint.latest(saved)
+        place = found.metadata if found else {"phase": 0, "log_offset": None, "phase_seconds": 0.0}
+        state = start_of(place["phase"])
+        if found:
+            state = checkpoint.restore(saved, found.step, state)
+        log = open_log(folder / "metrics.jsonl", place["log_offset"])
+
+        def emit(record: Record, state: TrainState) -> None:
+            log.write(record)
+            show(record)
+            border = record.get("phase") if record["event"] == "phase" else record["event"]
+            if border in ("base", "decorrelate", "restraint", "relaxation"):
+                save_matrix(folder, border, np.asarray(state.eigenlayer))
+
+        def save(state: TrainState, seconds: float, measured: Measurement | None) -> None:
+            metadata = {
+                "config": to_json(config),
+                "phase": int(state.cursor.phase),
+                "stream_position": int(state.step),
+                "log_offset": log.offset,
+                "phase_seconds": seconds,
+            }
+            checkpoint.save(saved, state, metadata, measured and measured.embedding.metrics())
+
+        if found is None:
+            emit(_start_record(config, dataset, state), state)
+        elif place["phase"] < len(phases):
+            emit({"event": "resume", "step": found.step}, state)
+        state = run_rri(
+            state,
+            phases,
+            by_kind,
+            config=config,
+            stream=batches(dataset.train, config.data.batch_size, config.seed, int(state.step)),
+            hooks=Hooks(partial(measure, infer=infer, dataset=dataset, settings=config.eval), emit, save),
+            seconds=place["phase_seconds"],
+        )
+        emit(_end_record(config, read_log(log.path), int(state.step)), state)
+    return state, infer
+
+
+def _start_record(config: Run, dataset: Dataset, state: TrainState) -> Record:
+    return {
+        "event": "start",
+        "dataset": dataset.name,
+        "preset": config.preset,
+        "method": config.rri.method,
+        "seed": config.seed,
+        "identities": labels(dataset.train.pids)[1],
+        "train": len(dataset.train),
+        "query": len(dataset.query),
+        "gallery": len(dataset.gallery),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+    }
+
+
+def _end_record(config: Run, records: Sequence[Record], step: int) -> Record:
+    ended = [record for record in records if record["event"] == "phase"]
+    early = ended[-1]["round"] < config.rri.rounds
+    return {
+        "event": "end",
+        "step": step,
+        "stopped": "stable" if early else "maximum",
+        "seconds": sum(record["seconds"] for record in ended),
+    }
+
+
+def _summary(dataset: Dataset) -> str:
+    train, query, gallery = dataset.train, dataset.query, dataset.gallery
+    return (
+        f"{dataset.name}: {len(train)} training images of {len(np.unique(train.pids))} identities; "
+        f"{len(query)} queries of {len(np.unique(query.pids))} other identities; {len(gallery)} gallery images, "
+        f"of which {int((gallery.pids == DISTRACTOR).sum())} distractors and "
+        f"{int((gallery.pids == JUNK).sum())} junk"
+    )
+
+
+def _facts(config: Run, dataset: Dataset) -> dict[str, str]:
+    """What a reader must know to judge the numbers of the report."""
+    source = (
+        "built-in synthetic pedestrians, drawn by svdnet_jax" if config.data.root is None else dataset.name
+    )
+    method = {"none": "none: this is a control run, the same training without decorrelation"}
+    return {
+        "Data": source,
+        "Size": _summary(dataset).split(": ", 1)[1],
+        "Replacement of W": method.get(config.rri.method, config.rri.method.upper()),
+        "Protocol": f"{config.eval.metric} distance, "
+        + (
+            "same-camera images of the query's identity left out"
+            if config.eval.cross_camera
+            else "all cameras"
+        ),
+        "Selection": "the numbers are those of the last phase of a fixed schedule; the checkpoint kept as best is "
+        "chosen by mAP on the test set and is not reported",
+    }

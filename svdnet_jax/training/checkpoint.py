@@ -1,0 +1,83 @@
+"""Checkpoints by orbax; the only module that knows of it.
+
+A checkpoint holds the whole `TrainState` and, as JSON beside it, the settings of the run and what the outside
+world needs to go on (length of the log, seconds spent). Priority on start: the latest complete checkpoint of the
+run folder, else a new run. A save is atomic: what a killed process leaves half-written has a temporary name
+that is never restored.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from svdnet_jax.training.state import TrainState
+
+
+class Saved(NamedTuple):
+    """The latest checkpoint of a folder."""
+
+    step: int
+    metadata: dict[str, Any]
+
+
+@contextmanager
+def checkpoints(folder: Path, best: Callable[[Any], float]) -> Iterator[ocp.training.Checkpointer]:
+    """Opens a folder of checkpoints, which keeps the latest and the best one.
+
+    Args:
+        folder: Made if it is not there.
+        best: From the metrics given to `save` to the number of which the largest is kept.
+    """
+    keep = ocp.training.preservation_policies
+    checkpointer = ocp.training.Checkpointer(
+        folder.resolve(),
+        # The default policy skips a save while an older one is being written.
+        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+        preservation_policy=keep.AnyPreservationPolicy(
+            [keep.LatestN(1), keep.BestN(get_metric_fn=best, n=1, keep_checkpoints_without_metrics=False)]
+        ),
+        cleanup_tmp_directories=True,
+    )
+    try:
+        yield checkpointer
+    finally:
+        checkpointer.close()
+
+
+def save(
+    checkpointer: ocp.training.Checkpointer,
+    state: TrainState,
+    metadata: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+) -> None:
+    """Writes a state, named by its step, and returns when it is safe on disk."""
+    checkpointer.save(
+        int(state.step),
+        state,
+        custom_metadata=dict(metadata),
+        metrics=None if metrics is None else dict(metrics),
+    )
+
+
+def latest(checkpointer: ocp.training.Checkpointer) -> Saved | None:
+    """Step and metadata of the latest complete checkpoint, None if there is none."""
+    if checkpointer.latest is None:
+        return None
+    metadata = checkpointer.metadata(checkpointer.latest.step)
+    return Saved(checkpointer.latest.step, metadata.custom_metadata)
+
+
+def restore(checkpointer: ocp.training.Checkpointer, step: int, like: TrainState) -> TrainState:
+    """Reads the state of a step.
+
+    Args:
+        checkpointer: An open folder.
+        step: One that `latest` named.
+        like: A state of the same structure, shapes and dtypes; its values are not looked at.
+    """
+    abstract = jax.tree.map(ocp.arrays.to_shape_dtype_struct, like)
+    return checkpointer.load(step, abstract)

@@ -1,0 +1,76 @@
+"""What is measured at the borders of phases: fit of the training set, S(W), retrieval by both embeddings."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from svdnet_jax import eigenlayer
+from svdnet_jax.config import Eval
+from svdnet_jax.data.splits import Dataset, Split, labels
+from svdnet_jax.models.svdnet import Outputs
+from svdnet_jax.retrieval.embed import embed
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.metrics import Report, evaluate
+from svdnet_jax.training.state import TrainState
+from svdnet_jax.training.step import Infer
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """One look at a model, with dropout and augmentation off."""
+
+    loss: float
+    """Mean softmax loss on training images, in nats; log(K) is chance."""
+    accuracy: float
+    """Share of those images given their own identity."""
+    correlation: float
+    """S(W)."""
+    spectrum: Float[np.ndarray, " D"]
+    """Singular values of W."""
+    embedding: Report
+    """Retrieval by the Eigenlayer's output."""
+    pooled: Report
+    """Retrieval by the Eigenlayer's input."""
+
+
+def measure(state: TrainState, *, infer: Infer, dataset: Dataset, settings: Eval) -> Measurement:
+    """Measures a model on (a part of) the training set, the queries and the gallery."""
+    apply = partial(infer, state.variables)
+    # Spread evenly: file names are sorted by identity, so the first ones would be few identities.
+    count = min(len(dataset.train), settings.train_images)
+    some = np.linspace(0, len(dataset.train) - 1, count).astype(int)
+    logits = embed(apply, dataset.train.images[some], settings.batch_size).logits
+    loss, accuracy = _fit(logits, labels(dataset.train.pids)[0][some])
+    query, gallery = (embeddings(apply, split, settings) for split in (dataset.query, dataset.gallery))
+    reports = {
+        name: evaluate(query[name], gallery[name], metric=settings.metric, cross_camera=settings.cross_camera)
+        for name in ("embedding", "pooled")
+    }
+    return Measurement(
+        loss=loss,
+        accuracy=accuracy,
+        correlation=float(eigenlayer.correlation(state.eigenlayer)),
+        spectrum=np.asarray(eigenlayer.spectrum(state.eigenlayer)),
+        **reports,
+    )
+
+
+def embeddings(apply: Any, split: Split, settings: Eval) -> dict[str, Embeddings]:
+    """Both embeddings of a split, ``embedding`` (N, D) and ``pooled`` (N, C)."""
+    outputs: Outputs = embed(apply, split.images, settings.batch_size)
+    return {
+        name: Embeddings(getattr(outputs, name), split.pids, split.cameras, split.names)
+        for name in ("embedding", "pooled")
+    }
+
+
+def _fit(logits: Float[np.ndarray, "N K"], classes: Int[np.ndarray, " N"]) -> tuple[float, float]:
+    """Mean softmax loss and accuracy."""
+    scores = logits.astype(np.float64)
+    scores -= scores.max(axis=1, keepdims=True)
+    own = np.take_along_axis(scores, classes[:, None], axis=1)[:, 0]
+    loss = np.log(np.exp(scores).sum(axis=1)) - own
+    return float(loss.mean()), float((scores.argmax(axis=1) == classes).mean())

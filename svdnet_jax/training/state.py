@@ -1,0 +1,82 @@
+"""`TrainState`: everything a run is, as one frozen pytree."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from svdnet_jax.models.svdnet import SVDNet
+
+
+@flax.struct.dataclass
+class Cursor:
+    """Where in its plan a run is."""
+
+    phase: Int[Array, ""]
+    """Index of the phase in the plan; the plan's length when the run is over."""
+    step: Int[Array, ""]
+    """Optimiser steps done in it. At 0 in a restraint phase, W is still to be decorrelated."""
+    correlation: Float[Array, ""]
+    """S(W) after the last relaxation (or Step 0), for the stopping rule."""
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Weights, statistics, optimiser, position and randomness of a run."""
+
+    params: PyTree[Array]
+    batch_stats: PyTree[Array]
+    opt_state: PyTree[Array]
+    step: Int[Array, ""]
+    """Optimiser steps done in all; also the position in the stream of batches."""
+    rng: PRNGKeyArray
+    """Key of the run, never changed: the key of a step is folded from it and the step."""
+    cursor: Cursor
+
+    @property
+    def variables(self) -> dict[str, PyTree[Array]]:
+        """What the network is applied with."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def eigenlayer(self) -> Float[Array, "C D"]:
+        """W, the weight of the Eigenlayer."""
+        return self.params["eigenlayer"]["kernel"]
+
+    def with_eigenlayer(self, W: Float[Array, "C D"]) -> "TrainState":
+        """The same state with another W."""
+        return self.replace(params={**self.params, "eigenlayer": {"kernel": W}})
+
+
+def create(model: SVDNet, size: tuple[int, int], seed: int) -> TrainState:
+    """A new run before its first step, without an optimiser: `begin` of the first phase brings it.
+
+    Args:
+        model: The network.
+        size: Height and width of its input.
+        seed: Of the initial weights and of all randomness in the steps.
+    """
+    weights, steps = jax.random.split(jax.random.key(seed))
+    variables = jax.jit(model.init, static_argnames="train")(
+        weights, jnp.zeros((1, *size, 3), jnp.float32), train=False
+    )
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=(),
+        step=zero,
+        rng=steps,
+        cursor=Cursor(zero, zero, jnp.zeros((), jnp.float32)),
+    )
+
+
+def begin(
+    state: TrainState, phase: int, optimizer: optax.GradientTransformation, correlation: Float[Array, ""]
+) -> TrainState:
+    """The state at the start of a phase: cursor moved, momentum fresh as in the authors' solver."""
+    cursor = Cursor(jnp.asarray(phase, jnp.int32), jnp.zeros((), jnp.int32), correlation)
+    return state.replace(opt_state=optimizer.init(state.params), cursor=cursor)

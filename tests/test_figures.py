@@ -1,0 +1,172 @@
+"""The figures hold the data: lines, spans, images and labels are compared with what went in."""
+
+import numpy as np
+import pytest
+from fake_run import fake_run
+from matplotlib.colors import same_color
+from PIL import Image
+
+from svdnet_jax.reporting.figures import COLOURS, SHADES, curves, gram, rounds, save, singular_values
+from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
+
+RNG = np.random.default_rng(0)
+
+
+def line(axes, label):
+    (found,) = [line for line in axes.get_lines() if line.get_label() == label]
+    return found
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def legend_texts(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_curves_hold_loss_and_correlation_of_every_step():
+    records = fake_run(rounds=3)
+    above, below = curves(records).axes
+    steps = [r for r in records if r["event"] == "step"]
+    loss = line(above, "loss in training")
+    assert list(loss.get_xdata()) == [r["step"] for r in steps]
+    assert list(loss.get_ydata()) == [r["loss"] for r in steps]
+    x, y = below.get_lines()[-1].get_data()
+    at_decorrelation = y[x == 900]  # the last step, the end of the phase, before and after the SVD
+    assert at_decorrelation[-1] == 1.0
+    assert max(at_decorrelation[:-1]) < 0.1
+    assert set(zip(x, y, strict=True)) >= {(r["step"], r["correlation"]) for r in steps}
+
+
+def test_curves_show_the_loss_jump_of_a_decorrelation():
+    records = fake_run(rounds=1)
+    (change,) = [r["loss"] for r in records if r["event"] == "decorrelate"]
+    x, y = line(curves(records).axes[0], "loss at borders, no dropout").get_data()
+    assert list(y[x == 900])[-2:] == [change["before"], change["after"]]
+
+
+def test_curves_shade_every_phase_and_number_the_rounds():
+    records = fake_run(rounds=3)
+    figure = curves(records)
+    for axes in figure.axes:
+        spans = [(p.get_label(), p.get_x(), p.get_x() + p.get_width()) for p in axes.patches]
+        expected = [("base", 0, 900)]
+        for start in (900, 1080, 1260):
+            expected += [("restraint", start, start + 90), ("relaxation", start + 90, start + 180)]
+        assert spans == expected
+        assert all(same_color(p.get_facecolor(), SHADES[p.get_label()]) for p in axes.patches)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["base", "round 1", "2", "3"]
+    assert {"base", "restraint", "relaxation", "decorrelation"} < set(legend_texts(figure))
+    assert len(legend_texts(figure)) == len(set(legend_texts(figure)))
+
+
+def test_curves_mark_decorrelations_but_not_the_controls():
+    marks = [mark for mark in curves(fake_run(rounds=3)).axes[0].get_lines() if mark.get_linestyle() == ":"]
+    assert [mark.get_xdata()[0] for mark in marks] == [900, 1080, 1260]
+    control = curves(fake_run(rounds=3, method="none"))
+    assert "decorrelation" not in legend_texts(control)
+
+
+def test_curves_mark_a_lowered_learning_rate_inside_a_phase_only():
+    figure = curves(fake_run(rounds=3))
+    assert list(line(figure.axes[0], "learning rate lowered").get_xdata()) == [510]
+    constant = [r | {"learning_rate": 0.1} if r["event"] == "step" else r for r in fake_run()]
+    assert "learning rate lowered" not in legend_texts(curves(constant))
+
+
+def test_curves_of_a_run_that_is_still_in_its_base(tmp_path):
+    save(curves(fake_run()[:5]), tmp_path / "curves.png")
+    assert size_of(tmp_path / "curves.png") == (1350, 810)
+
+
+def test_rounds_hold_both_embeddings_and_the_control():
+    records, control = fake_run(rounds=2), fake_run(rounds=2, method="none")
+    figure = rounds(records, control)
+    for axes, measure in zip(figure.axes, ("rank1", "mAP"), strict=True):
+        for log, kind, style in ((records, "RRI", "-"), (control, "control", "--")):
+            for name in ("embedding", "pooled"):
+                drawn = line(axes, f"{name}, {kind}")
+                judged = [r for r in log if r["event"] == "phase" and r["phase"] != "restraint"]
+                assert list(drawn.get_xdata()) == [0, 1, 2]
+                assert list(drawn.get_ydata()) == [100 * r[name][measure] for r in judged]
+                assert drawn.get_linestyle() == style
+                assert drawn.get_color() == COLOURS[name]
+    assert len(legend_texts(figure)) == 4
+
+
+def test_rounds_without_a_control_name_the_embeddings_only():
+    assert legend_texts(rounds(fake_run(rounds=1))) == ["embedding", "pooled"]
+
+
+def test_gram_shows_absolute_cosines_on_one_scale():
+    weights = RNG.normal(size=(9, 4))
+    weights[:, 3] = -2 * weights[:, 0]  # parallel columns: |cosine| 1 whatever their length and sign
+    before, after = weights.T @ weights, np.diag([4.0, 1.0, 9.0, 0.0])
+    figure = gram(before, after, ("after Step 0", "after SVD"))
+    left, right = (axes.images[0] for axes in figure.axes[:2])
+    unit = weights / np.linalg.norm(weights, axis=0)
+    # A few roundings of float64 lie between the two ways to the cosine.
+    np.testing.assert_allclose(left.get_array(), np.abs(unit.T @ unit), atol=1e-14)
+    np.testing.assert_array_equal(right.get_array(), np.diag([1.0, 1.0, 1.0, 0.0]))
+    assert left.get_clim() == right.get_clim() == (0, 1)
+    expected = np.trace(before) / np.abs(before).sum()
+    titles = [axes.get_title() for axes in figure.axes[:2]]
+    assert titles == [f"after Step 0: S(W) = {expected:.3f}", "after SVD: S(W) = 1.000"]
+
+
+def test_singular_values_are_drawn_on_a_log_scale():
+    spectra = {"base": np.array([9.0, 3.0, 0.1]), "round 1": np.array([5.0, 4.0, 1.0])}
+    (axes,) = singular_values(spectra).axes
+    assert axes.get_yscale() == "log"
+    for name, values in spectra.items():
+        assert list(line(axes, name).get_xdata()) == [1, 2, 3]
+        assert list(line(axes, name).get_ydata()) == list(values)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["base", "round 1"]
+
+
+def test_queries_are_chosen_by_average_precision():
+    values = np.array([0.5, 1.0, np.nan, 0.0, 0.7, 0.3, 1.0, 0.1, 0.6])
+    chosen = {name: list(indices) for name, indices in choose_queries(values, count=2).items()}
+    # In order: 1, 6 (ties keep their order), 4, 8, 0, 5, 7, 3.
+    assert chosen == {"best": [1, 6], "median": [8, 0], "worst": [7, 3]}
+
+
+@pytest.mark.parametrize(("queries", "each"), [(2, 0), (3, 1), (5, 1), (6, 2)])
+def test_no_query_is_chosen_twice(queries, each):
+    chosen = choose_queries(np.linspace(0, 1, queries), count=2)
+    positions = np.concatenate(list(chosen.values()))
+    assert len(positions) == len(set(positions)) == 3 * each
+
+
+def ranked_list(right):
+    pictures = RNG.integers(0, 256, (1 + len(right), 64, 32, 3), dtype=np.uint8)
+    captions = [f"{number:04} c1" for number in range(len(right))]
+    return RankedList(pictures[0], "0007 c3", pictures[1:], np.array(right), captions, 0.25)
+
+
+def test_ranked_lists_frame_right_and_wrong_with_colour_and_mark(tmp_path):
+    sections = {"Best": [ranked_list([True, False, True])], "Worst": [ranked_list([False] * 3)]}
+    figure = ranked_lists(sections, "Queries with the best and the worst AP")
+    (axes,) = figure.axes
+    texts = [text.get_text() for text in axes.texts]
+    assert axes.get_title(loc="left") == "Queries with the best and the worst AP"
+    assert [text for text in texts if text in sections] == ["Best", "Worst"]
+    assert [t for t in texts if t[0] in "✓✗"] == [
+        *("✓ 0000 c1", "✗ 0001 c1", "✓ 0002 c1"),
+        *("✗ 0000 c1", "✗ 0001 c1", "✗ 0002 c1"),
+    ]
+    assert texts.count("AP 25 %") == texts.count("0007 c3") == 2
+    frames = [patch.get_edgecolor() for patch in axes.patches]
+    assert frames[1] == frames[3] != frames[2]  # right, right, wrong; 0 is the query's
+    assert len(axes.images) == len(frames) == 8
+    np.testing.assert_array_equal(axes.images[0].get_array(), sections["Best"][0].query)
+    np.testing.assert_array_equal(axes.images[-1].get_array(), sections["Worst"][0].gallery[-1])
+    save(figure, tmp_path / "figures" / "ranked.png")  # warns, so fails, if a mark has no glyph
+    assert size_of(tmp_path / "figures" / "ranked.png")[0] == 1350
+
+
+def test_ranked_lists_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="no ranked list"):
+        ranked_lists({"Best": []}, "nothing")

@@ -1,0 +1,146 @@
+"""What the terminal shows: plain lines where there is none, a bar where there is, the result table."""
+
+import io
+import re
+
+import pytest
+from fake_run import fake_run
+from rich.console import Console
+
+from svdnet_jax.reporting.progress import counting, print_table, progress
+
+
+def plain():
+    return Console(file=io.StringIO(), width=80)
+
+
+def terminal():
+    return Console(file=io.StringIO(), width=100, force_terminal=True, color_system="truecolor")
+
+
+def lines_of(console):
+    return console.file.getvalue().splitlines()
+
+
+def show_all(console, records, every=0.0):
+    with progress(records[-1]["step"], console, every=every) as show:
+        for record in records:
+            show(record)
+
+
+def test_without_a_terminal_a_run_is_plain_lines():
+    console, records = plain(), fake_run(rounds=2)
+    show_all(console, records)
+    text = console.file.getvalue()
+    assert re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text) is None  # no control code but the line end
+    lines = text.splitlines()
+    steps = [r for r in records if r["event"] == "step"]
+    assert sum("images/s" in line for line in lines) == len(steps)
+    first = lines[0]
+    assert re.match(r"base +30/1260 +loss 4\.102 +accuracy 1\.7 % +602 images/s", first)
+    assert any(re.match(r"2 relaxation +1260/1260", line) for line in lines)
+    assert any("1 W = US" in line and "0.046 -> 1.000" in line for line in lines)
+    assert any("embedding rank-1 64.6 mAP 51.2" in line for line in lines)
+    assert lines[-1] == "all rounds done after 1260 steps, 241 s"
+
+
+def test_time_left_is_that_of_the_whole_run():
+    now = 0.0
+    console = Console(file=io.StringIO(), width=80, get_time=lambda: now)
+    with progress(300, console, every=0.0) as show:
+        for step in (100, 110, 120):
+            now += 20.0  # the first line is no measure of speed: it includes compilation
+            show(fake_run()[1] | {"step": step})
+    # 10 steps take 20 s, so 190 take 380 s and 180 take 360 s.
+    assert [line.split()[-2] for line in lines_of(console)] == ["?:??", "6:20", "6:00"]
+
+
+def test_step_lines_keep_their_distance_and_borders_are_always_shown():
+    console, records = plain(), fake_run(rounds=1)
+    show_all(console, records, every=3600.0)
+    lines = lines_of(console)
+    assert sum("images/s" in line for line in lines) == 1
+    assert sum(line.startswith(("base ", "1 ")) and "S(W)" in line for line in lines) == 4
+
+
+def test_on_a_terminal_the_bar_shows_phase_step_and_results():
+    console, records = terminal(), fake_run(rounds=1)
+    show_all(console, records)
+    text = console.file.getvalue()
+    assert "\x1b[" in text
+    assert "1 relaxation" in text
+    assert "1080/1080" in text
+    assert "rank-1 63.8" in text
+
+
+def test_a_run_stopped_early_ends_with_a_full_bar():
+    console, records = terminal(), fake_run(rounds=1)
+    records[-1] = records[-1] | {"stopped": "stable"}
+    with progress(5000, console) as show:
+        for record in records:
+            show(record)
+    assert "1080/1080" in console.file.getvalue().rpartition("done")[2]
+    assert "S(W) is stable after 1080 steps" in console.file.getvalue()
+
+
+def test_a_resumed_run_goes_on_counting_from_its_step():
+    console = plain()
+    with progress(200, console) as show:
+        show({"event": "resume", "step": 100})
+        show(fake_run()[1] | {"step": 130})
+    assert lines_of(console)[0] == "resumed at step 100"
+    assert "130/200" in lines_of(console)[1]
+
+
+def test_the_control_says_that_nothing_was_decorrelated():
+    console = plain()
+    show_all(console, fake_run(rounds=1, method="none"))
+    assert "1 not decorrelated: the control" in lines_of(console)
+
+
+def test_counting_without_a_terminal():
+    console = plain()
+    with counting("Drawing pedestrians", 30, console, every=0.0) as advance:
+        for _ in range(3):
+            advance(10)
+    lines = lines_of(console)
+    assert lines[:2] == ["Drawing pedestrians 10/30", "Drawing pedestrians 20/30"]
+    assert re.fullmatch(r"Drawing pedestrians 30/30 in \d+\.\d s", lines[2])
+    assert len(lines) == 3
+
+
+def test_counting_on_a_terminal():
+    console = terminal()
+    with counting("Drawing pedestrians", 30, console) as advance:
+        advance(30)
+    assert "30/30" in console.file.getvalue()
+
+
+def test_the_table_holds_the_numbers_of_every_border():
+    console = plain()
+    print_table(fake_run(rounds=2), console, title="synthetic")
+    lines = [line.rstrip() for line in lines_of(console)]
+    assert lines[0] == "synthetic"
+    rows = [line.split() for line in lines if re.match(r" (base|\d )", line)]
+    assert [" ".join(row[:-8]) for row in rows] == [
+        "base",
+        *("1 W = US", "1 restraint", "1 relaxation"),
+        *("2 W = US", "2 restraint", "2 relaxation"),
+    ]
+    # S(W), loss, then rank-1, mAP and mAP_market of embedding and pooled.
+    assert rows[0][-8:] == ["0.046", "0.127", "63.0", "50.4", "49.2", "60.0", "48.0", "46.8"]
+    assert rows[1][-8:-6] == ["1.000", "1.027"]  # after the decorrelation
+    assert rows[-1][-8:] == ["0.225", "0.073", "64.6", "51.2", "50.0", "63.2", "49.6", "48.4"]
+    heads = " ".join(lines[1:4]).split()
+    assert heads[-9:] == ["phase", "S(W)", "loss", *["rank-1", "mAP", "mAP_market"] * 2]
+
+
+@pytest.mark.parametrize("loss", [0.1, 12.3456])
+def test_the_table_fits_in_eighty_columns_uncut(loss):
+    base = next(r for r in fake_run() if r["event"] == "phase")
+    perfect = dict.fromkeys(base["embedding"], 1.0)
+    console = plain()
+    print_table([base | {"loss": loss, "embedding": perfect, "pooled": perfect}], console)
+    assert all(len(line) <= 80 for line in lines_of(console))
+    assert "…" not in console.file.getvalue()
+    assert console.file.getvalue().count("100.0") == 6

@@ -1,7 +1,13 @@
 """JAX in its strictest mode, on two fake devices, for every test."""
 
+import dataclasses
+
 import jax
 import pytest
+from rich.console import Console
+
+from svdnet_jax.presets import PRESETS
+from svdnet_jax.run import load_dataset
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -11,3 +17,22 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture
 def key():
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory):
+    """A folder for runs and their data, shared by the whole session."""
+    return tmp_path_factory.mktemp("workshop")
+
+
+@pytest.fixture(scope="session")
+def tiny(workshop):
+    """The tiny preset with its data in the workshop."""
+    preset = PRESETS["tiny"]
+    return dataclasses.replace(preset, data=dataclasses.replace(preset.data, cache=workshop / "data"))
+
+
+@pytest.fixture(scope="session")
+def dataset(tiny):
+    """The tiny preset's synthetic pedestrians, loaded."""
+    return load_dataset(tiny, Console(quiet=True))

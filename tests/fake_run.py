@@ -30,7 +30,7 @@ def fake_run(rounds=4, method="us", base=900, phase=90, every=30):
             loss = floor + (loss - floor) * math.exp(-every / (0.2 * steps)) + 0.01 * (done % 4)
             if kind != "restraint" or control:
                 correlation = target + (correlation - target) * math.exp(-every / (0.2 * steps))
-            rate = (0.1 if kind == "base" else 0.01) / (10 if kind == "base" and done > 500 else 1)
+            rate = (0.1 if kind == "base" else 0.005) / (10 if kind == "base" and done > 500 else 1)
             records.append(
                 {"event": "step", "phase": kind, "round": number, "step": step, "loss": loss}
                 | {"accuracy": math.exp(-loss), "learning_rate": rate}

@@ -6,7 +6,7 @@ from fake_run import fake_run
 from matplotlib.colors import same_color
 from PIL import Image
 
-from svdnet_jax.reporting.figures import COLOURS, SHADES, curves, gram, rounds, save, singular_values
+from svdnet_jax.reporting.figures import COLOURS, SHADES, curves, gram, images, rounds, save, singular_values
 from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
 
 RNG = np.random.default_rng(0)
@@ -62,6 +62,11 @@ def test_curves_shade_every_phase_and_number_the_rounds():
     assert len(legend_texts(figure)) == len(set(legend_texts(figure)))
 
 
+def test_curves_of_many_rounds_number_them_without_the_word():
+    texts = [text.get_text() for text in curves(fake_run(rounds=12)).axes[0].texts]
+    assert texts == ["base", *map(str, range(1, 13))]
+
+
 def test_curves_mark_decorrelations_but_not_the_controls():
     marks = [mark for mark in curves(fake_run(rounds=3)).axes[0].get_lines() if mark.get_linestyle() == ":"]
     assert [mark.get_xdata()[0] for mark in marks] == [900, 1080, 1260]
@@ -77,6 +82,7 @@ def test_curves_mark_a_lowered_learning_rate_inside_a_phase_only():
 
 
 def test_curves_of_a_run_that_is_still_in_its_base(tmp_path):
+    assert "loss at borders, no dropout" not in legend_texts(curves(fake_run()[:5]))
     save(curves(fake_run()[:5]), tmp_path / "curves.png")
     assert size_of(tmp_path / "curves.png") == (1350, 810)
 
@@ -126,11 +132,24 @@ def test_singular_values_are_drawn_on_a_log_scale():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["base", "round 1"]
 
 
+def test_images_are_shown_as_they_are():
+    sheet = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    (axes,) = images(sheet, "Training images").axes
+    np.testing.assert_array_equal(axes.images[0].get_array(), sheet)
+    assert axes.get_title(loc="left") == "Training images"
+
+
 def test_queries_are_chosen_by_average_precision():
     values = np.array([0.5, 1.0, np.nan, 0.0, 0.7, 0.3, 1.0, 0.1, 0.6])
     chosen = {name: list(indices) for name, indices in choose_queries(values, count=2).items()}
     # In order: 1, 6 (ties keep their order), 4, 8, 0, 5, 7, 3.
     assert chosen == {"best": [1, 6], "median": [8, 0], "worst": [7, 3]}
+    tied = choose_queries(np.tile([1.0, 0.5, 0.0], 40), count=2)  # long enough for a real sort
+    assert {name: list(indices) for name, indices in tied.items()} == {
+        "best": [0, 3],
+        "median": [58, 61],
+        "worst": [116, 119],
+    }
 
 
 @pytest.mark.parametrize(("queries", "each"), [(2, 0), (3, 1), (5, 1), (6, 2)])
@@ -159,7 +178,8 @@ def test_ranked_lists_frame_right_and_wrong_with_colour_and_mark(tmp_path):
     ]
     assert texts.count("AP 25 %") == texts.count("0007 c3") == 2
     frames = [patch.get_edgecolor() for patch in axes.patches]
-    assert frames[1] == frames[3] != frames[2]  # right, right, wrong; 0 is the query's
+    assert [same_color(frame, "#009E73") for frame in frames[1:4]] == [True, False, True]
+    assert same_color(frames[2], "#D55E00")
     assert len(axes.images) == len(frames) == 8
     np.testing.assert_array_equal(axes.images[0].get_array(), sections["Best"][0].query)
     np.testing.assert_array_equal(axes.images[-1].get_array(), sections["Worst"][0].gallery[-1])

@@ -31,7 +31,9 @@ def test_what_is_written_is_read(tmp_path):
     records = fake_run(rounds=2)
     write_all(tmp_path / "metrics.jsonl", records)
     assert read_log(tmp_path / "metrics.jsonl") == records
-    assert (tmp_path / "metrics.jsonl").read_bytes().count(b"\n") == len(records)
+    lines = (tmp_path / "metrics.jsonl").read_bytes().split(b"\n")
+    assert [json.loads(line) for line in lines[:-1]] == records
+    assert not any(line.endswith(b"\r") for line in lines)
 
 
 def test_each_line_is_in_the_file_at_once(tmp_path):

@@ -71,6 +71,7 @@ def test_on_a_terminal_the_bar_shows_phase_step_and_results():
     assert "1 relaxation" in text
     assert "1080/1080" in text
     assert "rank-1 63.8" in text
+    assert " left" not in text  # no plain line beside the bar
 
 
 def test_a_run_stopped_early_ends_with_a_full_bar():
@@ -84,12 +85,17 @@ def test_a_run_stopped_early_ends_with_a_full_bar():
 
 
 def test_a_resumed_run_goes_on_counting_from_its_step():
-    console = plain()
+    console = terminal()
     with progress(200, console) as show:
         show({"event": "resume", "step": 100})
-        show(fake_run()[1] | {"step": 130})
-    assert lines_of(console)[0] == "resumed at step 100"
-    assert "130/200" in lines_of(console)[1]
+    assert "resumed at step 100" in console.file.getvalue()
+    assert "100/200" in console.file.getvalue()
+
+
+def test_plain_lines_are_never_wrapped():
+    console = Console(file=io.StringIO(), width=20)
+    show_all(console, fake_run(rounds=1)[:2])
+    assert len(lines_of(console)) == 1
 
 
 def test_the_control_says_that_nothing_was_decorrelated():

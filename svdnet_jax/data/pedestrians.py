@@ -16,15 +16,17 @@ from PIL import Image
 from PIL.ImageDraw import Draw, ImageDraw
 
 Colour = tuple[int, int, int]
+Paint = tuple[int, ...]  # a colour, or one with its opacity
 Point = tuple[float, float]
 Framing = Literal["good", "poor", "bad"]
+Rng = np.random.Generator
 
 WIDTH, HEIGHT = 64, 128  # Market-1501's crops
 _W, _H = 2 * WIDTH, 2 * HEIGHT  # the canvas that is painted on
 
 # The person's height in canvas heights, offset to either side in widths, offset down in heights.
 _FRAMINGS: dict[Framing, tuple[Point, Point, Point]] = {
-    "good": ((0.82, 0.98), (0, 0.07), (-0.035, 0.035)),
+    "good": ((0.84, 0.98), (0, 0.05), (-0.025, 0.025)),
     "poor": ((0.6, 1.5), (0.05, 0.4), (-0.2, 0.2)),
     "bad": ((1.0, 2.4), (0.35, 0.7), (-0.7, 0.7)),
 }
@@ -135,15 +137,15 @@ def _row(pose: _Pose, who: Identity, v: float) -> tuple[float, float, float]:
     return x, y, pose.extent(wide * who.width, (0.062 + 0.012 * v) * who.width)
 
 
-def _patch(draw: ImageDraw, pose: _Pose, who: Identity, u: Point, v: Point, colour: tuple[int, ...]) -> None:
-    """Paint a part of the trunk: a range u across in [-1, 1], and v downwards in [0, 1]."""
+def _patch(draw: ImageDraw, pose: _Pose, who: Identity, u: Point, v: Point, colour: Paint) -> None:
+    """Paint a part of the trunk: a range u across in [-1, 1], and v down; 1 is the hem."""
     rows = [_row(pose, who, v[0] + (v[1] - v[0]) * i / 4) for i in range(5)]
     left = [(x + u[0] * half, y) for x, y, half in rows]
     draw.polygon(left + [(x + u[1] * half, y) for x, y, half in reversed(rows)], colour)
 
 
 def _trunk(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
-    def paint(u: Point, v: Point, colour: tuple[int, ...] = who.accent) -> None:
+    def paint(u: Point, v: Point, colour: Paint = who.accent) -> None:
         _patch(draw, pose, who, u, v, colour)
 
     x, y, half = _row(pose, who, 0)
@@ -157,10 +159,8 @@ def _trunk(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
             paint((-0.9 + 0.5 * i, -0.66 + 0.5 * i), (0, 1))
     if who.pattern == "two-tone":
         paint((-1, 1), (0.42, 1))
-    if who.pattern == "logo" and (ahead := pose.span(0, 0.55)):
-        paint(ahead, (0.16, 0.48))
-    if who.pattern == "jacket" and (ahead := pose.span(0, 0.5)):
-        paint(ahead, (0, 1))
+    if who.pattern in ("logo", "jacket") and (ahead := pose.span(0, 0.52)):
+        paint(ahead, (0.16, 0.48) if who.pattern == "logo" else (0, 1))
     paint((0.35, 1), (0, 1), (0, 0, 0, 38))  # the side away from the light
 
 
@@ -174,21 +174,10 @@ def _leg(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
     hip, joint, foot = pose.at(x, who.legs, 0), pose.at(*knee), pose.at(*ankle)
     toe = pose.at(x * 1.3, ankle[1] - 0.025, ankle[2] + 0.07)
     _limb(draw, foot, toe, 0.024 * pose.size, 0.019 * pose.size, _shade(who.shoes, dim))
-    if who.lower == "trousers":
-        _limb(draw, joint, foot, 0.036 * slim, 0.03 * slim, cloth)
-    else:
-        _limb(draw, joint, foot, 0.028 * slim, 0.02 * slim, skin)
-    if who.lower == "skirt":
-        _limb(draw, hip, joint, 0.042 * slim, 0.03 * slim, skin)
-    else:
-        _limb(draw, hip, joint, 0.052 * slim, 0.036 * slim, cloth)
-
-
-def _skirt(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
-    x, y, half = _row(pose, who, 1)
-    y, end = y - 0.04 * pose.size, pose.at(0, who.legs * 0.55, 0)[1]
-    corners = [(x - half, y), (x + half, y), (x + 1.2 * half, end), (x - 1.2 * half, end)]
-    draw.polygon(corners, who.lower_colour)
+    slack, cover = (1.25, cloth) if who.lower == "trousers" else (0.9, skin)
+    _limb(draw, joint, foot, 0.03 * slack * slim, 0.023 * slack * slim, cover)
+    slack, cover = (0.85, skin) if who.lower == "skirt" else (1.05, cloth)
+    _limb(draw, hip, joint, 0.05 * slack * slim, 0.035 * slack * slim, cover)
 
 
 def _arm(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
@@ -204,8 +193,7 @@ def _arm(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
     draw.ellipse((hx - 0.017 * s, hy - 0.017 * s, hx + 0.017 * s, hy + 0.017 * s), skin)
     _limb(draw, pose.at(x, 0.775, 0), joint, 0.034 * slim, 0.026 * slim, sleeve)
     if who.bag == "hand" and side > 0:
-        handles = (hx - 0.03 * s, hy + 0.05 * s, hx, hy, hx + 0.03 * s, hy + 0.05 * s)
-        draw.line(handles, who.bag_colour, 2)
+        draw.line((hx - 0.03 * s, hy + 0.05 * s, hx, hy, hx + 0.03 * s, hy + 0.05 * s), who.bag_colour, 2)
         draw.rectangle((hx - 0.05 * s, hy + 0.04 * s, hx + 0.05 * s, hy + 0.13 * s), who.bag_colour)
 
 
@@ -221,17 +209,12 @@ def _head(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
     cover = who.skin if who.hair_style == "bald" else who.hair
     draw.ellipse((x - 1.06 * rx, y - 1.12 * ry, x + 1.06 * rx, y + 0.9 * ry), cover)
     if face := pose.span(0, 1.2):
-        left, right = face[0] * rx, face[1] * rx
-        draw.ellipse((x + left, y - 0.5 * ry, x + right, y + ry), who.skin)
-        if face[1] - face[0] > 1:  # eyes
-            draw.line((x + 0.7 * left, y, x + 0.7 * right, y), _shade(who.skin, 0.78), 2)
+        draw.ellipse((x + face[0] * rx, y - 0.5 * ry, x + face[1] * rx, y + ry), who.skin)
     if who.hair_style == "cap":
-        dome = (x - 1.1 * rx, y - 1.2 * ry, x + 1.1 * rx, y + 0.7 * ry)
-        draw.pieslice(dome, 180, 360, who.accent)
+        draw.pieslice((x - 1.1 * rx, y - 1.2 * ry, x + 1.1 * rx, y + 0.7 * ry), 180, 360, who.accent)
         if math.cos(pose.yaw) > -0.5:
             peak = x + 1.2 * rx * math.sin(pose.yaw)
-            box = (peak - rx, y - 0.36 * ry, peak + rx, y - 0.1 * ry)
-            draw.ellipse(box, _shade(who.accent, 0.7))
+            draw.ellipse((peak - rx, y - 0.36 * ry, peak + rx, y - 0.1 * ry), _shade(who.accent, 0.7))
 
 
 def _backpack(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
@@ -246,8 +229,7 @@ def _backpack(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
 def _shoulder_bag(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
     s, (x, y) = pose.size, pose.at(0.115 * who.width, 0.5, 0)
     half = pose.extent(0.035, 0.075)
-    box = (x - half, y - 0.03 * s, x + half, y + 0.085 * s)
-    draw.rounded_rectangle(box, 0.02 * s, who.bag_colour)
+    draw.rounded_rectangle((x - half, y - 0.03 * s, x + half, y + 0.085 * s), 0.02 * s, who.bag_colour)
 
 
 def _straps(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
@@ -266,27 +248,24 @@ def _person(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
         x, a, b = pose.x + 0.08 * pose.size, wide * pose.size, high * pose.size
         draw.ellipse((x - a, pose.ground - b, x + a, pose.ground + b), (0, 0, 0, 26))
     far = 1 if pose.far(1) else -1
-    from_behind, bag_beyond = math.cos(pose.yaw) < 0, pose.far(1)
+    bag = {"backpack": _backpack, "shoulder": _shoulder_bag}.get(who.bag)
+    beyond = math.cos(pose.yaw) > 0 if who.bag == "backpack" else far == 1
     _arm(draw, pose, who, far)
-    if who.bag == "backpack" and not from_behind:
-        _backpack(draw, pose, who)
-    if who.bag == "shoulder" and bag_beyond:
-        _shoulder_bag(draw, pose, who)
+    if bag and beyond:
+        bag(draw, pose, who)
     _leg(draw, pose, who, far)
     _leg(draw, pose, who, -far)
     if who.lower == "skirt":
-        _skirt(draw, pose, who)
+        _patch(draw, pose, who, (-1.15, 1.15), (0.92, 1.55), who.lower_colour)
     _trunk(draw, pose, who)
     _straps(draw, pose, who)
-    if who.bag == "backpack" and from_behind:
-        _backpack(draw, pose, who)
-    if who.bag == "shoulder" and not bag_beyond:
-        _shoulder_bag(draw, pose, who)
+    if bag and not beyond:
+        bag(draw, pose, who)
     _head(draw, pose, who)
     _arm(draw, pose, who, -far)
 
 
-def _sample_pose(camera: Camera, framing: Framing, rng: np.random.Generator) -> _Pose:
+def _sample_pose(camera: Camera, framing: Framing, rng: Rng) -> _Pose:
     size, aside, down = _FRAMINGS[framing]
     usual = rng.random() < 0.75
     high = rng.uniform(*size) * _H
@@ -302,7 +281,7 @@ def _sample_pose(camera: Camera, framing: Framing, rng: np.random.Generator) -> 
     )
 
 
-def _obstacle(draw: ImageDraw, rng: np.random.Generator) -> None:
+def _obstacle(draw: ImageDraw, rng: Rng) -> None:
     """Something that stands in front: a pole, a bicycle or a bush."""
     red, green, blue = (int(c) for c in rng.integers(50, 190, 3))
     colour, chance = (red, green, blue), rng.random()
@@ -325,12 +304,12 @@ def _obstacle(draw: ImageDraw, rng: np.random.Generator) -> None:
             draw.ellipse((x - 12, y - 10, x + 12, y + 10), leaf)
 
 
-def _develop(image: Image.Image, camera: Camera, rng: np.random.Generator) -> UInt8[np.ndarray, "128 64 3"]:
+def _develop(image: Image.Image, camera: Camera, rng: Rng) -> UInt8[np.ndarray, "128 64 3"]:
     """What optics, sensor and light of the camera make of the canvas."""
     rows = round(camera.lines * rng.uniform(0.85, 1.0))
     image = image.resize((rows // 2, rows), Image.Resampling.BOX).convert("RGB", camera.mix)
-    levels = np.linspace(0, 1, 256) ** (camera.gamma * rng.uniform(0.9, 1.1))
-    levels = 255 * ((levels - 0.45) * camera.contrast + 0.45) * rng.uniform(0.9, 1.1)
+    levels = np.linspace(0, 1, 256) ** (camera.gamma * rng.uniform(0.93, 1.07))
+    levels = 255 * ((levels - 0.45) * camera.contrast + 0.45) * rng.uniform(0.92, 1.08)
     table = levels.clip(0, 255).astype(np.uint8).tolist()
     image = image.point(table * 3).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
     y, x = int(rng.integers(HEIGHT)), int(rng.integers(WIDTH))
@@ -342,7 +321,7 @@ def _develop(image: Image.Image, camera: Camera, rng: np.random.Generator) -> UI
 def render(
     who: Identity | None,
     camera: Camera,
-    rng: np.random.Generator,
+    rng: Rng,
     crowd: Sequence[Identity],
     framing: Framing = "good",
 ) -> UInt8[np.ndarray, "128 64 3"]:
@@ -377,6 +356,6 @@ def render(
         _person(draw, pose, who)
     if 0.25 < event < 0.31:
         _person(draw, replace(passer, ground=pose.ground + 0.06 * _H), stranger)
-    elif event > 0.86:
+    elif event > 0.88:
         _obstacle(draw, rng)
     return _develop(image, camera, rng)

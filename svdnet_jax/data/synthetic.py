@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from PIL import Image
 from PIL.ImageDraw import Draw, ImageDraw
 
 from svdnet_jax.config import Synthetic
-from svdnet_jax.data.pedestrians import HEIGHT, WIDTH, Camera, Colour, Framing, Identity, render
+from svdnet_jax.data.pedestrians import HEIGHT, WIDTH, Camera, Colour, Framing, Identity, Rng, render
 
 GENERATOR_VERSION = 1
 """Raise it whenever the same settings give other images, so that cached folders are made anew."""
@@ -28,29 +29,23 @@ CAMERAS = 6
 _FOLDERS = ("bounding_box_train", "bounding_box_test", "query")
 _SCENE_WIDTH, _SCENE_HEIGHT = 900, 400  # of a place, in the pixels that crops are painted with
 
-Stream = Literal["cameras", "crowd", "clothes", "visits", "image"]
-_STREAMS: tuple[Stream, ...] = ("cameras", "crowd", "clothes", "visits", "image")
 Part = Literal["train", "test", "distractor", "junk"]
-_PARTS: tuple[Part, ...] = ("train", "test", "distractor", "junk")
+Palette = tuple[Colour, ...]
 T = TypeVar("T")
 
 # Frequent colours stand twice.
-_CLOTHES: tuple[Colour, ...] = (
+_CLOTHES: Palette = (
     (30, 30, 34), (30, 30, 34), (64, 66, 72), (130, 132, 136), (188, 190, 192), (234, 234, 230),
-    (234, 234, 230), (36, 44, 86), (36, 44, 86), (50, 86, 164), (132, 172, 216), (186, 42, 46),
+    (234, 234, 230), (36, 44, 86), (50, 86, 164), (96, 128, 180), (132, 172, 216), (186, 42, 46),
     (112, 30, 46), (224, 144, 166), (224, 190, 62), (58, 124, 74), (100, 104, 60), (204, 182, 148),
     (106, 76, 54), (106, 68, 136), (220, 118, 50), (42, 122, 130),
 )  # fmt: skip
-_LOWER: tuple[Colour, ...] = (
+_LOWER: Palette = (
     (28, 28, 32), (60, 62, 68), (40, 50, 86), (70, 96, 140), (120, 146, 180), (122, 122, 122),
     (196, 178, 148), (98, 78, 60), (224, 222, 214), (92, 96, 64), (110, 34, 50),
 )  # fmt: skip
-_SKINS: tuple[Colour, ...] = (
-    (236, 200, 174), (224, 182, 150), (204, 158, 122), (168, 120, 86), (120, 82, 60),
-)  # fmt: skip
-_HAIR: tuple[Colour, ...] = (
-    (24, 20, 20), (44, 32, 26), (44, 32, 26), (86, 58, 36), (178, 142, 84), (136, 134, 132),
-)  # fmt: skip
+_SKINS: Palette = ((236, 200, 174), (224, 182, 150), (204, 158, 122), (168, 120, 86), (120, 82, 60))
+_HAIR: Palette = ((24, 20, 20), (44, 32, 26), (44, 32, 26), (86, 58, 36), (178, 142, 84), (136, 134, 132))
 # Backdrop and its colour, ground and its colour.
 _PLACES: tuple[tuple[str, Colour, str, Colour], ...] = (
     ("bricks", (150, 100, 84), "slabs", (150, 150, 146)),
@@ -62,21 +57,23 @@ _PLACES: tuple[tuple[str, Colour, str, Colour], ...] = (
 )
 
 
-def _generator(seed: int, stream: Stream, *key: int) -> np.random.Generator:
-    return np.random.default_rng([seed, _STREAMS.index(stream), *key])
+def _generator(seed: int, *key: str | int) -> Rng:
+    """Random numbers of their own for whatever `key` names."""
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
+    return np.random.default_rng([seed, *words])
 
 
-def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+def _pick(rng: Rng, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def _near(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
+def _near(rng: Rng, colour: Colour, spread: float) -> Colour:
     shift = rng.normal(0, spread) + rng.normal(0, 0.5 * spread, 3)
     red, green, blue = (min(max(round(c + s), 6), 249) for c, s in zip(colour, shift, strict=True))
     return red, green, blue
 
 
-def sample_identity(rng: np.random.Generator) -> Identity:
+def sample_identity(rng: Rng) -> Identity:
     """A random person."""
     return Identity(
         height=rng.uniform(0.88, 1.1),
@@ -85,22 +82,21 @@ def sample_identity(rng: np.random.Generator) -> Identity:
         skin=_near(rng, _pick(rng, _SKINS), 5),
         hair=_near(rng, _pick(rng, _HAIR), 5),
         hair_style=_pick(rng, ("short", "short", "short", "long", "long", "bald", "cap")),
-        top=_near(rng, _pick(rng, _CLOTHES), 9),
-        accent=_near(rng, _pick(rng, _CLOTHES), 9),
+        top=_near(rng, _pick(rng, _CLOTHES), 15),
+        accent=_near(rng, _pick(rng, _CLOTHES), 15),
         pattern=_pick(
-            rng,
-            (*["plain"] * 3, *["jacket"] * 2, "horizontal", "vertical", "checks", "two-tone", "logo"),
+            rng, ("plain", "plain", "jacket", "horizontal", "vertical", "checks", "two-tone", "logo")
         ),
         sleeves=_pick(rng, ("short", "long")),
         lower=_pick(rng, ("trousers", "trousers", "trousers", "shorts", "skirt")),
-        lower_colour=_near(rng, _pick(rng, _LOWER), 8),
+        lower_colour=_near(rng, _pick(rng, _LOWER), 14),
         shoes=_near(rng, _pick(rng, _CLOTHES), 8),
         bag=_pick(rng, ("none", "none", "backpack", "backpack", "shoulder", "hand")),
         bag_colour=_near(rng, _pick(rng, _CLOTHES), 8),
     )
 
 
-def sample_alike(model: Identity, rng: np.random.Generator) -> Identity:
+def sample_alike(model: Identity, rng: Rng) -> Identity:
     """Somebody else dressed nearly like `model`: two or three things differ, colours a little."""
     other = sample_identity(rng)
     differences: tuple[dict[str, Any], ...] = (
@@ -137,12 +133,10 @@ def cast(seed: int, part: Part, count: int, alike: float) -> list[list[Identity]
     groups: list[list[Identity]] = []
     start = grouped = 0
     while start < count:
-        rng = _generator(seed, "clothes", _PARTS.index(part), start)
+        rng = _generator(seed, "clothes", part, start)
         size = int(rng.integers(2, 5))
-        if grouped + size > alike * (start + size):
-            size = 1
-        else:
-            grouped += size
+        size = size if grouped + size <= alike * (start + size) else 1
+        grouped += size if size > 1 else 0
         model = sample_identity(rng)
         group = [model] + [sample_alike(model, rng) for _ in range(size - 1)]
         groups.append(group[: count - start])
@@ -150,7 +144,7 @@ def cast(seed: int, part: Part, count: int, alike: float) -> list[list[Identity]
     return groups
 
 
-def _backdrop(draw: ImageDraw, motif: str, colour: Colour, bottom: int, rng: np.random.Generator) -> None:
+def _backdrop(draw: ImageDraw, motif: str, colour: Colour, bottom: int, rng: Rng) -> None:
     draw.rectangle((0, 0, _SCENE_WIDTH, bottom), colour)
     if motif == "bricks":
         for row, y in enumerate(range(-2, bottom, 11)):
@@ -161,8 +155,7 @@ def _backdrop(draw: ImageDraw, motif: str, colour: Colour, bottom: int, rng: np.
             draw.rectangle((x, 0, x + 12, bottom), (84, 66, 50))
         for _ in range(420):
             x, y = int(rng.integers(_SCENE_WIDTH)), int(rng.integers(bottom))
-            leaf = _near(rng, (62, 96, 48), 18)
-            draw.ellipse((x - 14, y - 10, x + 14, min(y + 10, bottom)), leaf)
+            draw.ellipse((x - 14, y - 10, x + 14, min(y + 10, bottom)), _near(rng, (62, 96, 48), 18))
     elif motif == "fronts":
         for x in range(10, _SCENE_WIDTH, 96):
             draw.rectangle((x, bottom - 150, x + 74, bottom - 14), _near(rng, (84, 100, 112), 16))
@@ -178,7 +171,7 @@ def _backdrop(draw: ImageDraw, motif: str, colour: Colour, bottom: int, rng: np.
                 draw.ellipse((wheel, bottom - 26, wheel + 28, bottom + 2), (30, 30, 32))
 
 
-def _ground(draw: ImageDraw, motif: str, colour: Colour, top: int, rng: np.random.Generator) -> None:
+def _ground(draw: ImageDraw, motif: str, colour: Colour, top: int, rng: Rng) -> None:
     draw.rectangle((0, top, _SCENE_WIDTH, _SCENE_HEIGHT), colour)
     if motif in ("slabs", "tiles"):
         lines = [top + (_SCENE_HEIGHT - top) * (i / 9) ** 1.6 for i in range(10)]
@@ -200,7 +193,7 @@ def _ground(draw: ImageDraw, motif: str, colour: Colour, top: int, rng: np.rando
             draw.polygon([(x, 330), (x + 80, 330), (x + 66, 344), (x - 18, 344)], (214, 214, 206))
 
 
-def _scene(place: int, elevation: float, rng: np.random.Generator) -> Image.Image:
+def _scene(place: int, elevation: float, rng: Rng) -> Image.Image:
     backdrop, wall, ground, floor = _PLACES[place]
     image = Image.new("RGB", (_SCENE_WIDTH, _SCENE_HEIGHT))
     horizon = int(250 - 280 * elevation)
@@ -209,26 +202,26 @@ def _scene(place: int, elevation: float, rng: np.random.Generator) -> Image.Imag
     return image
 
 
-def _lights(rng: np.random.Generator) -> Float32[np.ndarray, "8 128 64 1"]:
+def _lights(rng: Rng) -> Float32[np.ndarray, "8 128 64 1"]:
     """Soft light and shade, falling off to one end."""
-    coarse = rng.normal(1, 0.09, (8, 5, 3)).astype(np.float32)
+    coarse = rng.normal(1, 0.08, (8, 5, 3)).astype(np.float32)
     coarse *= np.linspace(rng.uniform(0.75, 1.15), 1, 5, dtype=np.float32)[:, None]
     size, smooth = (WIDTH, HEIGHT), Image.Resampling.BICUBIC
     return np.stack([np.asarray(Image.fromarray(c).resize(size, smooth)) for c in coarse])[..., None]
 
 
-def sample_cameras(rng: np.random.Generator) -> tuple[Camera, ...]:
+def sample_cameras(rng: Rng) -> tuple[Camera, ...]:
     """The cameras. Each property is spread evenly over them, in random order, so any two differ."""
 
     def spread(low: float, high: float) -> list[float]:
         steps = (rng.permutation(CAMERAS) + rng.uniform(0, 1, CAMERAS)) / CAMERAS
         return [float(low + (high - low) * s) for s in steps]
 
-    hues, casts = spread(0, 2 * math.pi), spread(0.08, 0.2)
-    gains, saturations = spread(0.75, 1.1), spread(0.4, 1.0)
-    gammas, contrasts = spread(0.7, 1.45), spread(0.65, 1.1)
+    hues, casts = spread(0, 2 * math.pi), spread(0.04, 0.1)
+    gains, saturations = spread(0.88, 1.08), spread(0.65, 1.0)
+    gammas, contrasts = spread(0.82, 1.25), spread(0.78, 1.1)
     yaws, elevations = spread(-math.pi, math.pi), spread(0.06, 0.42)
-    lines, noises, places = spread(50, HEIGHT), spread(2, 9), rng.permutation(CAMERAS)
+    lines, noises, places = spread(56, HEIGHT), spread(2, 8), rng.permutation(CAMERAS)
     cameras = []
     for i in range(CAMERAS):
         tint = [1 + casts[i] * math.cos(hues[i] + k * 2 * math.pi / 3) for k in range(3)]
@@ -271,17 +264,11 @@ class _Shot:
         box = 0 if self.folder == "query" else 1 + self.index % 3
         return f"{self.folder}/{pid}_c{self.camera}s{sequence}_{frame:06d}_{box:02d}.jpg"
 
-    def generator(self, seed: int) -> np.random.Generator:
-        """Random numbers of its own."""
-        key = (_PARTS.index(self.part), self.pid + 1, self.camera, self.index)
-        return _generator(seed, "image", *key)
-
 
 def _visits(seed: int, part: Part, number: int) -> list[int]:
     """The cameras, two at least, that see an identity."""
-    rng = _generator(seed, "visits", _PARTS.index(part), number)
-    order = rng.permutation(CAMERAS)[: int(rng.integers(2, CAMERAS + 1))]
-    return sorted(int(c) + 1 for c in order)
+    rng = _generator(seed, "visits", part, number)
+    return [int(c) + 1 for c in rng.permutation(CAMERAS)[: int(rng.integers(2, CAMERAS + 1))]]
 
 
 def _people(spec: Synthetic, part: Part, count: int) -> list[Identity]:
@@ -300,10 +287,9 @@ def _shots(spec: Synthetic) -> Iterator[_Shot]:
             for j in range(1 + spec.gallery_images):
                 yield _Shot(gallery if j else query, "test", 2 * i + 1, camera, j, who)
     for i in range(spec.distractors):
-        rng = _generator(spec.seed, "clothes", _PARTS.index("distractor"), i)
-        nobody = rng.random() < 0.35
+        rng = _generator(spec.seed, "clothes", "distractor", i)
+        stranger = None if rng.random() < 0.35 else sample_identity(rng)
         index, camera = divmod(i, CAMERAS)
-        stranger = None if nobody else sample_identity(rng)
         yield _Shot(gallery, "distractor", 0, camera + 1, index, stranger, "poor")
     for i, who in enumerate(_people(spec, "test", spec.junk)):
         index, camera = divmod(i, CAMERAS)
@@ -322,14 +308,14 @@ def fingerprint(spec: Synthetic) -> str:
 
 
 def _is_complete(root: Path, shots: Sequence[_Shot]) -> bool:
-    found = {f"{f}/{path.name}" for f in _FOLDERS for path in (root / f).glob("*.jpg")}
-    missing = {shot.path for shot in shots} ^ found
-    if found and missing:
+    found = {f"{folder}/{path.name}" for folder in _FOLDERS for path in (root / folder).glob("*.jpg")}
+    wrong = {shot.path for shot in shots} ^ found
+    if wrong and root.exists() and any(root.iterdir()):
         raise FileExistsError(
-            f"{root} holds {len(found)} images that are not the {len(shots)} of these settings "
-            f"(for one, {min(missing)}). Delete the folder to have it made again, or name another."
+            f"{root} holds {len(found)} images, not the {len(shots)} of these settings (for one, "
+            f"{min(wrong)}). Delete the folder to have it made again, or name another."
         )
-    return not missing
+    return not wrong
 
 
 def write_synthetic(root: Path, spec: Synthetic, advance: Callable[[int], None] = lambda n: None) -> None:
@@ -356,19 +342,21 @@ def write_synthetic(root: Path, spec: Synthetic, advance: Callable[[int], None] 
         for folder in _FOLDERS:
             (made / folder).mkdir(parents=True)
         for shot in shots:
-            rng = shot.generator(spec.seed)
+            rng = _generator(spec.seed, "image", shot.part, shot.pid + 1, shot.camera, shot.index)
             pixels = render(shot.who, cameras[shot.camera - 1], rng, crowd, shot.framing)
             Image.fromarray(pixels).save(made / shot.path, quality=90)
             advance(1)
-        made.rename(root)
+        try:
+            made.rename(root)
+        except OSError:  # another process may have been quicker
+            if not _is_complete(root, shots):
+                raise
 
 
 def contact_sheet(images: Sequence[UInt8[np.ndarray, "h w 3"]], columns: int) -> UInt8[np.ndarray, "H W 3"]:
     """Images of one size in a grid, row by row, two white pixels apart; the last may be short."""
     height, width, _ = images[0].shape
-    rows = math.ceil(len(images) / columns)
-    sheet = np.full((rows * (height + 2) - 2, columns * (width + 2) - 2, 3), 255, np.uint8)
-    for i, image in enumerate(images):
-        y, x = (height + 2) * (i // columns), (width + 2) * (i % columns)
-        sheet[y : y + height, x : x + width] = image
-    return sheet
+    gaps = ((0, -len(images) % columns), (0, 2), (0, 2), (0, 0))
+    tiles = np.pad(np.stack(images), gaps, constant_values=255)
+    rows = tiles.reshape(-1, columns, height + 2, width + 2, 3).swapaxes(1, 2)
+    return rows.reshape(-1, columns * (width + 2), 3)[:-2, :-2]

@@ -25,13 +25,13 @@ _TEXT = 9.0
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG at 150 dots per inch; its folder is made if missing."""
+    """Writes a figure as PNG at 150 dots per inch; its folder is made if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, facecolor="white")
 
 
 def curves(records: Sequence[Record]) -> Figure:
-    """Draw training loss and S(W) over the steps of a run, with its phases shaded.
+    """Draws training loss and S(W) over the steps of a run, with its phases shaded.
 
     Args:
         records: Lines of the log.
@@ -61,7 +61,7 @@ def curves(records: Sequence[Record]) -> Figure:
 
 
 def rounds(records: Sequence[Record], control: Sequence[Record] | None = None) -> Figure:
-    """Draw rank-1 and mAP of both embeddings over the rounds.
+    """Draws rank-1 and mAP of both embeddings over the rounds.
 
     Args:
         records: Lines of the log.
@@ -98,11 +98,11 @@ def rounds(records: Sequence[Record], control: Sequence[Record] | None = None) -
 
 
 def gram(
-    before: Float[np.ndarray, "d d"],
-    after: Float[np.ndarray, "d d"],
+    before: Float[np.ndarray, "D D"],
+    after: Float[np.ndarray, "D D"],
     titles: tuple[str, str] = ("before", "after"),
 ) -> Figure:
-    """Draw |cosine| between the columns of W at two moments, as heat maps on one scale.
+    """Draws |cosine| between the columns of W at two moments, as heat maps on one scale.
 
     Args:
         before: Gram matrix WᵀW.
@@ -130,8 +130,8 @@ def gram(
     return figure
 
 
-def singular_values(spectra: Mapping[str, Float[np.ndarray, " d"]]) -> Figure:
-    """Draw the singular values of W at several moments.
+def singular_values(spectra: Mapping[str, Float[np.ndarray, " D"]]) -> Figure:
+    """Draws the singular values of W at several moments.
 
     Args:
         spectra: Name of the moment -> singular values, largest first; in the order of time.
@@ -149,8 +149,24 @@ def singular_values(spectra: Mapping[str, Float[np.ndarray, " d"]]) -> Figure:
     return figure
 
 
+def images(grid: UInt8[np.ndarray, "h w 3"], title: str) -> Figure:
+    """Shows one image as it is, such as a contact sheet.
+
+    Args:
+        grid: The image.
+        title: What is seen.
+    """
+    high = 9 * grid.shape[0] / grid.shape[1]
+    figure = Figure(figsize=(9, high + 0.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(grid, interpolation="lanczos")
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=_TEXT + 1, color=INK, loc="left")
+    return figure
+
+
 def _draw_loss(axes: Axes, records: Sequence[Record]) -> None:
-    """Draw the loss of steps and of borders, and mark where a phase lowers its learning rate."""
+    """Draws the loss of steps and of borders, and marks where a phase lowers its learning rate."""
     steps = [r for r in records if r["event"] == "step"]
     drops = [
         new["step"]
@@ -166,8 +182,9 @@ def _draw_loss(axes: Axes, records: Sequence[Record]) -> None:
         label="loss in training",
     )
     moments, losses = _series(records, "loss", ("phase",))
-    label = "loss at borders, no dropout"
-    axes.plot(moments, losses, "o", color=INK, markersize=3.5, clip_on=False, label=label)
+    if moments:
+        label = "loss at borders, no dropout"
+        axes.plot(moments, losses, "o", color=INK, markersize=3.5, clip_on=False, label=label)
     if drops:
         at_edge = axes.get_xaxis_transform()
         heights = [0.04] * len(drops)
@@ -179,7 +196,7 @@ def _draw_loss(axes: Axes, records: Sequence[Record]) -> None:
 
 
 def _series(records: Sequence[Record], name: str, events: tuple[str, ...]) -> tuple[list[int], list[float]]:
-    """Return steps and values; a decorrelation gives two at one step, so its jump is upright."""
+    """Returns steps and values; a decorrelation gives two at one step, so its jump is upright."""
     points: list[tuple[int, float]] = []
     for record in records:
         if record["event"] in events:
@@ -190,7 +207,7 @@ def _series(records: Sequence[Record], name: str, events: tuple[str, ...]) -> tu
 
 
 def _spans(records: Sequence[Record]) -> dict[tuple[str, int], tuple[int, int]]:
-    """Return (phase, round) -> first and last step."""
+    """Returns (phase, round) -> first and last step."""
     spans: dict[tuple[str, int], tuple[int, int]] = {}
     end = 0
     for record in records:
@@ -203,7 +220,7 @@ def _spans(records: Sequence[Record]) -> dict[tuple[str, int], tuple[int, int]]:
 
 
 def _shade(axes: Axes, records: Sequence[Record]) -> None:
-    """Shade the phases and draw a line at each decorrelation."""
+    """Shades the phases and draws a line at each decorrelation."""
     spans = _spans(records)
     for (phase, _), (start, end) in spans.items():
         axes.axvspan(start, end, color=SHADES[phase], linewidth=0, zorder=0, label=phase)
@@ -215,15 +232,19 @@ def _shade(axes: Axes, records: Sequence[Record]) -> None:
 
 
 def _number_rounds(axes: Axes, records: Sequence[Record]) -> None:
-    """Write `base`, `round 1`, 2, 3 ... over the phases, inside the axes' upper edge."""
+    """Writes `base`, `round 1`, 2, 3 ... over the phases, inside the axes' upper edge."""
     spans = _spans(records)
-    for number in sorted({number for _, number in spans}):
+    numbers = sorted({number for _, number in spans})
+    names = {number: str(number) for number in numbers} | {0: "base"}
+    if len(numbers) < 10:  # more leave no room for the word
+        names[1] = "round 1"
+    for number in numbers:
         parts = [span for (_, n), span in spans.items() if n == number]
         middle = (parts[0][0] + parts[-1][1]) / 2
         axes.text(
             middle,
             0.97,
-            "base" if number == 0 else f"round {number}" if number == 1 else str(number),
+            names[number],
             transform=axes.get_xaxis_transform(),
             horizontalalignment="center",
             verticalalignment="top",
@@ -233,7 +254,7 @@ def _number_rounds(axes: Axes, records: Sequence[Record]) -> None:
 
 
 def _log_scale(axes: Axes) -> None:
-    """Make the vertical axis logarithmic, with plain numbers at 1, 2 and 5 of every decade."""
+    """Makes the vertical axis logarithmic, with plain numbers at 1, 2 and 5 of every decade."""
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -241,7 +262,7 @@ def _log_scale(axes: Axes) -> None:
 
 
 def _tidy(axes: Axes, title: str, label: str) -> None:
-    """Give axes the common look: title at the left, thin horizontal grid, no box."""
+    """Gives axes the common look: title at the left, thin horizontal grid, no box."""
     axes.set_title(title, fontsize=_TEXT + 1, color=INK, loc="left")
     axes.set_ylabel(label, fontsize=_TEXT, color=INK)
     axes.tick_params(labelsize=_TEXT - 1, color=FAINT, labelcolor=INK, length=3)
@@ -249,19 +270,3 @@ def _tidy(axes: Axes, title: str, label: str) -> None:
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.grid(axis="y", color="#d9d9d9", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def images(grid: UInt8[np.ndarray, "h w 3"], title: str) -> Figure:
-    """Show one image as it is, such as a contact sheet.
-
-    Args:
-        grid: The image.
-        title: What is seen.
-    """
-    high = 9 * grid.shape[0] / grid.shape[1]
-    figure = Figure(figsize=(9, high + 0.4), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(grid, interpolation="lanczos")
-    axes.set_axis_off()
-    axes.set_title(title, fontsize=_TEXT + 1, color=INK, loc="left")
-    return figure

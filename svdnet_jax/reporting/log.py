@@ -30,7 +30,7 @@ class Log:
     path: Path
 
     def write(self, record: Record) -> None:
-        """Append one line and hand it to the system; all but `step` lines are forced to the disk.
+        """Appends one line and hands it to the system; all but `step` lines are forced to the disk.
 
         Args:
             record: Plain values, mappings and sequences; NumPy and JAX scalars become numbers.
@@ -57,7 +57,7 @@ class Log:
 
 
 def open_log(path: Path, offset: int | None) -> Log:
-    """Open a log for a new run, or for one that goes on from a checkpoint.
+    """Opens a log for a new run, or for one that goes on from a checkpoint.
 
     Args:
         path: The file; its folder exists.
@@ -85,7 +85,7 @@ def open_log(path: Path, offset: int | None) -> Log:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Read every line of a log.
+    """Reads every line of a log.
 
     Raises:
         LogError: A line is cut short, is not JSON, or is not an object with an `event`; the message
@@ -109,7 +109,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def borders(records: Sequence[Record]) -> list[Record]:
-    """Pick the lines at the borders of phases: `phase`, and `decorrelate` but the control's."""
+    """Picks the lines at the borders of phases: `phase`, and `decorrelate` but the control's."""
     return [
         record
         for record in records
@@ -118,19 +118,19 @@ def borders(records: Sequence[Record]) -> list[Record]:
 
 
 def border_name(record: Record) -> str:
-    """Name a border for people: `base`, `1 W = US`, `1 restraint`, `1 relaxation`."""
+    """Names a border for people: `base`, `1 W = US`, `1 restraint`, `1 relaxation`."""
     if record["event"] == "decorrelate":
         return f"{record['round']} W = {_REPLACEMENTS[record['method']]}"
     return f"{record['round']} {record['phase']}" if record["round"] else str(record["phase"])
 
 
 def after_rounds(records: Sequence[Record]) -> list[Record]:
-    """Pick the `phase` lines that a round is judged by: the base and every relaxation."""
+    """Picks the `phase` lines that a round is judged by: the base and every relaxation."""
     return [r for r in records if r["event"] == "phase" and r["phase"] in ("base", "relaxation")]
 
 
 def _plain(value: Any, name: str) -> Any:
-    """Turn a value into what JSON knows, or say which part of it JSON does not know."""
+    """Turns a value into what JSON knows, or says which part of it JSON does not know."""
     if isinstance(value, Mapping):
         return {str(key): _plain(part, f"{name}.{key}" if name else str(key)) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -30,7 +30,7 @@ _MEASURES = ("rank1", "mAP", "mAP_market")
 
 @contextmanager
 def progress(total_steps: int, console: Console, *, every: float = 2.0) -> Iterator[Callable[[Record], None]]:
-    """Show a training run: phase, step of the whole run, loss, accuracy, images/s and time left.
+    """Shows a training run: phase, step of the whole run, loss, accuracy, images/s and time left.
 
     Args:
         total_steps: Steps of the whole run if no rule stops it early.
@@ -72,7 +72,7 @@ def progress(total_steps: int, console: Console, *, every: float = 2.0) -> Itera
 def counting(
     description: str, total: int, console: Console, *, every: float = 2.0
 ) -> Iterator[Callable[[int], None]]:
-    """Show work on a known number of things, such as drawing or reading images.
+    """Shows work on a known number of things, such as drawing or reading images.
 
     Args:
         description: What is done, "Drawing pedestrians".
@@ -103,7 +103,7 @@ def counting(
 
 
 def print_table(records: Sequence[Record], console: Console, *, title: str | None = None) -> None:
-    """Print a run's results, one row per border of phases: S(W), loss and both embeddings.
+    """Prints a run's results, one row per border of phases: S(W), loss and both embeddings.
 
     Args:
         records: Lines of the log.
@@ -139,7 +139,7 @@ def print_table(records: Sequence[Record], console: Console, *, title: str | Non
 
 
 def _bar(console: Console, *columns: ProgressColumn) -> Progress:
-    """Make a bar. It keeps count and time also where it is not shown."""
+    """Makes a bar. It keeps count and time also where it is not shown."""
     return Progress(
         TextColumn("{task.description:12}"),
         BarColumn(bar_width=20),
@@ -161,7 +161,7 @@ def _state(record: Record) -> str:
 
 
 def _left(bar: Progress, task: TaskID) -> str:
-    """Return the time left of the whole run as minutes and seconds."""
+    """Returns the time left of the whole run as minutes and seconds."""
     seconds = bar.tasks[bar.task_ids.index(task)].time_remaining
     return "?:??" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
@@ -191,5 +191,5 @@ def _end(record: Record) -> str:
 
 
 def _say(console: Console, line: str) -> None:
-    """Print plain text: no markup, no colouring of numbers, no wrapping."""
+    """Prints plain text: no markup, no colouring of numbers, no wrapping."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)

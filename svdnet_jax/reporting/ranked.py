@@ -23,7 +23,7 @@ class RankedList:
     query: UInt8[np.ndarray, "h w 3"]
     query_caption: str
     gallery: Sequence[UInt8[np.ndarray, "h w 3"]]
-    right: Bool[np.ndarray, " k"]
+    right: Bool[np.ndarray, " K"]
     """Which of the gallery images show the query's identity."""
     captions: Sequence[str]
     average_precision: float
@@ -31,9 +31,9 @@ class RankedList:
 
 
 def choose_queries(
-    average_precisions: Float[np.ndarray, " q"], count: int = 2
-) -> dict[str, Int[np.ndarray, " n"]]:
-    """Choose the queries to show: those with the best, the median and the worst AP.
+    average_precisions: Float[np.ndarray, " Q"], count: int = 2
+) -> dict[str, Int[np.ndarray, " N"]]:
+    """Chooses the queries to show: those with the best, the median and the worst AP.
 
     Equal APs keep the order of the queries, so the choice is the same in every run.
 
@@ -56,7 +56,7 @@ def choose_queries(
 
 
 def ranked_lists(sections: Mapping[str, Sequence[RankedList]], title: str) -> Figure:
-    """Draw ranked lists, one row each: green and a tick where right, red and a cross where wrong.
+    """Draws ranked lists, one row each: green and a tick where right, red and a cross where wrong.
 
     Args:
         sections: Heading -> its rows; all rows of the figure have pictures of one shape.
@@ -89,7 +89,7 @@ def ranked_lists(sections: Mapping[str, Sequence[RankedList]], title: str) -> Fi
 
 
 def _draw_row(axes: Axes, row: RankedList, y: float, tall: float) -> None:
-    """Draw a query and its list with the top edge at y."""
+    """Draws a query and its list with the top edge at y."""
     _draw_picture(axes, row.query, 0, y, tall)
     axes.add_patch(_frame(0, y, tall, FAINT))
     below = y + 0.9 * tall + 0.07

@@ -29,7 +29,7 @@ def write_report(
     facts: Mapping[str, str],
     control: Sequence[Record] | None = None,
 ) -> None:
-    """Write a run's report as one self-contained HTML page.
+    """Writes a run's report as one self-contained HTML page.
 
     Args:
         path: The page to write.
@@ -68,7 +68,7 @@ def write_report(
 
 
 def _headline(records: Sequence[Record], control: Sequence[Record] | None) -> str:
-    """Return the last numbers in large type, base and control under them, and how the run ended."""
+    """Returns the last numbers in large type, base and control under them, and how the run ended."""
     judged = after_rounds(records)
     first, last = judged[0], judged[-1]
     # A control that ran for fewer or more rounds is compared at the same round, or not at all.
@@ -97,7 +97,7 @@ def _state(records: Sequence[Record]) -> str:
 
 
 def _border_table(records: Sequence[Record]) -> str:
-    """Return the table of S(W), loss and both embeddings, one row per border."""
+    """Returns the table of S(W), loss and both embeddings, one row per border."""
     rows = []
     for record in borders(records):
         decorrelated = record["event"] == "decorrelate"
@@ -114,7 +114,7 @@ def _border_table(records: Sequence[Record]) -> str:
 
 
 def _comparison(records: Sequence[Record], control: Sequence[Record]) -> str:
-    """Return the table of both runs side by side, one row per round that both have done."""
+    """Returns the table of both runs side by side, one row per round that both have done."""
     rows = []
     for ours, theirs in zip(after_rounds(records), after_rounds(control), strict=False):
         cells = [f"{ours['correlation']:.3f}", f"{theirs['correlation']:.3f}"]
@@ -132,7 +132,7 @@ def _percent(share: float) -> str:
 
 
 def _card(name: str, value: str, beside: Sequence[str]) -> str:
-    """Return one large number; `beside` holds the base's value and, if known, the control's."""
+    """Returns one large number; `beside` holds the base's value and, if known, the control's."""
     compared = "".join(
         f'<div class="beside">{who} {escape(other)}</div>'
         for who, other in zip(("base", "control"), beside, strict=False)
@@ -179,7 +179,7 @@ def _details(name: str, values: Mapping[str, Any]) -> str:
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return dotted names -> values, as the options on the command line are called."""
+    """Returns dotted names -> values, as the options on the command line are called."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -191,12 +191,13 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 _DEFINITIONS = """<p class="note">S(W) = Σ<sub>i</sub> g<sub>ii</sub> / Σ<sub>i</sub>Σ<sub>j</sub>
 |g<sub>ij</sub>| with G = WᵀW says how far the D columns of the Eigenlayer's weight W are from
-parallel: 1 if they are orthogonal, 1/D if they are all parallel. W = US is the decorrelation by
-SVD, which leaves distances between embeddings as they are. <em>embedding</em> is the Eigenlayer's
-output, <em>pooled</em> its input. rank-1 and mAP are in per cent. <em>mAP</em> is the mean of the
-plain average precision, the definition of today's toolkits; <em>mAP_market</em> takes the trapezoid
-rule (at each hit the mean of two neighbouring precisions), the definition of Market-1501's own code
-and of the 2017 papers. Loss is the cross-entropy on training images without dropout.</p>"""
+parallel: 1 if they are orthogonal, 1/D if they are all parallel and of one length. W = US is the
+decorrelation by SVD, which leaves distances between embeddings as they are. <em>embedding</em> is
+the Eigenlayer's output, <em>pooled</em> its input. rank-1 and mAP are in per cent. <em>mAP</em> is
+the mean of the plain average precision, the definition of today's toolkits; <em>mAP_market</em>
+takes the trapezoid rule (at each hit the mean of two neighbouring precisions), the definition of
+Market-1501's own code and of the 2017 papers. Loss is the cross-entropy on training images without
+dropout.</p>"""
 
 _CONTROL = """<p class="note">The control trains for the same steps at the same learning rates without
 any decorrelation: what it gains, training longer gains by itself. This is one run of each; small

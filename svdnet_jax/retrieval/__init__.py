@@ -1,0 +1,1 @@
+"""Embeddings to numbers: distances, matches, CMC, mAP and mINP."""

@@ -1,7 +1,7 @@
 """`Embeddings`: what retrieval works on, and its file format.
 
-A file is an uncompressed `.npz` with exactly the arrays `features`, `pids`, `cameras` and `names`, and nothing
-pickled, so it can be written and read by any program that has numpy.
+A file is an uncompressed `.npz` with exactly the arrays `features`, `pids`, `cameras` and `names`, nothing
+pickled, so any program that has numpy can write and read it.
 """
 
 import os
@@ -21,13 +21,12 @@ ARRAYS = ("features", "pids", "cameras", "names")
 class Embeddings:
     """Features of N images with the identity, camera and name of each.
 
-    Anything that numpy can turn into these arrays is taken; features of other float or integer types are
-    converted. pid -1 marks junk (a bad detection) and pid 0 a distractor (nobody in particular), as in
-    Market-1501's file names.
+    Anything that numpy can turn into these arrays is taken; features of other number types are converted.
+    pid -1 marks junk (a bad detection), pid 0 a distractor (nobody in particular), as in Market-1501.
 
     Raises:
-        ValueError: The shapes do not agree, an array is not of its kind, or a feature is NaN or infinite; the
-            message says which array and row.
+        ValueError: The shapes do not agree, an array is not of its kind, or a feature is NaN or infinite;
+            the message says which array and row.
     """
 
     features: Float32[np.ndarray, "n d"]
@@ -58,7 +57,7 @@ class Embeddings:
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Written beside the target and renamed. Through an open file, as np.savez adds .npz to a path without it.
+        # Through an open file, as np.savez adds .npz to a path that ends otherwise.
         draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with draft.open("wb") as file:
@@ -71,23 +70,24 @@ class Embeddings:
     def load(cls, path: str | Path) -> "Embeddings":
         """Read a file written by `save` or, in the same format, by another program.
 
-        Features of another float type are converted, absent names numbered, names in bytes read as UTF-8;
-        further arrays are ignored.
+        Features of another number type are converted, absent names numbered, names in bytes read as
+        UTF-8; further arrays are ignored.
 
         Args:
             path: The file.
 
         Raises:
             OSError: The file is missing or cannot be read.
-            ValueError: It is no .npz, lacks an array, holds pickled objects, or the arrays do not fit together.
+            ValueError: It is no .npz, lacks an array, holds pickled objects, or the arrays do not fit
+                together; the message names the file, what was found and what is expected.
         """
         path = Path(path)
         arrays = _read(path)
         missing = [name for name in ARRAYS[:3] if name not in arrays]
         if missing:
             raise ValueError(
-                f"{path}: no array {', '.join(missing)}; found {', '.join(arrays) or 'none of them'}, "
-                f"expected {', '.join(ARRAYS)}. Embeddings.save writes such a file."
+                f"{path}: no array {', '.join(missing)}; found {', '.join(arrays) or 'none'} of the "
+                f"expected {', '.join(ARRAYS)}."
             )
         try:
             return cls(**arrays)
@@ -100,8 +100,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
             raise ValueError(
-                f"{path}: not an .npz file (or one cut short); expected the arrays {', '.join(ARRAYS)} "
-                "as Embeddings.save writes them."
+                f"{path}: not an .npz file, or one cut short; expected the arrays "
+                f"{', '.join(ARRAYS)} as Embeddings.save writes them."
             )
         file.seek(0)
         arrays: dict[str, np.ndarray] = {}
@@ -111,10 +111,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 for name in ARRAYS:
                     if name in archive.files:
                         arrays[name] = archive[name]
-        # What numpy and zipfile raise for pickled objects, wrong headers, damaged and cut members.
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        # What numpy and zipfile raise for pickled objects and for files with any one byte changed.
+        except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
-                f"{path}: cannot read {name} ({error}); expected plain numbers and text, never pickled objects."
+                f"{path}: cannot read {name} ({error}); expected plain numbers and text, no pickled objects."
             ) from error
     return arrays
 
@@ -129,12 +129,13 @@ def _features(values: object) -> np.ndarray:
         raise ValueError(f"features must be (N, D), one row per image; found the shape {raw.shape}.")
     with np.errstate(over="ignore"):  # a float64 too large for float32 is reported below
         features = raw.astype(np.float32, copy=False)
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
+    # By extremes, which NaN passes through: no second array of this size.
+    extremes = features.max(axis=1, initial=0), features.min(axis=1, initial=0)
+    wrong = np.flatnonzero(~np.isfinite(extremes).all(axis=0))
+    if wrong.size:
         raise ValueError(
-            f"features must be finite in float32: {int((~finite).sum())} of {len(finite)} rows are not, "
-            f"the first is row {row}."
+            f"features must be finite in float32: {wrong.size} of {len(features)} rows are not, "
+            f"the first is row {wrong[0]}."
         )
     return features
 

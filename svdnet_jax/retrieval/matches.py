@@ -1,6 +1,6 @@
-"""Who counts for whom: the protocol's rules about junk, identities and cameras, without a distance in sight."""
+"""Who counts for whom: the protocol's rules about junk, identities and cameras; no distances here."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int, Int32, Int64
@@ -8,12 +8,13 @@ from jaxtyping import Int, Int32, Int64
 from svdnet_jax.retrieval.embeddings import Embeddings
 
 
-class Matches(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Matches:
     """For each query its right answers, and what is left out of its ranking.
 
-    The gallery here is the one without junk. Its rows sorted by identity and camera are `order`; the right
-    answers of query q are `count[q]` entries of it from `start[q]` on, passing over the `skip[q]` entries that follow
-    the first `before[q]`: those of its own camera.
+    Positions count in the gallery without junk. `order` holds them sorted by identity and camera. The right
+    answers of query q are `count[q]` of its entries from `start[q]` on; after the first `before[q]` of them,
+    `skip[q]` entries are passed over, those of the query's camera.
     """
 
     kept: Int64[np.ndarray, " g"]
@@ -39,7 +40,7 @@ def match(query: Embeddings, gallery: Embeddings, cross_camera: bool) -> Matches
     """
     kept = np.flatnonzero(gallery.pids >= 0)
     n = len(kept)
-    # Pids and cameras may be any integers; as codes 0, 1, ... their pairs fit one number, in sorted order.
+    # Pids and cameras may be any integers; as codes 0, 1, ... a pair of them fits one number.
     _, pid = np.unique(np.concatenate([gallery.pids[kept], query.pids]), return_inverse=True)
     cameras, camera = np.unique(np.concatenate([gallery.cameras[kept], query.cameras]), return_inverse=True)
     _, group = np.unique(pid * max(len(cameras), 1) + camera, return_inverse=True)
@@ -88,14 +89,15 @@ def explain_no_match(query: Embeddings, gallery: Embeddings, matches: Matches) -
     lines = [
         "no query has a right answer in the gallery, so there is nothing to measure.",
         f"Of {len(query.pids)} queries, {nowhere.sum()} have no gallery image of their identity at all, "
-        f"{own_camera.sum()} have some but all from their own camera, which the cross-camera rule leaves out, "
-        f"and {junk.sum()} are junk themselves (negative pid).",
+        f"{own_camera.sum()} have some but all from their own camera (left out by the cross-camera "
+        f"rule), and {junk.sum()} are junk themselves (negative pid).",
         f"The gallery has {len(matches.kept)} images after leaving out "
         f"{len(gallery.pids) - len(matches.kept)} of junk.",
     ]
     if own_camera.any():
         lines.append(
-            "If the cameras are unknown or one only, evaluate with cross_camera=False (--no-cross-camera)."
+            "If there is one camera only or the cameras are unknown, evaluate with cross_camera=False "
+            "(--no-cross-camera)."
         )
     if nowhere.any() or not len(query.pids):
         found = _span("query", query.pids[~junk]), _span("gallery", gallery.pids[matches.kept])

@@ -1,16 +1,16 @@
-"""Retrieval metrics: CMC, both mAPs and mINP under Market-1501's protocol.
+"""Retrieval metrics under Market-1501's protocol: CMC, both mAPs and mINP.
 
-Every metric here follows from the ranks of a query's right answers, and such a rank is a count:
+They all follow from the ranks of each query's right answers, and such a rank is a count:
 
     rank(p) = 1 + #{j : d_j < d_p} + #{j : d_j = d_p and j before p in the gallery}
 
-so nothing is sorted. The cost is one matrix product of query and gallery features and, for each right answer, one
-pass over the distances of its query: O(Q G D + Q P G) for P right answers a query. Queries go by blocks, so
-memory is that of the features plus a few times block x G float32, never Q x G.
+so nothing is sorted. The cost is one product of query and gallery features and, for each right answer, one
+pass over its query's distances: O(Q G D + Q P G) for P right answers a query. Queries go by blocks: memory is
+twice the gallery's features and a few times block x G float32, never Q x G.
 
-Ties: of equal computed distances, the image that comes first in the gallery ranks first. Equal features give equal
-distances wherever float32 is exact (integers of moderate size); elsewhere a matrix product may tell them apart in
-the last digit.
+Ties: of equal computed distances, the image that comes first in the gallery ranks first. Equal features have
+equal distances where float32 is exact, as for small integers; elsewhere a matrix product may tell them apart
+in the last digit.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from svdnet_jax.retrieval.distances import Metric, from_offsets, offsets, points
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.matches import Matches, explain_no_match, match, right_answers
 
-# Most distances held at a time: 256 MiB. Blocks of queries shrink for galleries beyond a million.
+# Most distances held at a time, 256 MiB of them: blocks shrink for galleries beyond 262 144 images.
 MAX_BLOCK_ELEMENTS = 2**26
 
 
@@ -37,11 +37,12 @@ class Report:
     metric: Metric
     cross_camera: bool
     cmc: Float[np.ndarray, " g"]
-    """cmc[k - 1] = rank-k: share of valid queries with a right answer among the first k."""
-    mAP: float  # noqa: N815 - the field's own name
-    """Plain average precision: mean over right answers of k / r, the k-th being at rank r."""
+    """cmc[k - 1] is rank-k: the share of valid queries with a right answer among the first k."""
+    mAP: float  # noqa: N815 - as the field writes it
+    """Mean of plain average precision: the mean of k / r, the k-th right answer being at rank r."""
     mAP_market: float  # noqa: N815
-    """By the trapezoid rule of Market-1501's code: mean of (k / r + (k - 1) / (r - 1)) / 2, the latter 1 at r = 1."""
+    """By the trapezoid rule of Market-1501's code: k / r becomes (k / r + (k - 1) / (r - 1)) / 2, the second
+    precision counting as 1 at r = 1."""
     mINP: float  # noqa: N815
     """Mean of right answers / rank of the last one (Ye et al. 2021)."""
     ap: Float[np.ndarray, " q"]
@@ -51,19 +52,19 @@ class Report:
     queries: int
     """All queries."""
     valid_queries: int
-    """Those with a right answer: the only ones that count."""
+    """Those with a right answer; only they count."""
     gallery: int
-    """Gallery images without junk, G."""
+    """G, gallery images without junk."""
     distractors: int
     """Those of them with pid 0."""
     junk: int
     """Gallery images left out for their negative pid."""
 
     def rank(self, k: int) -> float:
-        """Rank-k: share of valid queries with a right answer among the first k.
+        """Rank-k: the share of valid queries with a right answer among the first k.
 
         Args:
-            k: From 1 on; beyond the gallery's size it is 1.
+            k: From 1 on; 1.0 beyond the gallery's size.
 
         Raises:
             ValueError: k is below 1.
@@ -78,18 +79,24 @@ class Report:
         return ranks | {"mAP": self.mAP, "mAP_market": self.mAP_market, "mINP": self.mINP}
 
     def __str__(self) -> str:
-        camera = "leaves out the query's own camera" if self.cross_camera else "keeps all cameras"
-        percent = {name: f"{100 * value:6.2f} %" for name, value in self.metrics().items()}
+        notes = {
+            "mAP": "plain average precision",
+            "mAP_market": "trapezoid rule of Market-1501's code, as in the 2017 paper",
+            "mINP": "how early the last right answer comes",
+        }
+        camera = (
+            "images of the query's identity and camera left out" if self.cross_camera else "all cameras kept"
+        )
         return "\n".join(
             [
-                f"{self.metric} distance; cross-camera rule {'on' if self.cross_camera else 'off'}: {camera}",
-                f"{self.valid_queries} of {self.queries} queries valid; {self.gallery} gallery images, "
-                f"{self.distractors} of them distractors (pid 0); {self.junk} of junk left out",
-                "",
-                *(f"rank-{k:<9}{percent[f'rank{k}']}" for k in (1, 5, 10, 20)),
-                f"{'mAP':<14}{percent['mAP']}   plain average precision",
-                f"{'mAP_market':<14}{percent['mAP_market']}   trapezoid rule, as in Market-1501's code and the 2017 paper",
-                f"{'mINP':<14}{percent['mINP']}",
+                f"{self.metric} distance, {camera}",
+                f"{self.valid_queries} of {self.queries} queries have a right answer and count",
+                f"{self.gallery} gallery images, {self.distractors} of them distractors (pid 0); "
+                f"{self.junk} more are junk (negative pid), left out",
+                *(
+                    f"  {name:<11}{100 * value:6.2f} %  {notes.get(name, '')}".rstrip()
+                    for name, value in self.metrics().items()
+                ),
             ]
         )
 
@@ -104,35 +111,34 @@ def evaluate(
 ) -> Report:
     """Rank the gallery for each query and measure where the right answers are.
 
-    Market-1501's protocol: gallery images with a negative pid are junk and left out, distractors (pid 0) stay as wrong
-    answers, and with `cross_camera` each query's ranking leaves out the images of its own pid and camera. Queries with
-    a negative pid, or with no right answer left, do not count. A query of pid 0 is an identity like any other: gallery
-    images of pid 0 are its right answers.
+    Market-1501's protocol: gallery images with a negative pid are junk and left out, distractors (pid 0) stay
+    as wrong answers, and with `cross_camera` a query's ranking leaves out the images of its pid and camera.
+    Queries with a negative pid, or with no right answer left, do not count. To a query of pid 0, gallery
+    images of pid 0 are right answers like those of any other identity.
 
     Args:
         query: Q images.
         gallery: The images to rank.
         metric: "euclidean", or "cosine" for 1 - cosine similarity.
-        cross_camera: Whether the rule about cameras holds; turn it off where cameras are unknown or one only.
-        block: Queries ranked at a time (fewer where the gallery exceeds a million images). Sets memory and speed,
-            never the result: 64 keeps a block of Market's size in a CPU's cache.
+        cross_camera: Whether the rule about cameras holds; off where cameras are unknown or one only.
+        block: Queries ranked at a time, fewer for a gallery beyond 262 144 images. Sets memory and speed,
+            not the result.
 
     Raises:
-        ValueError: No query has a right answer (the message says why and what to do), features of different length,
-            a zero feature under cosine, an unknown metric, a block below 1.
+        ValueError: No query has a right answer (the message says why and what to do), features of different
+            length, an unknown metric, a zero feature under cosine, a block below 1.
     """
     if block < 1:
         raise ValueError(f"block must be at least 1; found {block}.")
     matches = match(query, gallery, cross_camera)
-    if not matches.count.any():
+    valid = matches.count > 0
+    if not valid.any():
         raise ValueError(explain_no_match(query, gallery, matches))
-    n = len(query.pids)
+    n, g = len(query.pids), len(matches.kept)
     ap, ap_market, inp = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
     first_hit = np.zeros(n, np.int64)
     for rows, ranks, count in _blocks(query, gallery, matches, metric, block):
         ap[rows], ap_market[rows], inp[rows], first_hit[rows] = _precisions(ranks, count)
-    valid = matches.count > 0
-    g = len(matches.kept)
     return Report(
         metric=metric,
         cross_camera=cross_camera,
@@ -162,33 +168,34 @@ def ranked_list(
 
     Args:
         query: The queries.
-        gallery: The images to rank, junk among them.
+        gallery: The images to rank.
         index: Row of the query.
-        k: Length of the list; the list is shorter where the ranking is.
+        k: Length of the list, which is shorter where the ranking is.
         metric: As in `evaluate`.
         cross_camera: Likewise.
 
     Returns:
-        Rows of `gallery` as given (junk and the query's own camera are not among them), whether each is right, and
+        Rows of `gallery` as given (no junk, nothing the camera rule leaves out), whether each is right, and
         the distances.
 
     Raises:
-        ValueError: An index that is no row of `query`, or what `evaluate` refuses.
+        ValueError: No such query, k below 1, a gallery of nothing but junk, or what `evaluate` refuses.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1; found {k}.")
     if not 0 <= index < len(query.pids):
-        raise ValueError(f"index must be a row of the {len(query.pids)} queries; found {index}.")
+        raise ValueError(f"index must be below the {len(query.pids)} queries; found {index}.")
     matches = match(query, gallery, cross_camera)
-    left = np.flatnonzero(matches.gallery_group != matches.query_group[index])
-    rows = matches.kept[left]
-    ready = points(query, np.array([index]), gallery, rows, metric)
+    if not len(matches.kept):
+        raise ValueError(f"the gallery has nothing to rank: {len(gallery.pids)} images, all of them junk.")
+    ready = points(query, np.array([index]), gallery, matches.kept, metric)
     side = jax.device_put((ready.query, ready.gallery, ready.gallery_squared))
     offset = np.asarray(offsets(*side))[0]
-    best = np.argsort(offset, kind="stable")[:k]
-    right = gallery.pids[rows[best]] == query.pids[index]
+    order = np.argsort(offset, kind="stable")
+    best = order[matches.gallery_group[order] != matches.query_group[index]][:k]
+    rows = matches.kept[best]
     distance = from_offsets(offset[best], ready.query_squared[0], ready.scale, metric)
-    return rows[best], right, distance
+    return rows, gallery.pids[rows] == query.pids[index], distance
 
 
 def _blocks(
@@ -204,22 +211,22 @@ def _blocks(
     ready = points(query, valid, gallery, matches.kept, metric)
     features = ready.query
     side = jax.device_put((ready.gallery, ready.gallery_squared, matches.gallery_group))
-    del ready  # the gallery is on the device now
-    # Queries with equally many right answers go together, as the longest list of a block sets its time.
+    del ready  # a second copy of the gallery, once it is on the device
+    # Queries with equally many right answers go together: the longest list of a block sets its time.
     order = np.argsort(matches.count[valid], kind="stable")
     for begin in range(0, len(valid), size):
         part = order[begin : begin + size]
-        full = np.resize(part, size)  # the last block is filled up, so that one program serves all
-        rows = valid[full]
+        filled = np.resize(part, size)  # the last block too is a full one: one program serves all
+        rows = valid[filled]
         own = (
-            features[full],
+            features[filled],
             matches.query_group[rows],
             right_answers(matches, rows, width),
             np.int32(matches.count[rows].max()),
         )
-        ranks = positive_ranks(*jax.device_put(own), *side)
+        ranks = np.asarray(positive_ranks(*jax.device_put(own), *side))
         n = len(part)
-        yield rows[:n], np.asarray(ranks)[:n], matches.count[rows[:n]]
+        yield rows[:n], ranks[:n], matches.count[rows[:n]]
 
 
 @jax.jit
@@ -232,16 +239,16 @@ def positive_ranks(
     squared: Float32[Array, " g"],
     gallery_group: Int32[Array, " g"],
 ) -> Int32[Array, "b p"]:
-    """Ranks of the right answers of a block of queries; a rank is a count, see the head of this file.
+    """Ranks of the right answers of a block of queries, by counting (see the head of this file).
 
     Args:
         query: Features from `points`.
-        query_group: Group of gallery images left out for each query.
+        query_group: The group of gallery images left out for each query.
         positives: Gallery positions of each query's right answers, filled up with any others.
-        count: How many columns of positives to rank. It is data, so blocks differ in it without a new program.
+        count: Columns of positives to rank. It is data: blocks that differ in it share one program.
         gallery: Features from `points`.
         squared: Their squared lengths.
-        gallery_group: Group of each gallery image.
+        gallery_group: The group of each gallery image.
 
     Returns:
         Ranks from 1 on, in the order of `positives`; 0 from column `count` on.
@@ -252,26 +259,26 @@ def positive_ranks(
 
     def rank_column(k: Int32[Array, ""], ranks: Int32[Array, "b p"]) -> Int32[Array, "b p"]:
         positive = lax.dynamic_slice_in_dim(positives, k, 1, axis=1)
+        # Read from the block that it is compared with: computed anew it could differ in the last digit.
         own = jnp.take_along_axis(offset, positive, axis=1)
         ahead = jnp.where(position < positive, offset <= own, offset < own)
         rank = 1 + jnp.sum(ahead, axis=1, keepdims=True, dtype=jnp.int32)
         return lax.dynamic_update_slice_in_dim(ranks, rank, k, axis=1)
 
-    # One right answer at a time: a pass over a block that fits the cache is faster than several at once, which XLA
-    # does not keep in registers (measured on a CPU: 24 answers of 256 queries 0.024 s, by eights 0.053 s).
+    # One right answer at a time: XLA's CPU code takes twice as long over eight at once (24 answers of 256
+    # queries at Market-1501's size: 0.024 s and 0.053 s).
     return lax.fori_loop(0, count, rank_column, jnp.zeros_like(positives))
 
 
 def _precisions(
     ranks: Int32[np.ndarray, "b p"], count: Int[np.ndarray, " b"]
 ) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"], Float[np.ndarray, " b"], Int[np.ndarray, " b"]]:
-    """Plain AP, trapezoid AP, inverse negative penalty and first hit of each query, in float64."""
+    """Plain AP, trapezoid AP, right answers / rank of the last, and first hit of each query."""
     k = np.arange(1, ranks.shape[1] + 1)[None, :]
     real = k <= count[:, None]
     r = np.sort(np.where(real, ranks, np.iinfo(np.int32).max), axis=1)
-    precision = np.where(real, k / r, 0.0)
-    # Before the first place precision counts as 1, as in the authors' code.
-    before = np.where(real, np.where(r > 1, (k - 1) / np.maximum(r - 1, 1), 1.0), 0.0)
+    at = np.where(real, k / r, 0.0).sum(axis=1) / count
+    before = np.where(r > 1, (k - 1) / np.maximum(r - 1, 1), 1.0)
+    before = np.where(real, before, 0.0).sum(axis=1) / count
     last = np.take_along_axis(r, count[:, None] - 1, axis=1)[:, 0]
-    ap = precision.sum(axis=1) / count
-    return ap, (ap + before.sum(axis=1) / count) / 2, count / last, r[:, 0]
+    return at, (at + before) / 2, count / last, r[:, 0]

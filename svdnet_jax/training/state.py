@@ -1,7 +1,5 @@
 """`TrainState`: everything a run is, as one frozen pytree."""
 
-from typing import Any
-
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -60,9 +58,9 @@ def create(model: SVDNet, size: tuple[int, int], seed: int) -> TrainState:
         seed: Of the initial weights and of all randomness in the steps.
     """
     weights, steps = jax.random.split(jax.random.key(seed))
-    variables = jax.jit(model.init, static_argnames="train")(
-        weights, jnp.zeros((1, *size, 3), jnp.float32), train=False
-    )
+    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    # Lazy: the shapes are followed through the network without computing anything on images.
+    variables = jax.jit(lambda key: model.lazy_init(key, images, train=False))(weights)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         params=variables["params"],

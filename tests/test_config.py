@@ -1,0 +1,54 @@
+"""Settings are refused early, by name, and compared key by key."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from svdnet_jax.config import RRI, ConfigError, Data, Model, Optimizer, Phase, Run, check, differences, to_json
+from svdnet_jax.presets import PRESETS
+from svdnet_jax.run import preflight
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid_and_know_their_name(name):
+    preflight(PRESETS[name])
+    assert PRESETS[name].preset == name
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (Run(data=Data(batch_size=1)), "--data.batch-size 1: must be 2 or more"),
+        (Run(log_every=30, checkpoint_every=100), "--checkpoint-every 100: must be a multiple of --log-every 30"),
+        (Run(model=Model(dropout=1.0)), r"--model.dropout 1.0: must be in \[0, 1\)"),
+        (Run(optimizer=Optimizer(learning_rate=float("nan"))), "--optimizer.learning-rate nan: must be positive"),
+        (Run(rri=RRI(learning_rates=())), "--rri.learning-rates"),
+        (Run(rri=RRI(rounds=-1)), "--rri.rounds -1: must be 0 or more"),
+        (Run(base=Phase(steps=10, milestones=(12,))), "--base.milestones"),
+        (Run(rri=RRI(relaxation=Phase(steps=0))), "--rri.relaxation.steps 0: must be 1 or more"),
+        (Run(model=Model(backbone="vgg")), "--model.backbone vgg: unknown; choose one of mini"),
+        (Run(model=Model(dim=100_000)), "--model.dim 100000: more outputs than"),
+        (Run(base=Phase(steps=9, freeze=("eigenlayr/*",))), "'eigenlayr/\\*' matches no weight; there are"),
+        (Run(base=Phase(steps=9, freeze=("*",))), "leave no weight to train"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(bad, message):
+    with pytest.raises(ConfigError, match=message):
+        preflight(bad)
+
+
+def test_differences_name_the_options():
+    old = Run()
+    new = dataclasses.replace(old, seed=3, rri=dataclasses.replace(old.rri, rounds=9), data=Data(root=Path("x")))
+    assert differences(to_json(old), to_json(old)) == []
+    found = differences(to_json(old), to_json(new))
+    assert "seed: 0 -> 3" in found
+    assert f"rri.rounds: {old.rri.rounds} -> 9" in found
+    assert "data.root: None -> x" in found
+
+
+def test_folder_is_named_by_the_preset():
+    check(Run())
+    assert Run().folder == Path("runs/synthetic")
+    assert Run(out=Path("a")).folder == Path("a")

@@ -1,0 +1,214 @@
+"""The main job as a user runs it, on the tiny preset: what it prints, writes, refuses, and how it goes on."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.market_rri import main
+from svdnet_jax import Embeddings, evaluate
+from svdnet_jax.reporting.log import read_log
+from svdnet_jax.training import checkpoint
+
+M = {"rank1", "rank5", "rank10", "rank20", "mAP", "mAP_market", "mINP"}
+CLOCK = ("images_per_second", "seconds")
+
+
+def arguments(out, cache, *more):
+    return ["--preset", "tiny", "--out", str(out), "--data.cache", str(cache), *more]
+
+
+@pytest.fixture(scope="session")
+def finished(workshop):
+    """A run of the tiny preset."""
+    out = workshop / "tiny"
+    assert main(arguments(out, workshop / "data")) == 0
+    return out
+
+
+@pytest.fixture
+def again(finished, tmp_path):
+    """A copy of the finished run to play with."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def timeless(folder):
+    """The log without what the clock says and without the lines about resuming."""
+    records = read_log(folder / "metrics.jsonl")
+    return [{k: v for k, v in r.items() if k not in CLOCK} for r in records if r["event"] != "resume"]
+
+
+def final_arrays(folder):
+    """All arrays of the last checkpoint."""
+    with checkpoint.checkpoints(folder / "checkpoints", lambda metrics: metrics["mAP"]) as saved:
+        tree = saved.load(checkpoint.latest(saved).step)
+    return {name: np.asarray(leaf) for name, leaf in flat(tree)}
+
+
+def flat(tree, prefix=""):
+    for name, leaf in tree.items() if isinstance(tree, dict) else enumerate(tree):
+        if isinstance(leaf, dict | list | tuple):
+            yield from flat(leaf, f"{prefix}{name}/")
+        elif leaf is not None:
+            yield f"{prefix}{name}", leaf.key_data() if hasattr(leaf, "key_data") else leaf
+
+
+def test_the_folder_holds_what_the_design_promises(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {"config.json", "environment.json", "metrics.jsonl", "checkpoints", "figures", "report.html"}
+    figures = {path.name for path in (finished / "figures").glob("*.png")}
+    assert figures == {f"{name}.png" for name in FIGURES}
+    assert json.loads((finished / "config.json").read_text())["preset"] == "tiny"
+    environment = json.loads((finished / "environment.json").read_text())
+    assert {"python", "packages", "devices", "commit"} <= environment.keys()
+
+
+FIGURES = ("contact_sheet", "curves", "gram", "ranked_lists", "rounds", "singular_values")
+
+
+def test_the_log_has_the_format_that_other_programs_read(finished):
+    records = read_log(finished / "metrics.jsonl")
+    phases = [record for record in records if record["event"] == "phase"]
+    assert [(r["phase"], r["round"]) for r in phases] == [
+        ("base", 0),
+        ("restraint", 1),
+        ("relaxation", 1),
+        ("restraint", 2),
+        ("relaxation", 2),
+    ]
+    for record in phases:
+        assert {"step", "loss", "accuracy", "correlation", "seconds"} <= record.keys()
+        for name in ("embedding", "pooled"):
+            assert record[name].keys() == M
+            assert all(0 <= value <= 1 for value in record[name].values())
+    svds = [record for record in records if record["event"] == "decorrelate"]
+    assert [record["round"] for record in svds] == [1, 2]
+    for record in svds:
+        assert record["correlation"]["after"] == pytest.approx(1, abs=1e-5)
+        assert record["embedding"].keys() == record["pooled"].keys() == M
+    steps = [record for record in records if record["event"] == "step"]
+    assert len(steps) == 56 // 4
+    assert records[0]["event"] == "start"
+    assert records[-1]["event"] == "end"
+    assert records[-1]["stopped"] == "maximum"
+
+
+def test_training_learns(finished):
+    base = [record for record in read_log(finished / "metrics.jsonl") if record["event"] == "phase"][0]
+    assert base["loss"] < np.log(12), "a loss above chance"
+
+
+def test_saved_embeddings_give_the_logged_numbers(finished):
+    last = [record for record in read_log(finished / "metrics.jsonl") if record["event"] == "phase"][-1]
+    for name in ("embedding", "pooled"):
+        query, gallery = (Embeddings.load(finished / "embeddings" / name / f"{s}.npz") for s in ("query", "gallery"))
+        assert evaluate(query, gallery).metrics() == last[name]
+
+
+def test_the_report_is_self_contained(finished):
+    page = (finished / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(FIGURES)
+    assert "synthetic pedestrians" in page
+
+
+def test_what_is_printed(finished, workshop, capsys):
+    """The finished run again: it says what it trains on, computes nothing anew and prints the table."""
+    before = (finished / "metrics.jsonl").read_bytes()
+    assert main(arguments(finished, workshop / "data")) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("No --data.root given: training on built-in synthetic pedestrians. For Market-1501: --data.root")
+    assert "2 relaxation" in out
+    assert "mAP_market" in out
+    assert str(finished / "report.html") in out
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_other_settings_in_the_same_folder_are_refused_by_name(again, workshop, capsys):
+    before = (again / "metrics.jsonl").read_bytes()
+    assert main(arguments(again, workshop / "data", "--rri.rounds", "3", "--seed", "5")) == 2
+    error = capsys.readouterr().err
+    assert "rri.rounds: 2 -> 3" in error
+    assert "seed: 0 -> 5" in error
+    assert "out:" not in error.replace("--out", "")
+    assert (again / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--preset", "huge"], "--preset huge: unknown; choose one of synthetic, tiny"),
+        (["--model.dim", "100000"], "--model.dim 100000"),
+        (["--rri.restraint.freeze", "eigen"], "freeze pattern 'eigen' matches no weight"),
+        (["--data.root", "/nowhere"], "--data.root /nowhere: no such folder"),
+    ],
+)
+def test_impossible_values_end_with_a_reason_and_code_2(options, message, tmp_path, capsys):
+    assert main([*arguments(tmp_path / "run", tmp_path), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("options", [["--rri.method", "svd"], ["--no-such-option"], ["--seed", "one"]])
+def test_unknown_options_end_with_code_2(options, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(tmp_path / "run", tmp_path, *options))
+    assert stop.value.code == 2
+    assert options[0].lstrip("-") in capsys.readouterr().err.replace("_", "-")
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--preset", "--out", "--seed", "--data.root", "--rri.rounds", "--rri.method", "--rri.match"):
+        assert option in text
+
+
+def command(out, cache):
+    return [sys.executable, "-m", "experiments.market_rri", *arguments(out, cache)]
+
+
+def kill_after(seconds, out, cache):
+    """Starts the run and kills it with SIGKILL so many seconds after its log appears; whether it was still alive."""
+    with subprocess.Popen(command(out, cache), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
+        deadline = time.monotonic() + 300
+        while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(seconds)
+        alive = process.poll() is None
+        os.kill(process.pid, signal.SIGKILL) if alive else None
+    return alive
+
+
+def assert_same_end(broken, whole):
+    """Bit for bit the same state, and the same log but for the clock."""
+    a, b = final_arrays(broken), final_arrays(whole)
+    assert a.keys() == b.keys()
+    assert len(a) > 50
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    assert timeless(broken) == timeless(whole)
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_killed_runs_end_like_the_unbroken_one(kills, workshop, tmp_path):
+    """Whole and broken run both in processes of their own, since threads share sums in another way on two devices."""
+    whole, broken, cache = workshop / "whole", tmp_path / "broken", workshop / "data"
+    if not (whole / "report.html").exists():
+        subprocess.run(command(whole, cache), check=True, stdout=subprocess.DEVNULL)
+    chance = random.Random(kills)
+    for _ in range(kills):
+        assert kill_after(chance.uniform(0, 6), broken, cache), "the run was over before it could be killed"
+    finished = subprocess.run(command(broken, cache), capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert_same_end(broken, whole)

@@ -1,0 +1,68 @@
+"""The house rules that a machine can check: levels of imports, no hidden state, sizes of files."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# A file imports only from lower levels; folders of one level do not know of each other.
+LEVELS = {
+    "_version": 0,
+    "eigenlayer": 0,
+    "config": 1,
+    "presets": 2,
+    "models": 2,
+    "data": 2,
+    "retrieval": 2,
+    "training": 3,
+    "reporting": 4,
+    "run": 5,
+    "__init__": 6,
+}
+FILES = sorted((ROOT / "svdnet_jax").rglob("*.py"))
+
+
+def part(module):
+    """The level's name of a dotted module within the package."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 else "__init__"
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_import_from_lower_levels_only(path):
+    here = part(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for module in imports(path):
+        assert not module.startswith(("tensorflow.", "experiments", "tests")), module
+        if module.startswith("svdnet_jax"):
+            there = part(module)
+            assert here == there or LEVELS[there] < LEVELS[here], f"{here} imports {module}"
+
+
+def test_orbax_is_known_to_one_module_only():
+    users = [path.name for path in FILES if any("orbax" in module for module in imports(path))]
+    assert users == ["checkpoint.py"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*FILES, *sorted((ROOT / "experiments").glob("*.py"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_no_hidden_state(path):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Global), f"{path}:{node.lineno}: global"
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in ("environ", "getenv"), f"{path}:{node.lineno}: environment variable"
+    assert "pickle" not in {module.split(".")[0] for module in imports(path)}
+    assert len(path.read_text().splitlines()) <= 350, f"{path}: more than one thing?"

@@ -17,8 +17,9 @@ from rich.console import Console
 from experiments.cli import parse, refuse
 from svdnet_jax.config import ConfigError
 from svdnet_jax.data.splits import DataError
+from svdnet_jax.reporting.log import LogError
 from svdnet_jax.run import run
-from svdnet_jax.training.rri import TrainingDiverged
+from svdnet_jax.training.measure import TrainingDiverged
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = parse(argv, __doc__ or "")
         run(config, console)
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, LogError) as error:
         return refuse(str(error), 2)
     except TrainingDiverged as error:
         return refuse(str(error), 1)

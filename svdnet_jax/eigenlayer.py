@@ -33,8 +33,8 @@ def correlation(W: Float[Array, "C D"]) -> Float[Array, ""]:
     return jnp.trace(G) / jnp.sum(jnp.abs(G))
 
 
-def spectrum(W: Float[Array, "C D"]) -> Float[Array, "min(C,D)"]:
-    """Singular values, largest first."""
+def spectrum(W: Float[Array, "C D"]) -> Float[Array, " R"]:
+    """Singular values, largest first; R = min(C, D)."""
     _check_matrix(W)
     return jnp.linalg.svd(W, compute_uv=False)
 
@@ -78,9 +78,7 @@ def decorrelate(W: Float[Array, "C D"], method: Method = "us", *, match: bool = 
         return new.astype(W.dtype)
 
 
-def match_columns(
-    old: Float[Array, "C D"], new: Float[Array, "C D"]
-) -> tuple[Int[Array, " D"], Float[Array, " D"]]:
+def match_columns(old: Float[Array, "C D"], new: Float[Array, "C D"]) -> tuple[Int[Array, " D"], Float[Array, " D"]]:
     """The authors' greedy matching: which new column, with which sign, takes the place of each old one.
 
     Old columns choose in their order; each takes the closest new column by abs(cosine) that is still free, with

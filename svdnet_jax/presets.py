@@ -17,9 +17,7 @@ PRESETS: Mapping[str, Run] = MappingProxyType(
                 batch_size=32,
                 height=32,
                 width=16,
-                synthetic=Synthetic(
-                    train_identities=12, train_images=8, test_identities=8, distractors=6, junk=4
-                ),
+                synthetic=Synthetic(train_identities=12, train_images=8, test_identities=8, distractors=6, junk=4),
             ),
             base=Phase(steps=24, milestones=(16,)),
             rri=RRI(

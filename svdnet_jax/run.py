@@ -1,9 +1,9 @@
 """One training run from settings to report: the place where data, training, evaluation and reporting meet."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from svdnet_jax.data.synthetic import count_images, fingerprint, write_synthetic
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.reporting.artifacts import write_artifacts
 from svdnet_jax.reporting.folder import environment, open_folder, save_matrix, write_json
-from svdnet_jax.reporting.log import open_log, read_log
+from svdnet_jax.reporting.log import Log, open_log, read_log
 from svdnet_jax.reporting.progress import counting, print_table, progress
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.measure import Measurement, embeddings, measure
@@ -92,6 +92,16 @@ def load_dataset(config: Run, console: Console) -> Dataset:
     return market1501.load(root, data.cache, (data.height, data.width))
 
 
+class Place(NamedTuple):
+    """What a checkpoint says beside the state, so that the outside of the loop can go on too."""
+
+    phase: int = 0
+    log_offset: int | None = None
+    """Length of the log in bytes."""
+    phase_seconds: float = 0.0
+    """Time that the phase has taken so far."""
+
+
 def train(config: Run, folder: Path, dataset: Dataset, console: Console) -> tuple[TrainState, Infer]:
     """Trains from the start, or from the latest checkpoint of the folder.
 
@@ -103,56 +113,44 @@ def train(config: Run, folder: Path, dataset: Dataset, console: Console) -> tupl
     infer = make_infer(model, inputs)
     fresh = create(model, inputs.size, config.seed)
     by_kind = programs(model, fresh.params, config)
-
-    def start_of(phase: int) -> TrainState:
-        return begin(fresh, phase, optimizer_at(phase, phases, by_kind), fresh.cursor.correlation)
-
-    def best(metrics: Any) -> float:
-        return metrics["mAP"]
-
     with (
-        checkpoint.checkpoints(folder / "checkpoints", best) as saved,
+        checkpoint.checkpoints(folder / "checkpoints", lambda metrics: metrics["mAP"]) as saved,
         progress(phases[-1].end, console) as show,
     ):
         found = checkpoint.latest(saved)
-        place = found.metadata if found else {"phase": 0, "log_offset": None, "phase_seconds": 0.0}
-        state = start_of(place["phase"])
+        place = Place(**found.metadata["place"]) if found else Place()
+        optimizer = optimizer_at(place.phase, phases, by_kind)
+        state = begin(fresh, place.phase, optimizer, fresh.cursor.correlation)
         if found:
             state = checkpoint.restore(saved, found.step, state)
-        log = open_log(folder / "metrics.jsonl", place["log_offset"])
-
-        def emit(record: Record, state: TrainState) -> None:
-            log.write(record)
-            show(record)
-            border = record.get("phase") if record["event"] == "phase" else record["event"]
-            if border in ("base", "decorrelate", "restraint", "relaxation"):
-                save_matrix(folder, border, np.asarray(state.eigenlayer))
-
-        def save(state: TrainState, seconds: float, measured: Measurement | None) -> None:
-            metadata = {
-                "config": to_json(config),
-                "phase": int(state.cursor.phase),
-                "stream_position": int(state.step),
-                "log_offset": log.offset,
-                "phase_seconds": seconds,
-            }
-            checkpoint.save(saved, state, metadata, measured and measured.embedding.metrics())
-
+        log = open_log(folder / "metrics.jsonl", place.log_offset)
+        look = partial(measure, infer=infer, dataset=dataset, settings=config.eval)
+        hooks = Hooks(look, partial(_emit, folder, log, show), partial(_save, config, saved, log))
         if found is None:
-            emit(_start_record(config, dataset, state), state)
-        elif place["phase"] < len(phases):
-            emit({"event": "resume", "step": found.step}, state)
-        state = run_rri(
-            state,
-            phases,
-            by_kind,
-            config=config,
-            stream=batches(dataset.train, config.data.batch_size, config.seed, int(state.step)),
-            hooks=Hooks(partial(measure, infer=infer, dataset=dataset, settings=config.eval), emit, save),
-            seconds=place["phase_seconds"],
-        )
-        emit(_end_record(config, read_log(log.path), int(state.step)), state)
+            hooks.emit(_start_record(config, dataset, state), state)
+        elif place.phase < len(phases):
+            hooks.emit({"event": "resume", "step": found.step}, state)
+        stream = batches(dataset.train, config.data.batch_size, config.seed, int(state.step))
+        state = run_rri(state, phases, by_kind, config=config, stream=stream, hooks=hooks, seconds=place.phase_seconds)
+        hooks.emit(_end_record(config, read_log(log.path), int(state.step)), state)
     return state, infer
+
+
+def _emit(folder: Path, log: Log, show: Callable[[Record], None], record: Record, state: TrainState) -> None:
+    log.write(record)
+    show(record)
+    border = record["phase"] if record["event"] == "phase" else record["event"]
+    if record["event"] in ("phase", "decorrelate"):
+        save_matrix(folder, border, np.asarray(state.eigenlayer))
+
+
+def _save(config: Run, saved: Any, log: Log, state: TrainState, seconds: float, measured: Measurement | None) -> None:
+    metadata = {
+        "config": to_json(config),
+        "stream_position": int(state.step),
+        "place": Place(int(state.cursor.phase), log.offset, seconds)._asdict(),
+    }
+    checkpoint.save(saved, state, metadata, measured.embedding.metrics() if measured else None)
 
 
 def _start_record(config: Run, dataset: Dataset, state: TrainState) -> Record:
@@ -193,20 +191,14 @@ def _summary(dataset: Dataset) -> str:
 
 def _facts(config: Run, dataset: Dataset) -> dict[str, str]:
     """What a reader must know to judge the numbers of the report."""
-    source = (
-        "built-in synthetic pedestrians, drawn by svdnet_jax" if config.data.root is None else dataset.name
-    )
+    source = "built-in synthetic pedestrians, drawn by svdnet_jax" if config.data.root is None else dataset.name
     method = {"none": "none: this is a control run, the same training without decorrelation"}
     return {
         "Data": source,
         "Size": _summary(dataset).split(": ", 1)[1],
         "Replacement of W": method.get(config.rri.method, config.rri.method.upper()),
         "Protocol": f"{config.eval.metric} distance, "
-        + (
-            "same-camera images of the query's identity left out"
-            if config.eval.cross_camera
-            else "all cameras"
-        ),
+        + ("same-camera images of the query's identity left out" if config.eval.cross_camera else "all cameras"),
         "Selection": "the numbers are those of the last phase of a fixed schedule; the checkpoint kept as best is "
         "chosen by mAP on the test set and is not reported",
     }

@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from svdnet_jax.config import RRI, ConfigError, Data, Model, Optimizer, Phase, Run, check, differences, to_json
+from svdnet_jax.config import (
+    RRI,
+    ConfigError,
+    Data,
+    Model,
+    Optimizer,
+    Phase,
+    Run,
+    check,
+    differences,
+    to_json,
+)
 from svdnet_jax.presets import PRESETS
 from svdnet_jax.run import preflight
 
@@ -20,9 +31,15 @@ def test_presets_are_valid_and_know_their_name(name):
     ("bad", "message"),
     [
         (Run(data=Data(batch_size=1)), "--data.batch-size 1: must be 2 or more"),
-        (Run(log_every=30, checkpoint_every=100), "--checkpoint-every 100: must be a multiple of --log-every 30"),
+        (
+            Run(log_every=30, checkpoint_every=100),
+            "--checkpoint-every 100: must be a multiple of --log-every 30",
+        ),
         (Run(model=Model(dropout=1.0)), r"--model.dropout 1.0: must be in \[0, 1\)"),
-        (Run(optimizer=Optimizer(learning_rate=float("nan"))), "--optimizer.learning-rate nan: must be positive"),
+        (
+            Run(optimizer=Optimizer(learning_rate=float("nan"))),
+            "--optimizer.learning-rate nan: must be positive",
+        ),
         (Run(rri=RRI(learning_rates=())), "--rri.learning-rates"),
         (Run(rri=RRI(rounds=-1)), "--rri.rounds -1: must be 0 or more"),
         (Run(base=Phase(steps=10, milestones=(12,))), "--base.milestones"),

@@ -24,7 +24,10 @@ def market(tmp_path):
     root = tmp_path / "Market-1501-v15.09.15"
     for pid in (2, 7):
         for camera in (1, 2):
-            write(root / "bounding_box_train" / f"{pid:04d}_c{camera}s1_000001_01.jpg", (pid * 20, camera * 60, 0))
+            write(
+                root / "bounding_box_train" / f"{pid:04d}_c{camera}s1_000001_01.jpg",
+                (pid * 20, camera * 60, 0),
+            )
     write(root / "query" / "0001_c1s1_000001_00.jpg")
     write(root / "bounding_box_test" / "0001_c2s1_000009_01.jpg")
     write(root / "bounding_box_test" / "0000_c3s2_000009_01.jpg")

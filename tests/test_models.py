@@ -11,7 +11,7 @@ from svdnet_jax.config import Model
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build, parameter_paths
 
-BACKBONES = {"micro": partial(MiniResNet, widths=(4, 8)), "mini": MiniResNet}
+BACKBONES = {"micro": partial(MiniResNet, widths=(4, 8), channels=8), "mini": MiniResNet}
 CONFIG = Model(backbone="micro", dim=6)
 
 

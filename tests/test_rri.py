@@ -14,13 +14,13 @@ from svdnet_jax.data.pipeline import batches
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.training import checkpoint
-from svdnet_jax.training.measure import measure
+from svdnet_jax.training.measure import TrainingDiverged, measure
 from svdnet_jax.training.plan import plan
-from svdnet_jax.training.rri import Hooks, TrainingDiverged, is_stable, optimizer_at, programs, run_rri
+from svdnet_jax.training.rri import Hooks, is_stable, optimizer_at, programs, run_rri
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import inputs_of, make_infer
 
-BACKBONES = {"micro": partial(MiniResNet, widths=(4, 8))}
+BACKBONES = {"micro": partial(MiniResNet, widths=(4, 8), channels=8)}
 # What a record says about the clock, not about the run.
 CLOCK = ("images_per_second", "seconds")
 
@@ -69,9 +69,7 @@ def go(config, workbench, dataset, state, save=lambda *a: None):
         seen.append(({k: v for k, v in record.items() if k not in CLOCK}, jax.tree.map(jnp.copy, state)))
 
     stream = batches(dataset.train, config.data.batch_size, config.seed, int(state.step))
-    final = run_rri(
-        state, plan(config), by_kind, config=config, stream=stream, hooks=Hooks(look, emit, save)
-    )
+    final = run_rri(state, plan(config), by_kind, config=config, stream=stream, hooks=Hooks(look, emit, save))
     return final, seen
 
 
@@ -102,7 +100,18 @@ def test_phases_come_in_order_with_all_their_steps(unbroken):
 
 def test_learning_rates_follow_rounds_and_milestones(unbroken):
     steps = {r["step"]: r["learning_rate"] for r, _ in unbroken[1] if r["event"] == "step"}
-    expected = {2: 0.05, 4: 0.005, 6: 0.05, 8: 0.005, 10: 0.05, 12: 0.05, 14: 0.02, 16: 0.002, 18: 0.02, 20: 0.02}
+    expected = {
+        2: 0.05,
+        4: 0.005,
+        6: 0.05,
+        8: 0.005,
+        10: 0.05,
+        12: 0.05,
+        14: 0.02,
+        16: 0.002,
+        18: 0.02,
+        20: 0.02,
+    }
     assert steps == pytest.approx(expected)
 
 
@@ -166,9 +175,7 @@ class Stop(Exception):
 
 # Within Step 0, at its end (so before the decorrelation), just after it, before the second one, at the very end.
 @pytest.mark.parametrize("saves", [1, 2, 3, 6, 10])
-def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(
-    saves, unbroken, config, workbench, dataset, tmp_path
-):
+def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(saves, unbroken, config, workbench, dataset, tmp_path):
     """Two steps and two are four: within a phase, across its border, and across the decorrelation."""
     count = 0
     with checkpoint.checkpoints(tmp_path, lambda metrics: metrics["mAP"]) as folder:

@@ -63,7 +63,14 @@ def flat(tree, prefix=""):
 
 def test_the_folder_holds_what_the_design_promises(finished):
     names = {path.name for path in finished.iterdir()}
-    assert names >= {"config.json", "environment.json", "metrics.jsonl", "checkpoints", "figures", "report.html"}
+    assert names >= {
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "figures",
+        "report.html",
+    }
     figures = {path.name for path in (finished / "figures").glob("*.png")}
     assert figures == {f"{name}.png" for name in FIGURES}
     assert json.loads((finished / "config.json").read_text())["preset"] == "tiny"
@@ -124,7 +131,9 @@ def test_what_is_printed(finished, workshop, capsys):
     before = (finished / "metrics.jsonl").read_bytes()
     assert main(arguments(finished, workshop / "data")) == 0
     out = capsys.readouterr().out
-    assert out.startswith("No --data.root given: training on built-in synthetic pedestrians. For Market-1501: --data.root")
+    assert out.startswith(
+        "No --data.root given: training on built-in synthetic pedestrians. For Market-1501: --data.root"
+    )
     assert "2 relaxation" in out
     assert "mAP_market" in out
     assert str(finished / "report.html") in out
@@ -170,7 +179,15 @@ def test_help_names_every_option(capsys):
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--preset", "--out", "--seed", "--data.root", "--rri.rounds", "--rri.method", "--rri.match"):
+    for option in (
+        "--preset",
+        "--out",
+        "--seed",
+        "--data.root",
+        "--rri.rounds",
+        "--rri.method",
+        "--rri.match",
+    ):
         assert option in text
 
 

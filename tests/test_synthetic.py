@@ -1,6 +1,7 @@
 """The made-up data set: names, counts, who appears where, and that it is the same every time."""
 
 import re
+import shutil
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations, pairwise
@@ -22,14 +23,7 @@ from svdnet_jax.data.synthetic import (
     write_synthetic,
 )
 
-SMALL = Synthetic(
-    train_identities=5,
-    train_images=7,
-    test_identities=6,
-    gallery_images=2,
-    distractors=8,
-    junk=7,
-)
+SMALL = Synthetic(train_identities=4, train_images=5, test_identities=4, gallery_images=2, distractors=7, junk=7)
 # Market-1501's: identity, camera, sequence, frame, box.
 NAME = re.compile(r"(-1|\d{4})_c([1-6])s([1-6])_(\d{6})_(\d{2})\.jpg")
 
@@ -59,9 +53,7 @@ def test_layout_and_counts(root):
         "bounding_box_train",
         "query",
     ]
-    train, gallery, query = (
-        parse(root, folder) for folder in ("bounding_box_train", "bounding_box_test", "query")
-    )
+    train, gallery, query = (parse(root, folder) for folder in ("bounding_box_train", "bounding_box_test", "query"))
     assert len(train) == SMALL.train_identities * SMALL.train_images
     assert set(Counter(pid for pid, _ in train).values()) == {SMALL.train_images}
     assert len({pid for pid, _ in query}) == SMALL.test_identities
@@ -69,7 +61,7 @@ def test_layout_and_counts(root):
     assert [pid for pid, _ in gallery].count(-1) == SMALL.junk
     # One query, and the asked-for gallery images, for each identity and camera.
     assert set(Counter(query).values()) == {1}
-    assert Counter(seen for seen in gallery if seen[0] > 0) == {seen: SMALL.gallery_images for seen in query}
+    assert Counter(seen for seen in gallery if seen[0] > 0) == dict.fromkeys(query, SMALL.gallery_images)
     assert count_images(SMALL) == len(train) + len(gallery) + len(query)
 
 
@@ -105,19 +97,10 @@ def test_same_settings_same_bytes_other_seed_other_images(root, tmp_path):
     assert not set(again.values()) & set(other.values())
 
 
-def test_more_of_one_thing_leaves_the_others_alone(root, tmp_path):
-    more = {
-        "train_identities": 7,
-        "train_images": 9,
-        "test_identities": 8,
-        "gallery_images": 3,
-        "distractors": 9,
-        "junk": 9,
-    }
-    before = read(root)
-    for field, value in more.items():
-        write_synthetic(tmp_path / field, replace(SMALL, **{field: value}))
-        assert before.items() < read(tmp_path / field).items(), field
+def test_more_of_everything_leaves_the_rest_as_it_was(root, tmp_path):
+    more = Synthetic(train_identities=6, train_images=6, test_identities=5, gallery_images=3, distractors=8, junk=8)
+    write_synthetic(tmp_path / "more", more)
+    assert read(root).items() < read(tmp_path / "more").items()
 
 
 def test_no_two_images_are_the_same(root):
@@ -152,13 +135,27 @@ def test_a_complete_root_is_left_as_it_is(root, monkeypatch):
     write_synthetic(root, SMALL)
 
 
+def test_two_processes_may_make_the_same_data_set(root, tmp_path):
+    quicker = iter([lambda: write_synthetic(tmp_path / "data", SMALL)])
+    write_synthetic(tmp_path / "data", SMALL, lambda n: next(quicker, lambda: None)())
+    assert read(tmp_path / "data") == read(root)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 def test_a_root_with_other_images_is_refused(tmp_path):
-    path = tmp_path / "query" / "0001_c1s1_000001_00.jpg"
+    path = tmp_path / "query" / "0001_c1s1_000000_00.jpg"
     path.parent.mkdir()
     path.write_bytes(b"mine")
-    with pytest.raises(FileExistsError, match=r"holds 1 images that are not the \d+ .* Delete"):
+    with pytest.raises(FileExistsError, match=r"holds 1 images, not exactly the \d+ .* missing.* Delete"):
         write_synthetic(tmp_path, SMALL)
-    assert read(tmp_path) == {"query/0001_c1s1_000001_00.jpg": b"mine"}
+    assert read(tmp_path) == {"query/0001_c1s1_000000_00.jpg": b"mine"}
+
+
+def test_a_root_with_one_image_too_many_is_refused(root, tmp_path):
+    shutil.copytree(root, tmp_path / "data")
+    (tmp_path / "data" / "query" / "extra.jpg").touch()
+    with pytest.raises(FileExistsError, match=r"query/extra\.jpg is not one of them"):
+        write_synthetic(tmp_path / "data", SMALL)
 
 
 def test_fingerprint_tells_settings_apart(monkeypatch):
@@ -177,13 +174,35 @@ def test_fingerprint_tells_settings_apart(monkeypatch):
 @pytest.mark.parametrize("seed", range(4))
 def test_cameras_differ_in_mean_colour(seed):
     rng = np.random.default_rng(seed)
-    cameras, crowd = sample_cameras(rng), [sample_identity(rng) for _ in range(6)]
+    cameras, crowd = sample_cameras(rng), [sample_identity(rng) for _ in range(4)]
+    # The same people in the same place, pose and light: what is left is what the camera does to colour.
+    same = {"scene": cameras[0].scene, "yaw": 0.0, "elevation": 0.2, "lights": cameras[0].lights}
     means = [
-        np.mean([render(who, camera, rng, crowd) for who in crowd for _ in range(3)], (0, 1, 2))
+        np.mean(
+            [render(who, replace(camera, **same), np.random.default_rng(5), crowd) for who in crowd],
+            (0, 1, 2),
+        )
         for camera in cameras
     ]
-    # In grey levels over three channels; noise of the mean of 18 images is about 3.
-    assert all(np.linalg.norm(a - b) > 6 for a, b in combinations(means, 2))
+    # Grey levels, each over some 8000 pixels a channel: the cameras' noise (8 at most) is 0.1 in the mean.
+    assert all(np.linalg.norm(a - b) > 2 for a, b in combinations(means, 2))
+    assert np.median([np.linalg.norm(a - b) for a, b in combinations(means, 2)]) > 10
+
+
+def test_render_shows_the_person_in_the_middle_or_not_at_all():
+    rng = np.random.default_rng(0)
+    camera, crowd = sample_cameras(rng)[0], [sample_identity(rng) for _ in range(20)]
+
+    def shown(who, framing, seed):
+        """Where the image with somebody differs from the same one with nobody."""
+        images = [render(w, camera, np.random.default_rng(seed), crowd, framing).astype(int) for w in (who, None)]
+        return np.abs(images[0] - images[1]).max(-1) > 12  # more than blur spreads
+
+    good, bad = (np.mean([shown(who, framing, i) for i, who in enumerate(crowd)], 0) for framing in ("good", "bad"))
+    middle = np.s_[24:104, 24:40]
+    assert good[middle].mean() > 0.7
+    assert bad[middle].mean() < 0.4
+    assert good[:, :8].mean() < 0.1
 
 
 def outfit(who):

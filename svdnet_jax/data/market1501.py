@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
 from PIL import Image
 
 from svdnet_jax.data.splits import DataError, Dataset, Split
@@ -64,9 +63,7 @@ def find_root(root: Path) -> Path:
         DataError: None or several; says what was looked for and what is there.
     """
     if not root.is_dir():
-        raise DataError(
-            f"--data.root {root}: no such folder; give the unpacked Market-1501 folder or its parent"
-        )
+        raise DataError(f"--data.root {root}: no such folder; give the unpacked Market-1501 folder or its parent")
     inside = sorted(path for path in root.iterdir() if path.is_dir())
     found = [path for path in (root, *inside) if all((path / name).is_dir() for name in FOLDERS.values())]
     if len(found) != 1:
@@ -117,9 +114,7 @@ def load(root: Path, cache: Path, size: tuple[int, int]) -> Dataset:
     builder = Market1501(data_dir=str(data_dir), file_format="array_record")
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download that does not take place
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=str(root.resolve()))
-        )
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(root.resolve())))
     return Dataset(root.name, *(_read(builder, split, size) for split in FOLDERS))
 
 

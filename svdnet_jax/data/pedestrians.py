@@ -8,6 +8,7 @@ size. What a camera does to an image (light, colours, sharpness, noise) is appli
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ Colour = tuple[int, int, int]
 Paint = tuple[int, ...]  # a colour, or one with its opacity
 Point = tuple[float, float]
 Framing = Literal["good", "poor", "bad"]
+Motif = Literal["plain", "horizontal", "vertical", "checks", "two-tone", "logo", "jacket"]
 Rng = np.random.Generator
 
 WIDTH, HEIGHT = 64, 128  # Market-1501's crops
@@ -34,28 +36,23 @@ _FRAMINGS: dict[Framing, tuple[Point, Point, Point]] = {
 
 @dataclass(frozen=True)
 class Identity:
-    """One person: a build, relative to an average adult, and what is worn."""
+    """One person: a build, and what is worn."""
 
-    height: float
-    girth: float
-    legs: float  # height of the hips, as a share of the person's height
+    height: float  # relative to an average adult
+    width: float  # of the body as a share of its height, relative to an average adult
+    legs: float  # height of the hips, as a share of the height
     skin: Colour
     hair: Colour
     hair_style: Literal["short", "long", "bald", "cap"]
     top: Colour
     accent: Colour  # the pattern's second colour, the cap, the shirt under an open jacket
-    pattern: Literal["plain", "horizontal", "vertical", "checks", "two-tone", "logo", "jacket"]
+    pattern: Motif
     sleeves: Literal["short", "long"]
     lower: Literal["trousers", "shorts", "skirt"]
     lower_colour: Colour
     shoes: Colour
     bag: Literal["none", "backpack", "shoulder", "hand"]
     bag_colour: Colour
-
-    @property
-    def width(self) -> float:
-        """Girth in units of the person's own height."""
-        return self.girth / self.height
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +100,10 @@ class _Pose:
         low, high = max(turn - half, -math.pi / 2), min(turn + half, math.pi / 2)
         return (math.sin(low), math.sin(high)) if low < high else None
 
-    def far(self, side: int) -> bool:
-        """Whether the left (1) or right (-1) limbs are the ones further away."""
-        return side * math.sin(self.yaw) > 0
+    @property
+    def far(self) -> int:
+        """Whether the left (1) or the right (-1) limbs are further away."""
+        return 1 if math.sin(self.yaw) > 0 else -1
 
     def swing(self, side: int) -> Point:
         """Angle of that leg at the hip, and how far its knee is bent."""
@@ -145,22 +143,20 @@ def _patch(draw: ImageDraw, pose: _Pose, who: Identity, u: Point, v: Point, colo
 
 
 def _trunk(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
-    def paint(u: Point, v: Point, colour: Paint = who.accent) -> None:
-        _patch(draw, pose, who, u, v, colour)
-
+    paint = partial(_patch, draw, pose, who)
     x, y, half = _row(pose, who, 0)
     draw.ellipse((x - half, y - 0.03 * pose.size, x + half, y + 0.05 * pose.size), who.top)
     paint((-1, 1), (0, 1), who.top)
     if who.pattern in ("horizontal", "checks"):
         for i in range(5):
-            paint((-1, 1), (0.08 + 0.19 * i, 0.17 + 0.19 * i))
+            paint((-1, 1), (0.08 + 0.19 * i, 0.17 + 0.19 * i), who.accent)
     if who.pattern in ("vertical", "checks"):
         for i in range(4):
-            paint((-0.9 + 0.5 * i, -0.66 + 0.5 * i), (0, 1))
+            paint((-0.9 + 0.5 * i, -0.66 + 0.5 * i), (0, 1), who.accent)
     if who.pattern == "two-tone":
-        paint((-1, 1), (0.42, 1))
+        paint((-1, 1), (0.42, 1), who.accent)
     if who.pattern in ("logo", "jacket") and (ahead := pose.span(0, 0.52)):
-        paint(ahead, (0.16, 0.48) if who.pattern == "logo" else (0, 1))
+        paint(ahead, (0.16, 0.48) if who.pattern == "logo" else (0, 1), who.accent)
     paint((0.35, 1), (0, 1), (0, 0, 0, 38))  # the side away from the light
 
 
@@ -169,7 +165,7 @@ def _leg(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
     x, thigh, shin, low = 0.05 * side * who.width, 0.5 * who.legs, 0.45 * who.legs, forward - bend
     knee = (x, who.legs - thigh * math.cos(forward), thigh * math.sin(forward))
     ankle = (x, knee[1] - shin * math.cos(low), knee[2] + shin * math.sin(low))
-    dim, slim = 0.82 if pose.far(side) else 1.0, pose.size * who.width
+    dim, slim = 0.82 if side == pose.far else 1.0, pose.size * who.width
     cloth, skin = _shade(who.lower_colour, dim), _shade(who.skin, dim)
     hip, joint, foot = pose.at(x, who.legs, 0), pose.at(*knee), pose.at(*ankle)
     toe = pose.at(x * 1.3, ankle[1] - 0.025, ankle[2] + 0.07)
@@ -185,11 +181,10 @@ def _arm(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
     x, fore = 0.098 * side * who.width, swing + 0.3  # elbows stay a little bent
     elbow = (x * 1.2, 0.78 - 0.165 * math.cos(swing), 0.165 * math.sin(swing))
     wrist = (x * 1.17, elbow[1] - 0.15 * math.cos(fore), elbow[2] + 0.15 * math.sin(fore))
-    dim, slim, s = 0.86 if pose.far(side) else 0.95, pose.size * who.width, pose.size
+    dim, slim, s = 0.86 if side == pose.far else 0.95, pose.size * who.width, pose.size
     sleeve, skin = _shade(who.top, dim), _shade(who.skin, dim)
     joint, (hx, hy) = pose.at(*elbow), pose.at(*wrist)
-    lower = sleeve if who.sleeves == "long" else skin
-    _limb(draw, joint, (hx, hy), 0.022 * slim, 0.019 * slim, lower)
+    _limb(draw, joint, (hx, hy), 0.022 * slim, 0.019 * slim, sleeve if who.sleeves == "long" else skin)
     draw.ellipse((hx - 0.017 * s, hy - 0.017 * s, hx + 0.017 * s, hy + 0.017 * s), skin)
     _limb(draw, pose.at(x, 0.775, 0), joint, 0.034 * slim, 0.026 * slim, sleeve)
     if who.bag == "hand" and side > 0:
@@ -227,16 +222,14 @@ def _backpack(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
 
 
 def _shoulder_bag(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
-    s, (x, y) = pose.size, pose.at(0.115 * who.width, 0.5, 0)
-    half = pose.extent(0.035, 0.075)
+    s, (x, y), half = pose.size, pose.at(0.115 * who.width, 0.5, 0), pose.extent(0.035, 0.075)
     draw.rounded_rectangle((x - half, y - 0.03 * s, x + half, y + 0.085 * s), 0.02 * s, who.bag_colour)
 
 
 def _straps(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
     if who.bag == "backpack":
-        for side in (-0.62, 0.62):
-            if seen := pose.span(side, 0.16):
-                _patch(draw, pose, who, seen, (0, 0.5), who.bag_colour)
+        for seen in filter(None, (pose.span(side, 0.16) for side in (-0.62, 0.62))):
+            _patch(draw, pose, who, seen, (0, 0.5), who.bag_colour)
     elif who.bag == "shoulder":
         x, y, half = _row(pose, who, 0)
         over = x - math.copysign(0.6 * half, math.cos(pose.yaw))
@@ -247,14 +240,13 @@ def _person(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
     for wide, high in ((0.2, 0.045), (0.16, 0.035), (0.12, 0.025)):  # rings make the shadow soft
         x, a, b = pose.x + 0.08 * pose.size, wide * pose.size, high * pose.size
         draw.ellipse((x - a, pose.ground - b, x + a, pose.ground + b), (0, 0, 0, 26))
-    far = 1 if pose.far(1) else -1
     bag = {"backpack": _backpack, "shoulder": _shoulder_bag}.get(who.bag)
-    beyond = math.cos(pose.yaw) > 0 if who.bag == "backpack" else far == 1
-    _arm(draw, pose, who, far)
+    beyond = math.cos(pose.yaw) > 0 if who.bag == "backpack" else pose.far == 1
+    _arm(draw, pose, who, pose.far)
     if bag and beyond:
         bag(draw, pose, who)
-    _leg(draw, pose, who, far)
-    _leg(draw, pose, who, -far)
+    _leg(draw, pose, who, pose.far)
+    _leg(draw, pose, who, -pose.far)
     if who.lower == "skirt":
         _patch(draw, pose, who, (-1.15, 1.15), (0.92, 1.55), who.lower_colour)
     _trunk(draw, pose, who)
@@ -262,13 +254,12 @@ def _person(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
     if bag and not beyond:
         bag(draw, pose, who)
     _head(draw, pose, who)
-    _arm(draw, pose, who, -far)
+    _arm(draw, pose, who, -pose.far)
 
 
 def _sample_pose(camera: Camera, framing: Framing, rng: Rng) -> _Pose:
     size, aside, down = _FRAMINGS[framing]
-    usual = rng.random() < 0.75
-    high = rng.uniform(*size) * _H
+    high, usual = rng.uniform(*size) * _H, rng.random() < 0.75
     return _Pose(
         x=_W * (0.5 + (-1 if rng.random() < 0.5 else 1) * rng.uniform(*aside)),
         ground=0.5 * _H + 0.47 * high + _H * rng.uniform(*down),
@@ -300,8 +291,7 @@ def _obstacle(draw: ImageDraw, rng: Rng) -> None:
         middle, top = rng.uniform(0, 1) * _W, rng.uniform(0.62, 0.85) * _H
         for _ in range(26):
             x, y = rng.normal(middle, 26), rng.uniform(top, _H)
-            leaf = _shade((66, 104, 50), rng.uniform(0.5, 1.25))
-            draw.ellipse((x - 12, y - 10, x + 12, y + 10), leaf)
+            draw.ellipse((x - 12, y - 10, x + 12, y + 10), _shade((66, 104, 50), rng.uniform(0.5, 1.25)))
 
 
 def _develop(image: Image.Image, camera: Camera, rng: Rng) -> UInt8[np.ndarray, "128 64 3"]:
@@ -310,11 +300,10 @@ def _develop(image: Image.Image, camera: Camera, rng: Rng) -> UInt8[np.ndarray, 
     image = image.resize((rows // 2, rows), Image.Resampling.BOX).convert("RGB", camera.mix)
     levels = np.linspace(0, 1, 256) ** (camera.gamma * rng.uniform(0.93, 1.07))
     levels = 255 * ((levels - 0.45) * camera.contrast + 0.45) * rng.uniform(0.92, 1.08)
-    table = levels.clip(0, 255).astype(np.uint8).tolist()
-    image = image.point(table * 3).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+    table = levels.clip(0, 255).astype(np.uint8).tolist() * 3
+    image = image.point(table).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
     y, x = int(rng.integers(HEIGHT)), int(rng.integers(WIDTH))
-    light = camera.lights[int(rng.integers(len(camera.lights)))]
-    pixels = np.asarray(image) * light + camera.grain[y : y + HEIGHT, x : x + WIDTH]
+    pixels = np.asarray(image) * rng.choice(camera.lights) + camera.grain[y : y + HEIGHT, x : x + WIDTH]
     return pixels.clip(0, 255).astype(np.uint8)
 
 
@@ -349,9 +338,9 @@ def render(
     stranger = crowd[int(rng.integers(len(crowd)))]
     event = rng.random()
     if event < 0.25:  # behind: smaller, and higher up on the ground
-        far = rng.uniform(0.6, 0.85)
-        ground = pose.ground - 0.35 * _H * (1 - far)
-        _person(draw, replace(passer, size=far * pose.size, ground=ground), stranger)
+        small = rng.uniform(0.6, 0.85)
+        beyond = replace(passer, size=small * pose.size, ground=pose.ground - 90 * (1 - small))
+        _person(draw, beyond, stranger)
     if who is not None:
         _person(draw, pose, who)
     if 0.25 < event < 0.31:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import grain
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from svdnet_jax.data.splits import Split, labels

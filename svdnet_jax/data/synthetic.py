@@ -11,6 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,11 +21,9 @@ from PIL import Image
 from PIL.ImageDraw import Draw, ImageDraw
 
 from svdnet_jax.config import Synthetic
-from svdnet_jax.data.pedestrians import HEIGHT, WIDTH, Camera, Colour, Framing, Identity, Rng, render
+from svdnet_jax.data.pedestrians import HEIGHT, WIDTH, Camera, Colour, Framing, Identity, Motif, Rng, render
 
-GENERATOR_VERSION = 1
-"""Raise it whenever the same settings give other images, so that cached folders are made anew."""
-
+GENERATOR_VERSION = 1  # raise it whenever the same settings give other images: it names their folder
 CAMERAS = 6
 _FOLDERS = ("bounding_box_train", "bounding_box_test", "query")
 _SCENE_WIDTH, _SCENE_HEIGHT = 900, 400  # of a place, in the pixels that crops are painted with
@@ -33,7 +32,10 @@ Part = Literal["train", "test", "distractor", "junk"]
 Palette = tuple[Colour, ...]
 T = TypeVar("T")
 
-# Frequent colours stand twice.
+# What is frequent stands twice.
+_PATTERNS: tuple[Motif, ...] = (
+    "plain", "plain", "jacket", "horizontal", "vertical", "checks", "two-tone", "logo",
+)  # fmt: skip
 _CLOTHES: Palette = (
     (30, 30, 34), (30, 30, 34), (64, 66, 72), (130, 132, 136), (188, 190, 192), (234, 234, 230),
     (234, 234, 230), (36, 44, 86), (50, 86, 164), (96, 128, 180), (132, 172, 216), (186, 42, 46),
@@ -77,16 +79,14 @@ def sample_identity(rng: Rng) -> Identity:
     """A random person."""
     return Identity(
         height=rng.uniform(0.88, 1.1),
-        girth=rng.uniform(0.82, 1.25),
+        width=rng.uniform(0.8, 1.3),
         legs=rng.uniform(0.47, 0.52),
         skin=_near(rng, _pick(rng, _SKINS), 5),
         hair=_near(rng, _pick(rng, _HAIR), 5),
         hair_style=_pick(rng, ("short", "short", "short", "long", "long", "bald", "cap")),
         top=_near(rng, _pick(rng, _CLOTHES), 15),
         accent=_near(rng, _pick(rng, _CLOTHES), 15),
-        pattern=_pick(
-            rng, ("plain", "plain", "jacket", "horizontal", "vertical", "checks", "two-tone", "logo")
-        ),
+        pattern=_pick(rng, _PATTERNS),
         sleeves=_pick(rng, ("short", "long")),
         lower=_pick(rng, ("trousers", "trousers", "trousers", "shorts", "skirt")),
         lower_colour=_near(rng, _pick(rng, _LOWER), 14),
@@ -106,13 +106,8 @@ def sample_alike(model: Identity, rng: Rng) -> Identity:
         {"lower": other.lower, "lower_colour": other.lower_colour},
         {"pattern": other.pattern, "sleeves": other.sleeves},
     )
-    alike = replace(
-        model,
-        height=0.5 * (model.height + other.height),
-        girth=0.5 * (model.girth + other.girth),
-        top=_near(rng, model.top, 6),
-        lower_colour=_near(rng, model.lower_colour, 6),
-    )
+    alike = replace(model, height=other.height, width=other.width, top=_near(rng, model.top, 6))
+    alike = replace(alike, lower_colour=_near(rng, model.lower_colour, 6))
     for number in rng.permutation(len(differences))[: int(rng.integers(2, 4))]:
         alike = replace(alike, **differences[int(number)])
     return alike
@@ -135,7 +130,7 @@ def cast(seed: int, part: Part, count: int, alike: float) -> list[list[Identity]
     while start < count:
         rng = _generator(seed, "clothes", part, start)
         size = int(rng.integers(2, 5))
-        size = size if grouped + size <= alike * (start + size) else 1
+        size = 1 if grouped + size > alike * (start + size) else size
         grouped += size if size > 1 else 0
         model = sample_identity(rng)
         group = [model] + [sample_alike(model, rng) for _ in range(size - 1)]
@@ -164,9 +159,8 @@ def _backdrop(draw: ImageDraw, motif: str, colour: Colour, bottom: int, rng: Rng
             draw.rectangle((x - 4, bottom - 172, x + 78, bottom - 148), _near(rng, (140, 100, 84), 30))
     elif motif == "cars":
         for x in range(-30, _SCENE_WIDTH, 190):
-            paint = _near(rng, (140, 140, 146), 40)
             draw.rounded_rectangle((x + 28, bottom - 74, x + 128, bottom - 30), 18, (52, 58, 66))
-            draw.rounded_rectangle((x, bottom - 48, x + 164, bottom - 8), 12, paint)
+            draw.rounded_rectangle((x, bottom - 48, x + 164, bottom - 8), 12, _near(rng, (140, 140, 146), 40))
             for wheel in (x + 18, x + 116):
                 draw.ellipse((wheel, bottom - 26, wheel + 28, bottom + 2), (30, 30, 32))
 
@@ -181,8 +175,7 @@ def _ground(draw: ImageDraw, motif: str, colour: Colour, top: int, rng: Rng) -> 
                 corners = [(_SCENE_WIDTH / 2 + i * step, y) for y, step in ends]
                 corners += [(_SCENE_WIDTH / 2 + (i + 1) * step, y) for y, step in reversed(ends)]
                 dark = motif == "tiles" and (i + row) % 2
-                shade = _near(rng, (160, 120, 104) if dark else colour, 4)
-                draw.polygon(corners, shade, outline=_near(rng, (120, 116, 112), 4))
+                draw.polygon(corners, _near(rng, (160, 120, 104) if dark else colour, 4), (120, 116, 112))
     elif motif == "grass":
         for _ in range(2500):
             x, y = int(rng.integers(_SCENE_WIDTH)), int(rng.integers(top + 7, _SCENE_HEIGHT))
@@ -196,37 +189,35 @@ def _ground(draw: ImageDraw, motif: str, colour: Colour, top: int, rng: Rng) -> 
 def _scene(place: int, elevation: float, rng: Rng) -> Image.Image:
     backdrop, wall, ground, floor = _PLACES[place]
     image = Image.new("RGB", (_SCENE_WIDTH, _SCENE_HEIGHT))
-    horizon = int(250 - 280 * elevation)
-    _ground(Draw(image), ground, _near(rng, floor, 6), horizon, rng)
-    _backdrop(Draw(image), backdrop, _near(rng, wall, 6), horizon, rng)
+    draw, horizon = Draw(image), int(250 - 280 * elevation)
+    _ground(draw, ground, _near(rng, floor, 6), horizon, rng)
+    _backdrop(draw, backdrop, _near(rng, wall, 6), horizon, rng)
     return image
 
 
 def _lights(rng: Rng) -> Float32[np.ndarray, "8 128 64 1"]:
     """Soft light and shade, falling off to one end."""
     coarse = rng.normal(1, 0.08, (8, 5, 3)).astype(np.float32)
-    coarse *= np.linspace(rng.uniform(0.75, 1.15), 1, 5, dtype=np.float32)[:, None]
-    size, smooth = (WIDTH, HEIGHT), Image.Resampling.BICUBIC
-    return np.stack([np.asarray(Image.fromarray(c).resize(size, smooth)) for c in coarse])[..., None]
+    coarse *= np.linspace(rng.uniform(0.8, 1.15), 1, 5, dtype=np.float32)[:, None]
+    return np.stack([np.asarray(Image.fromarray(c).resize((WIDTH, HEIGHT))) for c in coarse])[..., None]
 
 
 def sample_cameras(rng: Rng) -> tuple[Camera, ...]:
     """The cameras. Each property is spread evenly over them, in random order, so any two differ."""
 
     def spread(low: float, high: float) -> list[float]:
-        steps = (rng.permutation(CAMERAS) + rng.uniform(0, 1, CAMERAS)) / CAMERAS
+        steps = (rng.permutation(CAMERAS) + rng.random(CAMERAS)) / CAMERAS
         return [float(low + (high - low) * s) for s in steps]
 
     hues, casts = spread(0, 2 * math.pi), spread(0.04, 0.1)
     gains, saturations = spread(0.88, 1.08), spread(0.65, 1.0)
     gammas, contrasts = spread(0.82, 1.25), spread(0.78, 1.1)
     yaws, elevations = spread(-math.pi, math.pi), spread(0.06, 0.42)
-    lines, noises, places = spread(56, HEIGHT), spread(2, 8), rng.permutation(CAMERAS)
+    lines, noises, places = spread(60, HEIGHT), spread(2, 8), rng.permutation(CAMERAS)
     cameras = []
     for i in range(CAMERAS):
-        tint = [1 + casts[i] * math.cos(hues[i] + k * 2 * math.pi / 3) for k in range(3)]
-        mix = np.full((3, 3), (1 - saturations[i]) / 3) + saturations[i] * np.eye(3)
-        mix *= gains[i] * np.array(tint)[:, None]
+        tint = 1 + casts[i] * np.cos(hues[i] + np.arange(3) * 2 * math.pi / 3)
+        mix = gains[i] * tint[:, None] * ((1 - saturations[i]) / 3 + saturations[i] * np.eye(3))
         cameras.append(
             Camera(
                 scene=_scene(int(places[i]), elevations[i], rng),
@@ -271,29 +262,24 @@ def _visits(seed: int, part: Part, number: int) -> list[int]:
     return [int(c) + 1 for c in rng.permutation(CAMERAS)[: int(rng.integers(2, CAMERAS + 1))]]
 
 
-def _people(spec: Synthetic, part: Part, count: int) -> list[Identity]:
-    return [who for group in cast(spec.seed, part, count, spec.alike) for who in group]
-
-
 def _shots(spec: Synthetic) -> Iterator[_Shot]:
     train, gallery, query = _FOLDERS
-    for i, who in enumerate(_people(spec, "train", spec.train_identities)):
-        cameras = _visits(spec.seed, "train", i)
+    seed, alike = spec.seed, spec.alike
+    for i, who in enumerate(chain(*cast(seed, "train", spec.train_identities, alike))):
+        cameras = _visits(seed, "train", i)
         for j in range(spec.train_images):
             index, camera = divmod(j, len(cameras))
             yield _Shot(train, "train", 2 * i + 2, cameras[camera], index, who)
-    for i, who in enumerate(_people(spec, "test", spec.test_identities)):
-        for camera in _visits(spec.seed, "test", i):
+    for i, who in enumerate(chain(*cast(seed, "test", spec.test_identities, alike))):
+        for camera in _visits(seed, "test", i):
             for j in range(1 + spec.gallery_images):
                 yield _Shot(gallery if j else query, "test", 2 * i + 1, camera, j, who)
     for i in range(spec.distractors):
-        rng = _generator(spec.seed, "clothes", "distractor", i)
+        rng = _generator(seed, "clothes", "distractor", i)
         stranger = None if rng.random() < 0.35 else sample_identity(rng)
-        index, camera = divmod(i, CAMERAS)
-        yield _Shot(gallery, "distractor", 0, camera + 1, index, stranger, "poor")
-    for i, who in enumerate(_people(spec, "test", spec.junk)):
-        index, camera = divmod(i, CAMERAS)
-        yield _Shot(gallery, "junk", -1, camera + 1, index, who, "bad")
+        yield _Shot(gallery, "distractor", 0, 1 + i % CAMERAS, i // CAMERAS, stranger, "poor")
+    for i, who in enumerate(chain(*cast(seed, "test", spec.junk, alike))):
+        yield _Shot(gallery, "junk", -1, 1 + i % CAMERAS, i // CAMERAS, who, "bad")
 
 
 def count_images(spec: Synthetic) -> int:
@@ -311,9 +297,10 @@ def _is_complete(root: Path, shots: Sequence[_Shot]) -> bool:
     found = {f"{folder}/{path.name}" for folder in _FOLDERS for path in (root / folder).glob("*.jpg")}
     wrong = {shot.path for shot in shots} ^ found
     if wrong and root.exists() and any(root.iterdir()):
+        example = f"{min(wrong)} is {'not one of them' if min(wrong) in found else 'missing'}"
         raise FileExistsError(
-            f"{root} holds {len(found)} images, not the {len(shots)} of these settings (for one, "
-            f"{min(wrong)}). Delete the folder to have it made again, or name another."
+            f"{root} holds {len(found)} images, not exactly the {len(shots)} of these settings ({example}). "
+            "Delete the folder to have it made again, or name another."
         )
     return not wrong
 

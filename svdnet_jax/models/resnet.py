@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 # He's initialisation for ReLU networks (He et al. 2015), by fan-out as in the ResNet releases.
@@ -40,16 +39,14 @@ class BasicBlock(nn.Module):
 class MiniResNet(nn.Module):
     """A residual network of a few hundred thousand weights for small images and two CPU cores.
 
-    A 3x3 stem without pooling, one `BasicBlock` a stage, halving height and width at each stage but the first.
+    A 3x3 stem of stride 2, one `BasicBlock` a stage, halving height and width at each stage but the first, and a 1x1
+    convolution to ``channels``, which lets the Eigenlayer halve its input as in the paper (2048 to 1024).
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 128)
+    channels: int = 256
+    """Channels of the feature map (C)."""
     frozen_statistics: bool = False
-
-    @property
-    def channels(self) -> int:
-        """Channels of the feature map (C)."""
-        return self.widths[-1]
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
@@ -59,10 +56,11 @@ class MiniResNet(nn.Module):
             use_running_average=self.frozen_statistics or not train,
             momentum=0.9,
             epsilon=1e-5,
-            dtype=jnp.float32,
         )
-        x = nn.Conv(self.widths[0], (3, 3), padding=1, use_bias=False, kernel_init=conv_init, name="stem")(x)
+        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init)
+        x = conv(self.widths[0], (3, 3), strides=2, padding=1, name="stem")(x)
         x = nn.relu(norm(name="bn_stem")(x))
         for stage, width in enumerate(self.widths, start=1):
             x = BasicBlock(width, 1 if stage == 1 else 2, norm, name=f"stage{stage}")(x)
-        return x
+        x = conv(self.channels, (1, 1), name="head")(x)
+        return nn.relu(norm(name="bn_head")(x))

@@ -67,9 +67,7 @@ def build(config: Model, classes: int, backbones: Mapping[str, Callable[..., Any
         ConfigError: No such backbone, or an Eigenlayer wider than its input.
     """
     if config.backbone not in backbones:
-        raise ConfigError(
-            f"--model.backbone {config.backbone}: unknown; choose one of {', '.join(backbones)}"
-        )
+        raise ConfigError(f"--model.backbone {config.backbone}: unknown; choose one of {', '.join(backbones)}")
     backbone = backbones[config.backbone](frozen_statistics=config.batch_norm == "frozen")
     if config.dim > backbone.channels:
         raise ConfigError(

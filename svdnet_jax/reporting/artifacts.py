@@ -97,9 +97,7 @@ def _ranked(config: Run, dataset: Dataset, query: Embeddings, gallery: Embedding
         rows = []
         for index in chosen:
             nearest, right, distances = ranked_list(query, gallery, int(index), SHOWN, **protocol)
-            captions = [
-                f"c{dataset.gallery.cameras[i]}  {d:.2f}" for i, d in zip(nearest, distances, strict=True)
-            ]
+            captions = [f"c{dataset.gallery.cameras[i]}  {d:.2f}" for i, d in zip(nearest, distances, strict=True)]
             rows.append(
                 RankedList(
                     query=dataset.query.images[index],

@@ -171,8 +171,7 @@ def _draw_loss(axes: Axes, records: Sequence[Record]) -> None:
     drops = [
         new["step"]
         for old, new in pairwise(steps)
-        if (old["phase"], old["round"]) == (new["phase"], new["round"])
-        and new["learning_rate"] < old["learning_rate"]
+        if (old["phase"], old["round"]) == (new["phase"], new["round"]) and new["learning_rate"] < old["learning_rate"]
     ]
     axes.plot(
         [r["step"] for r in steps],

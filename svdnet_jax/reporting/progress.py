@@ -69,9 +69,7 @@ def progress(total_steps: int, console: Console, *, every: float = 2.0) -> Itera
 
 
 @contextmanager
-def counting(
-    description: str, total: int, console: Console, *, every: float = 2.0
-) -> Iterator[Callable[[int], None]]:
+def counting(description: str, total: int, console: Console, *, every: float = 2.0) -> Iterator[Callable[[int], None]]:
     """Shows work on a known number of things, such as drawing or reading images.
 
     Args:
@@ -173,14 +171,12 @@ def _border(record: Record) -> str:
     if record["event"] == "decorrelate":
         loss = record["loss"]
         figures = (
-            f"S(W) {change['before']:.3f} -> {change['after']:.3f}  "
-            f"loss {loss['before']:.3f} -> {loss['after']:.3f}"
+            f"S(W) {change['before']:.3f} -> {change['after']:.3f}  loss {loss['before']:.3f} -> {loss['after']:.3f}"
         )
     else:
         figures = f"S(W) {change:.3f}  loss {record['loss']:.3f}"
     retrieval = "  ".join(
-        f"{name} rank-1 {100 * record[name]['rank1']:.1f} mAP {100 * record[name]['mAP']:.1f}"
-        for name in _EMBEDDINGS
+        f"{name} rank-1 {100 * record[name]['rank1']:.1f} mAP {100 * record[name]['mAP']:.1f}" for name in _EMBEDDINGS
     )
     return f"{border_name(record):13} {figures}\n{'':13} {retrieval}"
 

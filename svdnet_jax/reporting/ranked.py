@@ -30,9 +30,7 @@ class RankedList:
     """Plain AP of the whole ranking, in [0, 1]."""
 
 
-def choose_queries(
-    average_precisions: Float[np.ndarray, " Q"], count: int = 2
-) -> dict[str, Int[np.ndarray, " N"]]:
+def choose_queries(average_precisions: Float[np.ndarray, " Q"], count: int = 2) -> dict[str, Int[np.ndarray, " N"]]:
     """Chooses the queries to show: those with the best, the median and the worst AP.
 
     Equal APs keep the order of the queries, so the choice is the same in every run.

@@ -165,16 +165,11 @@ def _definition_list(facts: Mapping[str, str]) -> str:
 def _figure(caption: str, file: Path) -> str:
     data = base64.b64encode(file.read_bytes()).decode()
     text = escape(caption)
-    return (
-        f'<figure><img alt="{text}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{text}</figcaption></figure>"
-    )
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 
 def _details(name: str, values: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in values.items()
-    )
+    rows = "".join(f"<tr><th>{escape(key)}</th><td>{escape(str(value))}</td></tr>" for key, value in values.items())
     return f'<details><summary>{escape(name)}</summary><table class="pairs">{rows}</table></details>'
 
 

@@ -28,8 +28,6 @@ def embed(
     for start in range(0, len(images), batch_size):
         chunk = images[start : start + batch_size]
         missing = batch_size - len(chunk)
-        filled = (
-            np.concatenate([chunk, np.zeros((missing, *chunk.shape[1:]), np.uint8)]) if missing else chunk
-        )
+        filled = np.concatenate([chunk, np.zeros((missing, *chunk.shape[1:]), np.uint8)]) if missing else chunk
         parts.append(infer(jax.device_put(filled)))  # not awaited: the device works while the host slices
     return jax.tree.map(lambda *rows: np.concatenate([np.asarray(r) for r in rows])[: len(images)], *parts)

@@ -84,9 +84,7 @@ class Report:
             "mAP_market": "trapezoid rule of Market-1501's code, as in the 2017 paper",
             "mINP": "how early the last right answer comes",
         }
-        camera = (
-            "images of the query's identity and camera left out" if self.cross_camera else "all cameras kept"
-        )
+        camera = "images of the query's identity and camera left out" if self.cross_camera else "all cameras kept"
         return "\n".join(
             [
                 f"{self.metric} distance, {camera}",

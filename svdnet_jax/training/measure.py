@@ -18,6 +18,10 @@ from svdnet_jax.training.state import TrainState
 from svdnet_jax.training.step import Infer
 
 
+class TrainingDiverged(ArithmeticError):
+    """The loss became NaN or infinite; the message says when and what to try."""
+
+
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """One look at a model, with dropout and augmentation off."""
@@ -37,13 +41,22 @@ class Measurement:
 
 
 def measure(state: TrainState, *, infer: Infer, dataset: Dataset, settings: Eval) -> Measurement:
-    """Measures a model on (a part of) the training set, the queries and the gallery."""
+    """Measures a model on (a part of) the training set, the queries and the gallery.
+
+    Raises:
+        TrainingDiverged: The network's outputs are not finite.
+    """
     apply = partial(infer, state.variables)
     # Spread evenly: file names are sorted by identity, so the first ones would be few identities.
     count = min(len(dataset.train), settings.train_images)
     some = np.linspace(0, len(dataset.train) - 1, count).astype(int)
     logits = embed(apply, dataset.train.images[some], settings.batch_size).logits
     loss, accuracy = _fit(logits, labels(dataset.train.pids)[0][some])
+    if not np.isfinite(loss):
+        raise TrainingDiverged(
+            f"the loss on training images is {loss} after step {int(state.step)}: training diverged. "
+            "Lower the learning rate; the checkpoints are intact"
+        )
     query, gallery = (embeddings(apply, split, settings) for split in (dataset.query, dataset.gallery))
     reports = {
         name: evaluate(query[name], gallery[name], metric=settings.metric, cross_camera=settings.cross_camera)

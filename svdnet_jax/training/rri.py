@@ -18,17 +18,13 @@ from svdnet_jax import eigenlayer
 from svdnet_jax.config import PhaseKind, Run
 from svdnet_jax.data.pipeline import Batch
 from svdnet_jax.models.svdnet import SVDNet
-from svdnet_jax.training.measure import Measurement
+from svdnet_jax.training.measure import Measurement, TrainingDiverged
 from svdnet_jax.training.optimizer import sgd, weight_labels, with_learning_rate
 from svdnet_jax.training.plan import PlannedPhase
 from svdnet_jax.training.state import TrainState, begin
 from svdnet_jax.training.step import Metrics, TrainStep, inputs_of, make_train_step
 
 Record = dict[str, Any]
-
-
-class TrainingDiverged(ArithmeticError):
-    """The loss became NaN or infinite; the message says when and what to try."""
 
 
 class Program(NamedTuple):
@@ -121,20 +117,14 @@ def is_stable(before: float, after: float, config: Run) -> bool:
     return rri.stop == "stable" and rri.method != "none" and after - before < rri.tolerance
 
 
-def _next(
-    index: int, phase: PlannedPhase, correlation: float, state: TrainState, config: Run, end: int
-) -> int:
+def _next(index: int, phase: PlannedPhase, correlation: float, state: TrainState, config: Run, end: int) -> int:
     if phase.kind == "relaxation" and is_stable(float(state.cursor.correlation), correlation, config):
         return end
     return index + 1
 
 
-def _decorrelate(
-    state: TrainState, phase: PlannedPhase, before: Measurement, config: Run, hooks: Hooks
-) -> TrainState:
-    state = state.with_eigenlayer(
-        eigenlayer.decorrelate(state.eigenlayer, config.rri.method, match=config.rri.match)
-    )
+def _decorrelate(state: TrainState, phase: PlannedPhase, before: Measurement, config: Run, hooks: Hooks) -> TrainState:
+    state = state.with_eigenlayer(eigenlayer.decorrelate(state.eigenlayer, config.rri.method, match=config.rri.match))
     after = hooks.measure(state)
     record = {
         "event": "decorrelate",
@@ -196,9 +186,7 @@ def _check_finite(loss: float, phase: PlannedPhase, step: int, rate: float) -> N
         )
 
 
-def _step_record(
-    phase: PlannedPhase, state: TrainState, means: dict[str, float], rate: float, speed: float
-) -> Record:
+def _step_record(phase: PlannedPhase, state: TrainState, means: dict[str, float], rate: float, speed: float) -> Record:
     return {
         "event": "step",
         "phase": phase.kind,

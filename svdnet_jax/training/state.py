@@ -9,8 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from svdnet_jax.models.svdnet import SVDNet
 
 
-@flax.struct.dataclass
-class Cursor:
+class Cursor(flax.struct.PyTreeNode):
     """Where in its plan a run is."""
 
     phase: Int[Array, ""]
@@ -21,8 +20,7 @@ class Cursor:
     """S(W) after the last relaxation (or Step 0), for the stopping rule."""
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Weights, statistics, optimiser, position and randomness of a run."""
 
     params: PyTree[Array]

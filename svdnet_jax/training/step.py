@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +85,7 @@ def make_infer(model: SVDNet, inputs: Inputs) -> Infer:
     """The jitted network without dropout and augmentation, from variables and bytes to `Outputs`."""
 
     def infer(variables: PyTree[Array], images: UInt8[Array, "N H W 3"]) -> Outputs:
-        return model.apply(variables, normalise(images, inputs.size, inputs.mean, inputs.std), train=False)
+        x = normalise(images, inputs.size, inputs.mean, inputs.std)
+        return cast(Outputs, model.apply(variables, x, train=False))
 
     return jax.jit(infer)

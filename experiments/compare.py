@@ -1,0 +1,129 @@
+"""RRI beside its control: what the decorrelation adds to training as long without it.
+
+    python -m experiments.market_rri --rri.stop never
+    python -m experiments.market_rri --rri.method none --out runs/control
+    python -m experiments.compare --runs runs/synthetic --controls runs/control --out runs/comparison
+
+Takes one or more runs (folders, or their metrics.jsonl) and as many controls, paired in order and meant to share a
+seed. Prints the last round's results, mean and standard deviation over the pairs, with the difference of each pair;
+refuses runs that did not have the same budget. With --out, draws retrieval by round for the first pair, rounds.png.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments.cli import refuse
+from svdnet_jax.config import ConfigError
+from svdnet_jax.reporting import figures
+from svdnet_jax.reporting.log import LogError, Record, after_rounds, read_log
+
+ROWS = [(name, measure) for name in ("embedding", "pooled") for measure in ("rank1", "mAP", "mAP_market")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare."""
+
+    runs: tuple[Path, ...]
+    """Runs with decorrelation: folders, or logs."""
+    controls: tuple[Path, ...]
+    """Runs without (--rri.method none), one for each of the others, in their order."""
+    out: Path | None = None
+    """Folder for the figure; none is drawn if not given."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
+    options = tyro.cli(Options, args=argv, prog="python -m experiments.compare", description=__doc__)
+    try:
+        pairs = load_pairs(options.runs, options.controls)
+    except (OSError, LogError, ConfigError) as error:
+        return refuse(str(error), 2)
+    Console().print(table(pairs))
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        figures.save(figures.rounds(*pairs[0]), options.out / "rounds.png")
+        print(f"figure: {options.out / 'rounds.png'}")
+    return 0
+
+
+def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[tuple[list[Record], list[Record]]]:
+    """Logs of runs and their controls.
+
+    Raises:
+        ConfigError: Not one control for each run, or a pair that is none: other steps, learning rates or seed.
+    """
+    if len(runs) != len(controls):
+        raise ConfigError(f"--controls: {len(controls)} given for {len(runs)} runs; give one for each, in order")
+    pairs = []
+    for run, control in zip(runs, controls, strict=True):
+        ours, theirs = _read(run), _read(control)
+        if theirs[0].get("method") != "none":
+            raise ConfigError(f"--controls {control}: decorrelates by {theirs[0].get('method')}; a control must not")
+        for what, spent in (("seed", _seed), ("steps and learning rates", _budget)):
+            if spent(ours) != spent(theirs):
+                hint = "; a run that stopped early has its control in --rri.rounds" if spent is _budget else ""
+                raise ConfigError(f"--controls {control}: not the {what} of {run}{hint}")
+        pairs.append((ours, theirs))
+    return pairs
+
+
+def table(pairs: Sequence[tuple[list[Record], list[Record]]]) -> Table:
+    """The last round's results in per cent, RRI and control, and the difference pair by pair."""
+    last = [[after_rounds(log)[-1] for log in pair] for pair in pairs]
+    seeds = ", ".join(str(run[0]["seed"]) for run, _ in pairs)
+    made = Table(
+        title=f"After round {last[0][0]['round']}; seeds {seeds}",
+        caption="per cent; mean and standard deviation over the seeds" if len(pairs) > 1 else "per cent",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    for head in ("", "base", "RRI", "control", "RRI - control"):
+        made.add_column(head, justify="left" if not head else "right")
+    base = [after_rounds(run)[0] for run, _ in pairs]
+    made.add_row("S(W)", *_cells([[r["correlation"] for r in p] for p in last], [b["correlation"] for b in base], 3))
+    for name, measure in ROWS:
+        values = [[100 * record[name][measure] for record in pair] for pair in last]
+        made.add_row(f"{name} {measure}", *_cells(values, [100 * b[name][measure] for b in base], 1))
+    return made
+
+
+def _cells(values: list[list[float]], base: list[float], digits: int) -> list[str]:
+    ours, theirs = np.array(values).T
+    columns = (np.array(base), ours, theirs, ours - theirs)
+    signs = ("", "", "", "+")
+    return [_spread(column, digits, sign) for column, sign in zip(columns, signs, strict=True)]
+
+
+def _spread(values: np.ndarray, digits: int, sign: str) -> str:
+    mean = f"{values.mean():{sign}.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
+
+
+def _read(path: Path) -> list[Record]:
+    records: list[Record] = [*read_log(path / "metrics.jsonl" if path.is_dir() else path)]
+    if not records or records[-1]["event"] != "end":
+        raise ConfigError(f"{path}: the run has not ended; run its command again to finish it")
+    return records
+
+
+def _seed(records: Sequence[Record]) -> object:
+    return records[0].get("seed")
+
+
+def _budget(records: Sequence[Record]) -> list[tuple[object, ...]]:
+    """Step and learning rate of every line about training."""
+    return [(r["step"], r["learning_rate"]) for r in records if r["event"] == "step"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Runs are compared with controls of their own budget only, and the table holds their numbers."""
+
+import json
+
+import pytest
+
+from experiments.compare import main
+
+
+def metrics(value):
+    return dict.fromkeys(("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_market", "mINP"), value)
+
+
+def log(path, *, method="us", seed=0, last=0.6, rate=0.1, ended=True):
+    def phase(kind, number, step, value):
+        record = {
+            "event": "phase",
+            "phase": kind,
+            "round": number,
+            "step": step,
+            "loss": 1.0,
+            "correlation": value,
+        }
+        return record | {"embedding": metrics(value), "pooled": metrics(value)}
+
+    records = [
+        {"event": "start", "method": method, "seed": seed},
+        {"event": "step", "step": 4, "learning_rate": rate},
+        phase("base", 0, 4, 0.4),
+        {"event": "step", "step": 8, "learning_rate": rate},
+        phase("relaxation", 1, 8, last),
+        *([{"event": "end", "step": 8, "stopped": "maximum", "seconds": 1.0}] if ended else []),
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def test_one_pair(tmp_path, capsys):
+    run = log(tmp_path / "run.jsonl", last=0.6)
+    control = log(tmp_path / "control.jsonl", method="none", last=0.55)
+    assert main(["--runs", run, "--controls", control, "--out", str(tmp_path / "out")]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "embedding rank1" in line)
+    assert row.split()[2:] == ["40.0", "60.0", "55.0", "+5.0"]
+    assert (tmp_path / "out" / "rounds.png").exists()
+
+
+def test_pairs_of_several_seeds_give_mean_and_spread(tmp_path, capsys):
+    runs = [log(tmp_path / f"r{seed}", seed=seed, last=0.6 + 0.02 * seed) for seed in (0, 1)]
+    controls = [log(tmp_path / f"c{seed}", method="none", seed=seed, last=0.6) for seed in (0, 1)]
+    assert main(["--runs", *runs, "--controls", *controls]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "pooled mAP " in line)
+    assert row.split()[2:] == ["40.0", "±", "0.0", "61.0", "±", "1.4", "60.0", "±", "0.0", "+1.0", "±", "1.4"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "us"}, "decorrelates by us; a control must not"),
+        ({"seed": 3}, "not the seed of"),
+        ({"rate": 0.2}, "not the steps and learning rates of"),
+        ({"ended": False}, "the run has not ended"),
+    ],
+)
+def test_what_is_no_control_is_refused(changes, message, tmp_path, capsys):
+    run = log(tmp_path / "run.jsonl")
+    control = log(tmp_path / "control.jsonl", **({"method": "none"} | changes))
+    assert main(["--runs", run, "--controls", control]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_each_run_needs_its_control(tmp_path, capsys):
+    run, control = log(tmp_path / "run"), log(tmp_path / "control", method="none")
+    assert main(["--runs", run, run, "--controls", control]) == 2
+    assert "1 given for 2 runs" in capsys.readouterr().err
+    assert main(["--runs", str(tmp_path / "nowhere"), "--controls", control]) == 2
+    assert "nowhere" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""The README says what the code does: its snippets run, its tables come from the logs beside it."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from experiments.compare import load_pairs, table
+from svdnet_jax.reporting.log import read_log
+from svdnet_jax.reporting.progress import print_table
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+STORED = ROOT / "docs" / "runs"
+
+
+def printed(show):
+    """What is printed to a file, 80 columns wide."""
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    show(console)
+    return [line.rstrip() for line in console.file.getvalue().strip("\n").splitlines()]
+
+
+def block(marker):
+    """The lines of the code block after a marker."""
+    match = re.search(rf"<!-- {re.escape(marker)} -->\n```[a-z]*\n(.*?)```", README, re.S)
+    assert match, marker
+    return [line.rstrip() for line in match[1].strip("\n").splitlines()]
+
+
+def test_the_table_of_the_run_comes_from_its_log():
+    records = read_log(STORED / "synthetic.jsonl")
+    assert block("table docs/runs/synthetic.jsonl") == printed(lambda console: print_table(records, console))
+
+
+def test_the_table_of_the_comparison_comes_from_the_logs():
+    runs, controls = (sorted(STORED.glob(f"{kind}*.jsonl")) for kind in ("synthetic", "control"))
+    assert len(runs) == len(controls) > 1
+    pairs = load_pairs(runs, controls)
+    assert block("table docs/runs, all seeds") == printed(lambda console: console.print(table(pairs)))
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
+def test_snippets_run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_pictures_exist_and_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_the_two_lines_are_there_word_for_word():
+    assert "pip install -e . && python -m experiments.market_rri\n" in README
+    assert "pip install -e '.[test]' && pytest\n" in README

@@ -102,10 +102,10 @@ class RRI:
     """What replaces W = U S V' at each round; none is the control: the same training without it."""
     match: bool = True
     """Give each old column the closest new one, with sign (the authors' code, not in the paper)."""
-    learning_rates: tuple[float, ...] = (0.01,)
+    learning_rates: tuple[float, ...] = (0.02,)
     """Learning rate of each round; the last one repeats."""
-    restraint: Phase = field(default_factory=lambda: Phase(steps=90, freeze=("eigenlayer/*",)))
-    relaxation: Phase = field(default_factory=lambda: Phase(steps=90))
+    restraint: Phase = field(default_factory=lambda: Phase(steps=90, milestones=(60,), freeze=("eigenlayer/*",)))
+    relaxation: Phase = field(default_factory=lambda: Phase(steps=90, milestones=(60,)))
     stop: Literal["stable", "never"] = "stable"
     """When to stop before the last round: when S(W) is stable (the paper's rule; not the control), or never."""
     tolerance: float = 0.005
@@ -153,7 +153,7 @@ class Run:
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
-    base: Phase = field(default_factory=lambda: Phase(steps=900, milestones=(500, 750)))
+    base: Phase = field(default_factory=lambda: Phase(steps=900, milestones=(540, 780)))
     rri: RRI = field(default_factory=RRI)
     eval: Eval = field(default_factory=Eval)
 

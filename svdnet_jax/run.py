@@ -16,7 +16,7 @@ from svdnet_jax.data.splits import DISTRACTOR, JUNK, Dataset, check_protocol, la
 from svdnet_jax.data.synthetic import count_images, fingerprint, write_synthetic
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.reporting.artifacts import write_artifacts
-from svdnet_jax.reporting.folder import environment, open_folder, save_matrix, write_json
+from svdnet_jax.reporting.folder import environment, open_folder, refuse_other_settings, save_matrix, write_json
 from svdnet_jax.reporting.log import Log, open_log, read_log
 from svdnet_jax.reporting.progress import counting, print_table, progress
 from svdnet_jax.training import checkpoint
@@ -122,6 +122,7 @@ def train(config: Run, folder: Path, dataset: Dataset, console: Console) -> tupl
         optimizer = optimizer_at(place.phase, phases, by_kind)
         state = begin(fresh, place.phase, optimizer, fresh.cursor.correlation)
         if found:
+            refuse_other_settings(folder, found.metadata["config"], to_json(config))
             state = checkpoint.restore(saved, found.step, state)
         log = open_log(folder / "metrics.jsonl", place.log_offset)
         look = partial(measure, infer=infer, dataset=dataset, settings=config.eval)

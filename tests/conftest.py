@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jaxtyping
 import pytest
 from rich.console import Console
 
@@ -15,8 +16,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture
-def key():
-    return jax.random.key(0)
+def as_user():
+    """Without the checks of signatures that pytest switches on: what a user of the package sees."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

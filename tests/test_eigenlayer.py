@@ -164,6 +164,7 @@ def test_rank_deficient_matrices_keep_distances():
     assert relative_change(W, new) < TOLERANCE
 
 
+@pytest.mark.usefixtures("as_user")
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
@@ -179,6 +180,7 @@ def test_matrices_that_cannot_be_decorrelated_are_refused(bad, message):
         decorrelate(bad)
 
 
+@pytest.mark.usefixtures("as_user")
 def test_unknown_method_is_refused():
     with pytest.raises(ValueError, match="'svd'; choose one of us, u, uvt, qd, none"):
         decorrelate(jnp.eye(2), "svd")

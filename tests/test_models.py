@@ -1,5 +1,6 @@
 """The network's shape, names and modes."""
 
+import functools
 from functools import partial
 
 import chex
@@ -12,21 +13,28 @@ from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build, parameter_paths
 
 BACKBONES = {"micro": partial(MiniResNet, widths=(4, 8), channels=8), "mini": MiniResNet}
+SHAPE = (5, 16, 8, 3)
 CONFIG = Model(backbone="micro", dim=6)
+
+
+@functools.cache
+def initial(backbone, dim):
+    model = build(Model(backbone=backbone, dim=dim), 7, BACKBONES)
+    return jax.jit(lambda key: model.lazy_init(key, jnp.zeros(SHAPE), train=False))(jax.random.key(0))
+
+
+def make(config):
+    """A network and its first variables, which no mode of the network changes."""
+    return build(config, 7, BACKBONES), initial(config.backbone, config.dim)
 
 
 @pytest.fixture(scope="module")
 def images():
-    return jax.random.normal(jax.random.key(1), (5, 16, 8, 3))
-
-
-def make(config, images):
-    model = build(config, 7, BACKBONES)
-    return model, jax.jit(lambda key: model.lazy_init(key, images, train=False))(jax.random.key(0))
+    return jax.random.normal(jax.random.key(1), SHAPE)
 
 
 def test_outputs_have_their_shapes_and_the_embedding_is_h_times_w(images):
-    model, variables = make(CONFIG, images)
+    model, variables = make(CONFIG)
     outputs = model.apply(variables, images, train=False)
     chex.assert_shape(outputs.pooled, (5, 8))
     chex.assert_shape(outputs.embedding, (5, 6))
@@ -39,8 +47,8 @@ def test_outputs_have_their_shapes_and_the_embedding_is_h_times_w(images):
     )
 
 
-def test_the_eigenlayer_has_no_bias_and_the_authors_initial_values(images):
-    _, variables = make(Model(backbone="mini"), images)
+def test_the_eigenlayer_has_no_bias_and_the_authors_initial_values():
+    _, variables = make(Model())
     paths = parameter_paths(variables["params"])
     assert [path for path in paths if path.startswith("eigenlayer")] == ["eigenlayer/kernel"]
     for path in ("eigenlayer/kernel", "classifier/kernel"):
@@ -49,13 +57,13 @@ def test_the_eigenlayer_has_no_bias_and_the_authors_initial_values(images):
     assert float(jnp.abs(paths["classifier/bias"]).max()) == 0
 
 
-def test_the_small_backbone_has_a_few_hundred_thousand_weights(images):
-    _, variables = make(Model(), images)
+def test_the_small_backbone_has_a_few_hundred_thousand_weights():
+    _, variables = make(Model())
     assert 200_000 < sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) < 600_000
 
 
 def test_dropout_works_in_training_only_and_between_embedding_and_classifier(images):
-    model, variables = make(CONFIG, images)
+    model, variables = make(CONFIG)
     apply = partial(model.apply, variables, images, train=True, mutable=["batch_stats"])
     one, two = (apply(rngs={"dropout": jax.random.key(seed)})[0] for seed in (0, 1))
     chex.assert_trees_all_equal(one.embedding, two.embedding)
@@ -64,7 +72,7 @@ def test_dropout_works_in_training_only_and_between_embedding_and_classifier(ima
 
 @pytest.mark.parametrize("mode", ["batch", "frozen"])
 def test_batch_norm_modes(images, mode):
-    model, variables = make(Model(backbone="micro", dim=6, batch_norm=mode, dropout=0.0), images)
+    model, variables = make(Model(backbone="micro", dim=6, batch_norm=mode, dropout=0.0))
     trained, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
     resting = model.apply(variables, images, train=False)
     if mode == "frozen":

@@ -18,6 +18,7 @@ from svdnet_jax import Embeddings, evaluate
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.training import checkpoint
 
+ROOT = Path(__file__).parent.parent
 M = {"rank1", "rank5", "rank10", "rank20", "mAP", "mAP_market", "mINP"}
 CLOCK = ("images_per_second", "seconds")
 
@@ -195,9 +196,13 @@ def command(out, cache):
     return [sys.executable, "-m", "experiments.market_rri", *arguments(out, cache)]
 
 
+def start(out, cache):
+    return subprocess.Popen(command(out, cache), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+
+
 def kill_after(seconds, out, cache):
     """Starts the run and kills it with SIGKILL so many seconds after its log appears; whether it was still alive."""
-    with subprocess.Popen(command(out, cache), stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT) as process:
+    with start(out, cache) as process:
         deadline = time.monotonic() + 300
         while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -222,10 +227,10 @@ def test_killed_runs_end_like_the_unbroken_one(kills, workshop, tmp_path):
     """Whole and broken run both in processes of their own, since threads share sums in another way on two devices."""
     whole, broken, cache = workshop / "whole", tmp_path / "broken", workshop / "data"
     if not (whole / "report.html").exists():
-        subprocess.run(command(whole, cache), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command(whole, cache), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     chance = random.Random(kills)
     for _ in range(kills):
         assert kill_after(chance.uniform(0, 6), broken, cache), "the run was over before it could be killed"
-    finished = subprocess.run(command(broken, cache), capture_output=True, text=True, check=False)
+    finished = subprocess.run(command(broken, cache), cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert_same_end(broken, whole)

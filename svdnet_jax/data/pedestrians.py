@@ -28,7 +28,7 @@ _W, _H = 2 * WIDTH, 2 * HEIGHT  # the canvas that is painted on
 
 # The person's height in canvas heights, offset to either side in widths, offset down in heights.
 _FRAMINGS: dict[Framing, tuple[Point, Point, Point]] = {
-    "good": ((0.84, 0.98), (0, 0.05), (-0.025, 0.025)),
+    "good": ((0.84, 0.98), (0.0, 0.05), (-0.025, 0.025)),
     "poor": ((0.6, 1.5), (0.05, 0.4), (-0.2, 0.2)),
     "bad": ((1.0, 2.4), (0.35, 0.7), (-0.7, 0.7)),
 }
@@ -130,7 +130,7 @@ def _limb(draw: ImageDraw, a: Point, b: Point, at_a: float, at_b: float, colour:
 
 def _row(pose: _Pose, who: Identity, v: float) -> tuple[float, float, float]:
     """Centre, line and half width on the canvas of the trunk; v is 0 at shoulders, 1 at hem."""
-    x, y = pose.at(0, 0.805 * (1 - v) + (who.legs - 0.035) * v, 0)
+    x, y = pose.at(0.0, 0.805 * (1 - v) + (who.legs - 0.035) * v, 0.0)
     wide = 0.1 - 0.014 * v - 0.01 * math.sin(math.pi * v)
     return x, y, pose.extent(wide * who.width, (0.062 + 0.012 * v) * who.width)
 
@@ -144,20 +144,20 @@ def _patch(draw: ImageDraw, pose: _Pose, who: Identity, u: Point, v: Point, colo
 
 def _trunk(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
     paint = partial(_patch, draw, pose, who)
-    x, y, half = _row(pose, who, 0)
+    x, y, half = _row(pose, who, 0.0)
     draw.ellipse((x - half, y - 0.03 * pose.size, x + half, y + 0.05 * pose.size), who.top)
-    paint((-1, 1), (0, 1), who.top)
+    paint((-1.0, 1.0), (0.0, 1.0), who.top)
     if who.pattern in ("horizontal", "checks"):
         for i in range(5):
-            paint((-1, 1), (0.08 + 0.19 * i, 0.17 + 0.19 * i), who.accent)
+            paint((-1.0, 1.0), (0.08 + 0.19 * i, 0.17 + 0.19 * i), who.accent)
     if who.pattern in ("vertical", "checks"):
         for i in range(4):
-            paint((-0.9 + 0.5 * i, -0.66 + 0.5 * i), (0, 1), who.accent)
+            paint((-0.9 + 0.5 * i, -0.66 + 0.5 * i), (0.0, 1.0), who.accent)
     if who.pattern == "two-tone":
-        paint((-1, 1), (0.42, 1), who.accent)
-    if who.pattern in ("logo", "jacket") and (ahead := pose.span(0, 0.52)):
-        paint(ahead, (0.16, 0.48) if who.pattern == "logo" else (0, 1), who.accent)
-    paint((0.35, 1), (0, 1), (0, 0, 0, 38))  # the side away from the light
+        paint((-1.0, 1.0), (0.42, 1.0), who.accent)
+    if who.pattern in ("logo", "jacket") and (ahead := pose.span(0.0, 0.52)):
+        paint(ahead, (0.16, 0.48) if who.pattern == "logo" else (0.0, 1.0), who.accent)
+    paint((0.35, 1.0), (0.0, 1.0), (0, 0, 0, 38))  # the side away from the light
 
 
 def _leg(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
@@ -167,7 +167,7 @@ def _leg(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
     ankle = (x, knee[1] - shin * math.cos(low), knee[2] + shin * math.sin(low))
     dim, slim = 0.82 if side == pose.far else 1.0, pose.size * who.width
     cloth, skin = _shade(who.lower_colour, dim), _shade(who.skin, dim)
-    hip, joint, foot = pose.at(x, who.legs, 0), pose.at(*knee), pose.at(*ankle)
+    hip, joint, foot = pose.at(x, who.legs, 0.0), pose.at(*knee), pose.at(*ankle)
     toe = pose.at(x * 1.3, ankle[1] - 0.025, ankle[2] + 0.07)
     _limb(draw, foot, toe, 0.024 * pose.size, 0.019 * pose.size, _shade(who.shoes, dim))
     slack, cover = (1.25, cloth) if who.lower == "trousers" else (0.9, skin)
@@ -186,7 +186,7 @@ def _arm(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
     joint, (hx, hy) = pose.at(*elbow), pose.at(*wrist)
     _limb(draw, joint, (hx, hy), 0.022 * slim, 0.019 * slim, sleeve if who.sleeves == "long" else skin)
     draw.ellipse((hx - 0.017 * s, hy - 0.017 * s, hx + 0.017 * s, hy + 0.017 * s), skin)
-    _limb(draw, pose.at(x, 0.775, 0), joint, 0.034 * slim, 0.026 * slim, sleeve)
+    _limb(draw, pose.at(x, 0.775, 0.0), joint, 0.034 * slim, 0.026 * slim, sleeve)
     if who.bag == "hand" and side > 0:
         draw.line((hx - 0.03 * s, hy + 0.05 * s, hx, hy, hx + 0.03 * s, hy + 0.05 * s), who.bag_colour, 2)
         draw.rectangle((hx - 0.05 * s, hy + 0.04 * s, hx + 0.05 * s, hy + 0.13 * s), who.bag_colour)
@@ -194,7 +194,7 @@ def _arm(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
 
 def _head(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
     s = pose.size / who.height  # heads grow less than bodies
-    (x, y), neck = pose.at(0, 0.925, 0.012), pose.at(0, 0.83, 0)
+    (x, y), neck = pose.at(0.0, 0.925, 0.012), pose.at(0.0, 0.83, 0.0)
     rx, ry = 0.05 * s, 0.064 * s
     if who.hair_style == "long":
         fall = neck[1] + 0.055 * pose.size
@@ -203,7 +203,7 @@ def _head(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
         _limb(draw, neck, (x, y), 0.03 * s, 0.028 * s, _shade(who.skin, 0.85))
     cover = who.skin if who.hair_style == "bald" else who.hair
     draw.ellipse((x - 1.06 * rx, y - 1.12 * ry, x + 1.06 * rx, y + 0.9 * ry), cover)
-    if face := pose.span(0, 1.2):
+    if face := pose.span(0.0, 1.2):
         draw.ellipse((x + face[0] * rx, y - 0.5 * ry, x + face[1] * rx, y + ry), who.skin)
     if who.hair_style == "cap":
         draw.pieslice((x - 1.1 * rx, y - 1.2 * ry, x + 1.1 * rx, y + 0.7 * ry), 180, 360, who.accent)
@@ -213,7 +213,7 @@ def _head(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
 
 
 def _backpack(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
-    s, (x, y) = pose.size, pose.at(0, 0.69, -0.085 * who.width)
+    s, (x, y) = pose.size, pose.at(0.0, 0.69, -0.085 * who.width)
     half, colour = pose.extent(0.083, 0.05), who.bag_colour
     draw.rounded_rectangle((x - half, y - 0.11 * s, x + half, y + 0.115 * s), 0.04 * s, colour)
     if math.cos(pose.yaw) < 0:
@@ -222,18 +222,18 @@ def _backpack(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
 
 
 def _shoulder_bag(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
-    s, (x, y), half = pose.size, pose.at(0.115 * who.width, 0.5, 0), pose.extent(0.035, 0.075)
+    s, (x, y), half = pose.size, pose.at(0.115 * who.width, 0.5, 0.0), pose.extent(0.035, 0.075)
     draw.rounded_rectangle((x - half, y - 0.03 * s, x + half, y + 0.085 * s), 0.02 * s, who.bag_colour)
 
 
 def _straps(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
     if who.bag == "backpack":
         for seen in filter(None, (pose.span(side, 0.16) for side in (-0.62, 0.62))):
-            _patch(draw, pose, who, seen, (0, 0.5), who.bag_colour)
+            _patch(draw, pose, who, seen, (0.0, 0.5), who.bag_colour)
     elif who.bag == "shoulder":
-        x, y, half = _row(pose, who, 0)
+        x, y, half = _row(pose, who, 0.0)
         over = x - math.copysign(0.6 * half, math.cos(pose.yaw))
-        draw.line((over, y, *pose.at(0.115 * who.width, 0.5, 0)), who.bag_colour, 5)
+        draw.line((over, y, *pose.at(0.115 * who.width, 0.5, 0.0)), who.bag_colour, 5)
 
 
 def _person(draw: ImageDraw, pose: _Pose, who: Identity) -> None:

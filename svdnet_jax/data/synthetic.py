@@ -81,18 +81,18 @@ def sample_identity(rng: Rng) -> Identity:
         height=rng.uniform(0.88, 1.1),
         width=rng.uniform(0.8, 1.3),
         legs=rng.uniform(0.47, 0.52),
-        skin=_near(rng, _pick(rng, _SKINS), 5),
-        hair=_near(rng, _pick(rng, _HAIR), 5),
+        skin=_near(rng, _pick(rng, _SKINS), 5.0),
+        hair=_near(rng, _pick(rng, _HAIR), 5.0),
         hair_style=_pick(rng, ("short", "short", "short", "long", "long", "bald", "cap")),
-        top=_near(rng, _pick(rng, _CLOTHES), 15),
-        accent=_near(rng, _pick(rng, _CLOTHES), 15),
+        top=_near(rng, _pick(rng, _CLOTHES), 15.0),
+        accent=_near(rng, _pick(rng, _CLOTHES), 15.0),
         pattern=_pick(rng, _PATTERNS),
         sleeves=_pick(rng, ("short", "long")),
         lower=_pick(rng, ("trousers", "trousers", "trousers", "shorts", "skirt")),
-        lower_colour=_near(rng, _pick(rng, _LOWER), 14),
-        shoes=_near(rng, _pick(rng, _CLOTHES), 8),
+        lower_colour=_near(rng, _pick(rng, _LOWER), 14.0),
+        shoes=_near(rng, _pick(rng, _CLOTHES), 8.0),
         bag=_pick(rng, ("none", "none", "backpack", "backpack", "shoulder", "hand")),
-        bag_colour=_near(rng, _pick(rng, _CLOTHES), 8),
+        bag_colour=_near(rng, _pick(rng, _CLOTHES), 8.0),
     )
 
 
@@ -101,13 +101,13 @@ def sample_alike(model: Identity, rng: Rng) -> Identity:
     other = sample_identity(rng)
     differences: tuple[dict[str, Any], ...] = (
         {"bag": other.bag, "bag_colour": other.bag_colour},
-        {"hair": other.hair, "hair_style": other.hair_style, "accent": other.accent},
+        {"hair": other.hair, "hair_style": other.hair_style},
         {"shoes": other.shoes, "skin": other.skin},
         {"lower": other.lower, "lower_colour": other.lower_colour},
-        {"pattern": other.pattern, "sleeves": other.sleeves},
+        {"sleeves": other.sleeves, "accent": other.accent},
     )
-    alike = replace(model, height=other.height, width=other.width, top=_near(rng, model.top, 6))
-    alike = replace(alike, lower_colour=_near(rng, model.lower_colour, 6))
+    alike = replace(model, height=other.height, width=other.width, top=_near(rng, model.top, 6.0))
+    alike = replace(alike, lower_colour=_near(rng, model.lower_colour, 6.0))
     for number in rng.permutation(len(differences))[: int(rng.integers(2, 4))]:
         alike = replace(alike, **differences[int(number)])
     return alike
@@ -144,23 +144,23 @@ def _backdrop(draw: ImageDraw, motif: str, colour: Colour, bottom: int, rng: Rng
     if motif == "bricks":
         for row, y in enumerate(range(-2, bottom, 11)):
             for x in range(-(row % 2) * 14, _SCENE_WIDTH, 28):
-                draw.rectangle((x, y, x + 25, min(y + 8, bottom)), _near(rng, colour, 9))
+                draw.rectangle((x, y, x + 25, min(y + 8, bottom)), _near(rng, colour, 9.0))
     elif motif == "foliage":
         for x in range(40, _SCENE_WIDTH, 120):
             draw.rectangle((x, 0, x + 12, bottom), (84, 66, 50))
         for _ in range(420):
             x, y = int(rng.integers(_SCENE_WIDTH)), int(rng.integers(bottom))
-            draw.ellipse((x - 14, y - 10, x + 14, min(y + 10, bottom)), _near(rng, (62, 96, 48), 18))
+            draw.ellipse((x - 14, y - 10, x + 14, min(y + 10, bottom)), _near(rng, (62, 96, 48), 18.0))
     elif motif == "fronts":
         for x in range(10, _SCENE_WIDTH, 96):
-            draw.rectangle((x, bottom - 150, x + 74, bottom - 14), _near(rng, (84, 100, 112), 16))
-            draw.rectangle((x + 5, bottom - 90, x + 34, bottom - 20), _near(rng, (150, 140, 120), 30))
-            draw.rectangle((x + 42, bottom - 70, x + 70, bottom - 20), _near(rng, (130, 120, 130), 30))
-            draw.rectangle((x - 4, bottom - 172, x + 78, bottom - 148), _near(rng, (140, 100, 84), 30))
+            draw.rectangle((x, bottom - 150, x + 74, bottom - 14), _near(rng, (84, 100, 112), 16.0))
+            draw.rectangle((x + 5, bottom - 90, x + 34, bottom - 20), _near(rng, (150, 140, 120), 30.0))
+            draw.rectangle((x + 42, bottom - 70, x + 70, bottom - 20), _near(rng, (130, 120, 130), 30.0))
+            draw.rectangle((x - 4, bottom - 172, x + 78, bottom - 148), _near(rng, (140, 100, 84), 30.0))
     elif motif == "cars":
         for x in range(-30, _SCENE_WIDTH, 190):
             draw.rounded_rectangle((x + 28, bottom - 74, x + 128, bottom - 30), 18, (52, 58, 66))
-            draw.rounded_rectangle((x, bottom - 48, x + 164, bottom - 8), 12, _near(rng, (140, 140, 146), 40))
+            draw.rounded_rectangle((x, bottom - 48, x + 164, bottom - 8), 12, _near(rng, (140, 140, 146), 40.0))
             for wheel in (x + 18, x + 116):
                 draw.ellipse((wheel, bottom - 26, wheel + 28, bottom + 2), (30, 30, 32))
 
@@ -175,11 +175,11 @@ def _ground(draw: ImageDraw, motif: str, colour: Colour, top: int, rng: Rng) -> 
                 corners = [(_SCENE_WIDTH / 2 + i * step, y) for y, step in ends]
                 corners += [(_SCENE_WIDTH / 2 + (i + 1) * step, y) for y, step in reversed(ends)]
                 dark = motif == "tiles" and (i + row) % 2
-                draw.polygon(corners, _near(rng, (160, 120, 104) if dark else colour, 4), (120, 116, 112))
+                draw.polygon(corners, _near(rng, (160, 120, 104) if dark else colour, 4.0), (120, 116, 112))
     elif motif == "grass":
         for _ in range(2500):
             x, y = int(rng.integers(_SCENE_WIDTH)), int(rng.integers(top + 7, _SCENE_HEIGHT))
-            draw.line((x, y, x + rng.normal(0, 2), y - 7), _near(rng, colour, 16), 2)
+            draw.line((x, y, x + rng.normal(0, 2), y - 7), _near(rng, colour, 16.0), 2)
     elif motif == "road":
         draw.rectangle((0, top, _SCENE_WIDTH, top + 22), (166, 164, 160))
         for x in range(0, _SCENE_WIDTH, 150):
@@ -190,8 +190,8 @@ def _scene(place: int, elevation: float, rng: Rng) -> Image.Image:
     backdrop, wall, ground, floor = _PLACES[place]
     image = Image.new("RGB", (_SCENE_WIDTH, _SCENE_HEIGHT))
     draw, horizon = Draw(image), int(250 - 280 * elevation)
-    _ground(draw, ground, _near(rng, floor, 6), horizon, rng)
-    _backdrop(draw, backdrop, _near(rng, wall, 6), horizon, rng)
+    _ground(draw, ground, _near(rng, floor, 6.0), horizon, rng)
+    _backdrop(draw, backdrop, _near(rng, wall, 6.0), horizon, rng)
     return image
 
 
@@ -209,11 +209,11 @@ def sample_cameras(rng: Rng) -> tuple[Camera, ...]:
         steps = (rng.permutation(CAMERAS) + rng.random(CAMERAS)) / CAMERAS
         return [float(low + (high - low) * s) for s in steps]
 
-    hues, casts = spread(0, 2 * math.pi), spread(0.04, 0.1)
+    hues, casts = spread(0.0, 2 * math.pi), spread(0.03, 0.09)
     gains, saturations = spread(0.88, 1.08), spread(0.65, 1.0)
-    gammas, contrasts = spread(0.82, 1.25), spread(0.78, 1.1)
+    gammas, contrasts = spread(0.84, 1.22), spread(0.78, 1.1)
     yaws, elevations = spread(-math.pi, math.pi), spread(0.06, 0.42)
-    lines, noises, places = spread(60, HEIGHT), spread(2, 8), rng.permutation(CAMERAS)
+    lines, noises, places = spread(60.0, 128.0), spread(2.0, 8.0), rng.permutation(CAMERAS)
     cameras = []
     for i in range(CAMERAS):
         tint = 1 + casts[i] * np.cos(hues[i] + np.arange(3) * 2 * math.pi / 3)

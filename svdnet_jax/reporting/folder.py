@@ -35,14 +35,24 @@ def open_folder(config: Run) -> Path:
         old = json.loads(written.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"--out {folder}: cannot be used as a run folder: {error}") from None
-    # The folder may have been moved or named in another way; its content is what counts.
-    changed = [line for line in differences(old, settings) if not line.startswith("out:")]
+    refuse_other_settings(folder, old, settings)
+    return folder
+
+
+def refuse_other_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Keeps a run from being resumed as another one.
+
+    Raises:
+        ConfigError: The settings differ in more than where things lie; names the options.
+    """
+    # Folders may have been moved or named in another way; their content is what counts.
+    places = ("out:", "data.cache:")
+    changed = [line for line in differences(old, new) if not line.startswith(places)]
     if changed:
         raise ConfigError(
             f"--out {folder}: holds a run with other settings: {'; '.join(changed)}. "
             "Give those again to resume it, or another --out for a new run"
         )
-    return folder
 
 
 def environment() -> dict[str, Any]:

@@ -28,7 +28,7 @@ _W, _H = 2 * WIDTH, 2 * HEIGHT  # the canvas that is painted on
 
 # The person's height in canvas heights, offset to either side in widths, offset down in heights.
 _FRAMINGS: dict[Framing, tuple[Point, Point, Point]] = {
-    "good": ((0.84, 0.98), (0.0, 0.05), (-0.025, 0.025)),
+    "good": ((0.82, 0.98), (0.0, 0.06), (-0.03, 0.03)),
     "poor": ((0.6, 1.5), (0.05, 0.4), (-0.2, 0.2)),
     "bad": ((1.0, 2.4), (0.35, 0.7), (-0.7, 0.7)),
 }
@@ -298,7 +298,7 @@ def _develop(image: Image.Image, camera: Camera, rng: Rng) -> UInt8[np.ndarray, 
     """What optics, sensor and light of the camera make of the canvas."""
     rows = round(camera.lines * rng.uniform(0.85, 1.0))
     image = image.resize((rows // 2, rows), Image.Resampling.BOX).convert("RGB", camera.mix)
-    levels = np.linspace(0, 1, 256) ** (camera.gamma * rng.uniform(0.93, 1.07))
+    levels = np.linspace(0, 1, 256) ** (camera.gamma * rng.uniform(0.92, 1.08))
     levels = 255 * ((levels - 0.45) * camera.contrast + 0.45) * rng.uniform(0.92, 1.08)
     table = levels.clip(0, 255).astype(np.uint8).tolist() * 3
     image = image.point(table).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
@@ -345,6 +345,6 @@ def render(
         _person(draw, pose, who)
     if 0.25 < event < 0.31:
         _person(draw, replace(passer, ground=pose.ground + 0.06 * _H), stranger)
-    elif event > 0.88:
+    elif event > 0.86:
         _obstacle(draw, rng)
     return _develop(image, camera, rng)

@@ -23,7 +23,7 @@ from PIL.ImageDraw import Draw, ImageDraw
 from svdnet_jax.config import Synthetic
 from svdnet_jax.data.pedestrians import HEIGHT, WIDTH, Camera, Colour, Framing, Identity, Motif, Rng, render
 
-GENERATOR_VERSION = 1  # raise it whenever the same settings give other images: it names their folder
+GENERATOR_VERSION = 2  # raise it whenever the same settings give other images: it names their folder
 CAMERAS = 6
 _FOLDERS = ("bounding_box_train", "bounding_box_test", "query")
 _SCENE_WIDTH, _SCENE_HEIGHT = 900, 400  # of a place, in the pixels that crops are painted with
@@ -209,11 +209,11 @@ def sample_cameras(rng: Rng) -> tuple[Camera, ...]:
         steps = (rng.permutation(CAMERAS) + rng.random(CAMERAS)) / CAMERAS
         return [float(low + (high - low) * s) for s in steps]
 
-    hues, casts = spread(0.0, 2 * math.pi), spread(0.03, 0.09)
-    gains, saturations = spread(0.88, 1.08), spread(0.65, 1.0)
-    gammas, contrasts = spread(0.84, 1.22), spread(0.78, 1.1)
+    hues, casts = spread(0.0, 2 * math.pi), spread(0.05, 0.12)
+    gains, saturations = spread(0.85, 1.08), spread(0.55, 1.0)
+    gammas, contrasts = spread(0.8, 1.3), spread(0.75, 1.1)
     yaws, elevations = spread(-math.pi, math.pi), spread(0.06, 0.42)
-    lines, noises, places = spread(60.0, 128.0), spread(2.0, 8.0), rng.permutation(CAMERAS)
+    lines, noises, places = spread(56.0, 128.0), spread(2.0, 9.0), rng.permutation(CAMERAS)
     cameras = []
     for i in range(CAMERAS):
         tint = 1 + casts[i] * np.cos(hues[i] + np.arange(3) * 2 * math.pi / 3)

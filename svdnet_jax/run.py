@@ -1,6 +1,7 @@
 """One training run from settings to report: the place where data, training, evaluation and reporting meet."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,14 +83,14 @@ def load_dataset(config: Run, console: Console) -> Dataset:
         DataError: Data that cannot be used.
     """
     data = config.data
-    root = data.root
-    if root is None:
+    if (root := data.root) is None:
         console.print(BUILT_IN, highlight=False, soft_wrap=True)
         root = data.cache / f"synthetic-{fingerprint(data.synthetic)}"
         if not root.exists():
             with counting("Drawing pedestrians", count_images(data.synthetic), console) as advance:
                 write_synthetic(root, data.synthetic, advance)
-    return market1501.load(root, data.cache, (data.height, data.width))
+    dataset = market1501.load(root, data.cache, (data.height, data.width))
+    return dataset if data.root else replace(dataset, name="synthetic pedestrians")
 
 
 class Place(NamedTuple):
@@ -192,10 +193,9 @@ def _summary(dataset: Dataset) -> str:
 
 def _facts(config: Run, dataset: Dataset) -> dict[str, str]:
     """What a reader must know to judge the numbers of the report."""
-    source = "built-in synthetic pedestrians, drawn by svdnet_jax" if config.data.root is None else dataset.name
     method = {"none": "none: this is a control run, the same training without decorrelation"}
     return {
-        "Data": source,
+        "Data": dataset.name + ("" if config.data.root else ", built in: drawn, not photographed"),
         "Size": _summary(dataset).split(": ", 1)[1],
         "Replacement of W": method.get(config.rri.method, config.rri.method.upper()),
         "Protocol": f"{config.eval.metric} distance, "

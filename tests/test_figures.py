@@ -6,7 +6,7 @@ from fake_run import fake_run
 from matplotlib.colors import same_color
 from PIL import Image
 
-from svdnet_jax.reporting.figures import COLOURS, SHADES, curves, gram, images, rounds, save, singular_values
+from svdnet_jax.reporting.figures import COLOURS, SHADES, curves, gram, rounds, save, singular_values
 from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
 
 RNG = np.random.default_rng(0)
@@ -130,13 +130,6 @@ def test_singular_values_are_drawn_on_a_log_scale():
         assert list(line(axes, name).get_xdata()) == [1, 2, 3]
         assert list(line(axes, name).get_ydata()) == list(values)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["base", "round 1"]
-
-
-def test_images_are_shown_as_they_are():
-    sheet = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    (axes,) = images(sheet, "Training images").axes
-    np.testing.assert_array_equal(axes.images[0].get_array(), sheet)
-    assert axes.get_title(loc="left") == "Training images"
 
 
 def test_queries_are_chosen_by_average_precision():

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -146,22 +146,6 @@ def singular_values(spectra: Mapping[str, Float[np.ndarray, " D"]]) -> Figure:
     axes.legend(loc="upper right", frameon=False, fontsize=_TEXT)
     _tidy(axes, "Singular values of the Eigenlayer's W", "singular value (log scale)")
     axes.set_xlabel("index, largest first", fontsize=_TEXT, color=INK)
-    return figure
-
-
-def images(grid: UInt8[np.ndarray, "h w 3"], title: str) -> Figure:
-    """Shows one image as it is, such as a contact sheet.
-
-    Args:
-        grid: The image.
-        title: What is seen.
-    """
-    high = 9 * grid.shape[0] / grid.shape[1]
-    figure = Figure(figsize=(9, high + 0.4), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(grid, interpolation="lanczos")
-    axes.set_axis_off()
-    axes.set_title(title, fontsize=_TEXT + 1, color=INK, loc="left")
     return figure
 
 

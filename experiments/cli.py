@@ -10,12 +10,13 @@ from svdnet_jax.config import ConfigError, Run
 from svdnet_jax.presets import PRESETS
 
 
-def parse(argv: Sequence[str] | None, description: str) -> Run:
+def parse(argv: Sequence[str] | None, prog: str, description: str) -> Run:
     """Settings from a command line; prints help or the mistake and exits (code 2) as is usual.
 
     Args:
         argv: Arguments without the program's name; None for the process's own.
-        description: Shown by --help.
+        prog: The command, as shown by --help.
+        description: What it does, likewise.
 
     Raises:
         ConfigError: An unknown preset.
@@ -26,7 +27,7 @@ def parse(argv: Sequence[str] | None, description: str) -> Run:
     chosen, _ = first.parse_known_args(arguments)
     if chosen.preset not in PRESETS:
         raise ConfigError(f"--preset {chosen.preset}: unknown; choose one of {', '.join(PRESETS)}")
-    return tyro.cli(Run, default=PRESETS[chosen.preset], args=arguments, description=description)
+    return tyro.cli(Run, prog=prog, default=PRESETS[chosen.preset], args=arguments, description=description)
 
 
 def refuse(message: str, code: int) -> int:

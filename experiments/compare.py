@@ -1,14 +1,16 @@
 """RRI beside its control: what the decorrelation adds to training as long without it.
 
-    python -m experiments.market_rri --rri.stop never
+    python -m experiments.market_rri --rri.stop never --out runs/rri
     python -m experiments.market_rri --rri.method none --out runs/control
-    python -m experiments.compare --runs runs/synthetic --controls runs/control --out runs/comparison
+    python -m experiments.compare --runs runs/rri --controls runs/control --out runs/comparison
 
 Takes one or more runs (folders, or their metrics.jsonl) and as many controls, paired in order and meant to share a
 seed. Prints the last round's results, mean and standard deviation over the pairs, with the difference of each pair;
-refuses runs that did not have the same budget. With --out, draws retrieval by round for the first pair, rounds.png.
+refuses runs that did not have the same data, network, seed and budget. With --out, draws retrieval by round for the
+first pair, rounds.png, and writes the report of its run with the control beside it.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.cli import refuse
-from svdnet_jax.config import ConfigError
+from svdnet_jax.config import ConfigError, differences
 from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.log import LogError, Record, after_rounds, read_log
+from svdnet_jax.reporting.report import write_report
 
 ROWS = [(name, measure) for name in ("embedding", "pooled") for measure in ("rank1", "mAP", "mAP_market")]
 
@@ -37,7 +40,7 @@ class Options:
     controls: tuple[Path, ...]
     """Runs without (--rri.method none), one for each of the others, in their order."""
     out: Path | None = None
-    """Folder for the figure; none is drawn if not given."""
+    """Folder for figure and report of the first pair; not given: only the table."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +55,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         figures.save(figures.rounds(*pairs[0]), options.out / "rounds.png")
         print(f"figure: {options.out / 'rounds.png'}")
+        if options.runs[0].is_dir():
+            print(f"report: {report_beside_control(options.out, options.runs[0], *pairs[0])}")
     return 0
+
+
+def report_beside_control(out: Path, run: Path, records: list[Record], control: list[Record]) -> Path:
+    """Writes the report of a run once more, with its control beside it.
+
+    Args:
+        out: Where rounds.png is and report.html goes.
+        run: The run's folder.
+        records: Its log.
+        control: The control's log.
+
+    Returns:
+        The report.
+    """
+    drawn = {path.stem.replace("_", " "): path for path in sorted((run / "figures").glob("*.png"))}
+    write_report(
+        out / "report.html",
+        title=f"SVDNet on {records[0]['dataset']}, beside the control",
+        config=json.loads((run / "config.json").read_text()),
+        environment=json.loads((run / "environment.json").read_text()),
+        records=records,
+        control=control,
+        figures=drawn | {"rounds": out / "rounds.png"},
+        facts={"Data": str(records[0]["dataset"]), "Run": str(run), "Seed": str(records[0]["seed"])},
+    )
+    return out / "report.html"
 
 
 def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[tuple[list[Record], list[Record]]]:
@@ -68,10 +99,14 @@ def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[tuple[lis
         ours, theirs = _read(run), _read(control)
         if theirs[0].get("method") != "none":
             raise ConfigError(f"--controls {control}: decorrelates by {theirs[0].get('method')}; a control must not")
-        for what, spent in (("seed", _seed), ("steps and learning rates", _budget)):
-            if spent(ours) != spent(theirs):
-                hint = "; a run that stopped early has its control in --rri.rounds" if spent is _budget else ""
-                raise ConfigError(f"--controls {control}: not the {what} of {run}{hint}")
+        changed = [line for line in differences(ours[0], theirs[0]) if not line.startswith(("method:", "preset:"))]
+        if changed:
+            raise ConfigError(f"--controls {control}: not the control of {run}: {'; '.join(changed)}")
+        if _budget(ours) != _budget(theirs):
+            raise ConfigError(
+                f"--controls {control}: not the steps and learning rates of {run}; a run that stopped early has its "
+                "control in as many --rri.rounds"
+            )
         pairs.append((ours, theirs))
     return pairs
 
@@ -114,10 +149,6 @@ def _read(path: Path) -> list[Record]:
     if not records or records[-1]["event"] != "end":
         raise ConfigError(f"{path}: the run has not ended; run its command again to finish it")
     return records
-
-
-def _seed(records: Sequence[Record]) -> object:
-    return records[0].get("seed")
 
 
 def _budget(records: Sequence[Record]) -> list[tuple[object, ...]]:

@@ -2,7 +2,7 @@
 
     python -m experiments.market_rri                                built-in synthetic pedestrians
     python -m experiments.market_rri --data.root Market-1501-v15.09.15
-    python -m experiments.market_rri --rri.method none --out runs/control   the control
+    python -m experiments.market_rri --rri.method none --out runs/control   the control, without decorrelation
 
 Step 0 trains the whole network; each round then replaces the Eigenlayer's W by U S, trains the rest (restraint) and
 trains all of it (relaxation). The run folder holds the log, checkpoints, figures and report.html. The same command
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; 0 if all went well, 2 for input that cannot be used, 1 if training diverged."""
     console = Console()
     try:
-        config = parse(argv, __doc__ or "")
+        config = parse(argv, "python -m experiments.market_rri", __doc__ or "")
         run(config, console)
     except (ConfigError, DataError, LogError) as error:
         return refuse(str(error), 2)

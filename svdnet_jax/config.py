@@ -32,7 +32,7 @@ class Synthetic:
     test_identities: int = 80
     """Identities of query and gallery, disjoint from the training ones."""
     gallery_images: int = 2
-    """Gallery images per test identity and camera it is seen by; there is one query in each of them too."""
+    """Gallery images of each test identity in each camera that sees it; there is one query there too."""
     distractors: int = 120
     """Gallery images of nobody in particular (pid 0)."""
     junk: int = 60
@@ -67,7 +67,7 @@ class Model:
     """Backbone, Eigenlayer and classifier."""
 
     backbone: str = "mini"
-    """Name of the backbone, a key of svdnet_jax.models.BACKBONES."""
+    """Backbone by name: mini, a small residual network for small images."""
     dim: int = 128
     """Outputs of the Eigenlayer (D); at most the backbone's channels (C)."""
     dropout: float = 0.5
@@ -119,6 +119,7 @@ class Optimizer:
     learning_rate: float = 0.1
     """Learning rate of Step 0."""
     momentum: float = 0.9
+    """Share of the last step that is taken again."""
     weight_decay: float = 5e-4
     """Of all weights but biases."""
 
@@ -128,6 +129,7 @@ class Eval:
     """Retrieval on query and gallery."""
 
     metric: Literal["euclidean", "cosine"] = "euclidean"
+    """Distance that ranks the gallery."""
     cross_camera: bool = True
     """Leave out gallery images of the query's identity taken by the query's camera (Market-1501's protocol)."""
     batch_size: int = 128
@@ -141,9 +143,10 @@ class Run:
     """One training run: Step 0, then rounds of decorrelation, restraint and relaxation."""
 
     preset: str = "synthetic"
-    """Named settings to start from; other options change single values."""
+    """Named settings to start from, which other options change: synthetic, or tiny (the whole loop in a minute)."""
     out: Path | None = None
-    """Folder of the run; runs/PRESET if not given. The same command again resumes what is in it."""
+    """Folder of the run; if not given, runs/ and the name of the data (of the preset if built in). The same command
+    again resumes what is in it."""
     seed: int = 0
     """Seed of initial weights, sample order, flips and dropout."""
     log_every: int = 30
@@ -159,8 +162,10 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Folder of the run."""
-        return self.out if self.out is not None else Path("runs") / self.preset
+        """Folder of the run: what --out says, else named by the data, else by the preset."""
+        if self.out is not None:
+            return self.out
+        return Path("runs") / (self.data.root.resolve().name if self.data.root else self.preset)
 
 
 def check(config: Run) -> None:
@@ -203,7 +208,11 @@ def _rules(config: Run) -> Iterator[tuple[str, Any, bool, str]]:
     rule = f"a multiple of --log-every {every}"
     yield "checkpoint-every", config.checkpoint_every, config.checkpoint_every % every == 0, rule
     yield "model.dropout", model.dropout, 0 <= model.dropout < 1, "in [0, 1)"
-    yield "model.std", model.std, min(model.std) > 0, "positive"
+    yield "model.std", model.std, all(value > 0 for value in model.std), "positive"
+    yield "seed", config.seed, config.seed < 2**32, "below 2**32"
+    yield "data.synthetic.seed", people.seed, people.seed < 2**32, "below 2**32"
+    for option, value in _floats(dataclasses.asdict(config)):
+        yield option, value, math.isfinite(value), "a finite number"
     optimizer = config.optimizer
     rate = optimizer.learning_rate
     yield "optimizer.learning-rate", rate, 0 < rate < math.inf, "positive"
@@ -221,6 +230,16 @@ def _rules(config: Run) -> Iterator[tuple[str, Any, bool, str]]:
         ordered = list(drops) == sorted(set(drops)) and all(0 < drop < phase.steps for drop in drops)
         rule = f"increasing, between 0 and the {phase.steps} steps of the phase"
         yield f"{option}.milestones", drops, ordered, rule
+
+
+def _floats(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """All floats of nested settings with the options they belong to."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _floats(value, f"{prefix}{key}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float):
+                yield f"{prefix}{key}".replace("_", "-"), number
 
 
 def to_json(config: Run) -> dict[str, Any]:

@@ -10,16 +10,17 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from svdnet_jax.config import Run, check, to_json
-from svdnet_jax.data import market1501
+from svdnet_jax.config import Data, Run, check, to_json
+from svdnet_jax.data import market1501, synthetic
 from svdnet_jax.data.pipeline import batches
-from svdnet_jax.data.splits import DISTRACTOR, JUNK, Dataset, check_protocol, labels
-from svdnet_jax.data.synthetic import count_images, fingerprint, write_synthetic
+from svdnet_jax.data.splits import DISTRACTOR, JUNK, DataError, Dataset, check_identities, fingerprint, labels
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.reporting.artifacts import write_artifacts
 from svdnet_jax.reporting.folder import environment, open_folder, refuse_other_settings, save_matrix, write_json
 from svdnet_jax.reporting.log import Log, open_log, read_log
 from svdnet_jax.reporting.progress import counting, print_table, progress
+from svdnet_jax.retrieval import matches as protocol
+from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.measure import Measurement, embeddings, measure
 from svdnet_jax.training.plan import plan
@@ -49,11 +50,15 @@ def run(config: Run, console: Console) -> Path:
         TrainingDiverged: The loss is no longer finite; checkpoints and log are intact.
     """
     preflight(config)
-    folder = open_folder(config)
-    write_json(folder / "environment.json", environment())
-    dataset = load_dataset(config, console)
-    check_protocol(dataset, cross_camera=config.eval.cross_camera)
-    console.print(_summary(dataset), highlight=False, soft_wrap=True)
+    with open_folder(config) as folder:
+        dataset = load_dataset(config, console)
+        check_identities(dataset)
+        console.print(_summary(dataset, count_valid(dataset, config)), highlight=False, soft_wrap=True)
+        _train_and_report(config, folder, dataset, console)
+    return folder
+
+
+def _train_and_report(config: Run, folder: Path, dataset: Dataset, console: Console) -> None:
     state, infer = train(config, folder, dataset, console)
     records = read_log(folder / "metrics.jsonl")
     final = partial(infer, state.variables)
@@ -61,7 +66,6 @@ def run(config: Run, console: Console) -> Path:
     report = write_artifacts(folder, config, dataset, records, query, gallery, _facts(config, dataset))
     print_table(records, console)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
-    return folder
 
 
 def preflight(config: Run) -> None:
@@ -82,13 +86,19 @@ def load_dataset(config: Run, console: Console) -> Dataset:
     Raises:
         DataError: Data that cannot be used.
     """
-    data = config.data
+    try:
+        return _load(config.data, console)
+    except OSError as error:
+        raise DataError(f"--data.root {config.data.root}, --data.cache {config.data.cache}: {error}") from error
+
+
+def _load(data: Data, console: Console) -> Dataset:
     if (root := data.root) is None:
         console.print(BUILT_IN, highlight=False, soft_wrap=True)
-        root = data.cache / f"synthetic-{fingerprint(data.synthetic)}"
+        root = data.cache / f"synthetic-{synthetic.fingerprint(data.synthetic)}"
         if not root.exists():
-            with counting("Drawing pedestrians", count_images(data.synthetic), console) as advance:
-                write_synthetic(root, data.synthetic, advance)
+            with counting("Drawing pedestrians", synthetic.count_images(data.synthetic), console) as advance:
+                synthetic.write_synthetic(root, data.synthetic, advance)
     dataset = market1501.load(root, data.cache, (data.height, data.width))
     return dataset if data.root else replace(dataset, name="synthetic pedestrians")
 
@@ -96,11 +106,31 @@ def load_dataset(config: Run, console: Console) -> Dataset:
 class Place(NamedTuple):
     """What a checkpoint says beside the state, so that the outside of the loop can go on too."""
 
+    data: str
+    """Fingerprint of the data set."""
     phase: int = 0
+    stream: int = 0
+    """Position in the stream of batches."""
     log_offset: int | None = None
     """Length of the log in bytes."""
     phase_seconds: float = 0.0
     """Time that the phase has taken so far."""
+
+
+def count_valid(dataset: Dataset, config: Run) -> int:
+    """Queries that have a right answer in the gallery, counted before any training.
+
+    Raises:
+        DataError: There are none; the message says why and what to do.
+    """
+    query, gallery = (
+        Embeddings(np.zeros((len(split), 1), np.float32), split.pids, split.cameras, split.names)
+        for split in (dataset.query, dataset.gallery)
+    )
+    found = protocol.match(query, gallery, config.eval.cross_camera)
+    if not found.count.any():
+        raise DataError(f"{dataset.name}: {protocol.explain_no_match(query, gallery, found)}")
+    return int((found.count > 0).sum())
 
 
 def train(config: Run, folder: Path, dataset: Dataset, console: Console) -> tuple[TrainState, Infer]:
@@ -119,20 +149,27 @@ def train(config: Run, folder: Path, dataset: Dataset, console: Console) -> tupl
         progress(phases[-1].end, console) as show,
     ):
         found = checkpoint.latest(saved)
-        place = Place(**found.metadata["place"]) if found else Place()
+        data = fingerprint(dataset)
+        place = Place(**found.metadata["place"]) if found else Place(data)
         optimizer = optimizer_at(place.phase, phases, by_kind)
         state = begin(fresh, place.phase, optimizer, fresh.cursor.correlation)
         if found:
             refuse_other_settings(folder, found.metadata["config"], to_json(config))
+            if place.data != data:
+                raise DataError(
+                    f"--out {folder}: the images or identities of {dataset.name} are not those it began with"
+                )
             state = checkpoint.restore(saved, found.step, state)
         log = open_log(folder / "metrics.jsonl", place.log_offset)
         look = partial(measure, infer=infer, dataset=dataset, settings=config.eval)
-        hooks = Hooks(look, partial(_emit, folder, log, show), partial(_save, config, saved, log))
+        hooks = Hooks(look, partial(_emit, folder, log, show), partial(_save, config, saved, log, data))
+        if place.phase < len(phases):
+            write_json(folder / "environment.json", environment())
         if found is None:
-            hooks.emit(_start_record(config, dataset, state), state)
+            hooks.emit(_start_record(config, dataset, data, state), state)
         elif place.phase < len(phases):
             hooks.emit({"event": "resume", "step": found.step}, state)
-        stream = batches(dataset.train, config.data.batch_size, config.seed, int(state.step))
+        stream = batches(dataset.train, config.data.batch_size, config.seed, place.stream)
         state = run_rri(state, phases, by_kind, config=config, stream=stream, hooks=hooks, seconds=place.phase_seconds)
         hooks.emit(_end_record(config, read_log(log.path), int(state.step)), state)
     return state, infer
@@ -141,30 +178,34 @@ def train(config: Run, folder: Path, dataset: Dataset, console: Console) -> tupl
 def _emit(folder: Path, log: Log, show: Callable[[Record], None], record: Record, state: TrainState) -> None:
     log.write(record)
     show(record)
-    border = record["phase"] if record["event"] == "phase" else record["event"]
-    if record["event"] in ("phase", "decorrelate"):
-        save_matrix(folder, border, np.asarray(state.eigenlayer))
+    # Enough for the pictures: Step 0, the first decorrelation, the latest relaxation.
+    match (record["event"], record.get("phase"), record.get("round")):
+        case ("phase", "base" | "relaxation" as border, _) | ("decorrelate" as border, _, 1):
+            save_matrix(folder, border, np.asarray(state.eigenlayer))
 
 
-def _save(config: Run, saved: Any, log: Log, state: TrainState, seconds: float, measured: Measurement | None) -> None:
+def _save(
+    config: Run, saved: Any, log: Log, data: str, state: TrainState, seconds: float, measured: Measurement | None
+) -> None:
     metadata = {
         "config": to_json(config),
-        "stream_position": int(state.step),
-        "place": Place(int(state.cursor.phase), log.offset, seconds)._asdict(),
+        "place": Place(data, int(state.cursor.phase), int(state.step), log.offset, seconds)._asdict(),
     }
     checkpoint.save(saved, state, metadata, measured.embedding.metrics() if measured else None)
 
 
-def _start_record(config: Run, dataset: Dataset, state: TrainState) -> Record:
+def _start_record(config: Run, dataset: Dataset, data: str, state: TrainState) -> Record:
     return {
         "event": "start",
         "dataset": dataset.name,
+        "fingerprint": data,
         "preset": config.preset,
         "method": config.rri.method,
         "seed": config.seed,
         "identities": labels(dataset.train.pids)[1],
         "train": len(dataset.train),
         "query": len(dataset.query),
+        "valid_queries": count_valid(dataset, config),
         "gallery": len(dataset.gallery),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     }
@@ -181,11 +222,12 @@ def _end_record(config: Run, records: Sequence[Record], step: int) -> Record:
     }
 
 
-def _summary(dataset: Dataset) -> str:
+def _summary(dataset: Dataset, valid: int) -> str:
     train, query, gallery = dataset.train, dataset.query, dataset.gallery
     return (
         f"{dataset.name}: {len(train)} training images of {len(np.unique(train.pids))} identities; "
-        f"{len(query)} queries of {len(np.unique(query.pids))} other identities; {len(gallery)} gallery images, "
+        f"{len(query)} queries of {len(np.unique(query.pids))} other identities, {valid} of them valid (with a right "
+        f"answer); {len(gallery)} gallery images, "
         f"of which {int((gallery.pids == DISTRACTOR).sum())} distractors and "
         f"{int((gallery.pids == JUNK).sum())} junk"
     )
@@ -196,7 +238,7 @@ def _facts(config: Run, dataset: Dataset) -> dict[str, str]:
     method = {"none": "none: this is a control run, the same training without decorrelation"}
     return {
         "Data": dataset.name + ("" if config.data.root else ", built in: drawn, not photographed"),
-        "Size": _summary(dataset).split(": ", 1)[1],
+        "Size": _summary(dataset, count_valid(dataset, config)).removeprefix(f"{dataset.name}: "),
         "Replacement of W": method.get(config.rri.method, config.rri.method.upper()),
         "Protocol": f"{config.eval.metric} distance, "
         + ("same-camera images of the query's identity left out" if config.eval.cross_camera else "all cameras"),

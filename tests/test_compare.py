@@ -56,7 +56,7 @@ def test_pairs_of_several_seeds_give_mean_and_spread(tmp_path, capsys):
     ("changes", "message"),
     [
         ({"method": "us"}, "decorrelates by us; a control must not"),
-        ({"seed": 3}, "not the seed of"),
+        ({"seed": 3}, "seed: 0 -> 3"),
         ({"rate": 0.2}, "not the steps and learning rates of"),
         ({"ended": False}, "the run has not ended"),
     ],

@@ -38,10 +38,13 @@ def test_presets_are_valid_and_know_their_name(name):
         (Run(model=Model(dropout=1.0)), r"--model.dropout 1.0: must be in \[0, 1\)"),
         (
             Run(optimizer=Optimizer(learning_rate=float("nan"))),
-            "--optimizer.learning-rate nan: must be positive",
+            "--optimizer.learning-rate nan: must be a finite number",
         ),
         (Run(rri=RRI(learning_rates=())), "--rri.learning-rates"),
         (Run(rri=RRI(rounds=-1)), "--rri.rounds -1: must be 0 or more"),
+        (Run(seed=2**32), "--seed 4294967296: must be below"),
+        (Run(model=Model(mean=(float("nan"), 0.0, 0.0))), "--model.mean nan: must be a finite number"),
+        (Run(optimizer=Optimizer(weight_decay=float("inf"))), "--optimizer.weight-decay inf: must be a finite number"),
         (Run(base=Phase(steps=10, milestones=(12,))), "--base.milestones"),
         (Run(rri=RRI(relaxation=Phase(steps=0))), "--rri.relaxation.steps 0: must be 1 or more"),
         (Run(model=Model(backbone="vgg")), "--model.backbone vgg: unknown; choose one of mini"),
@@ -68,4 +71,5 @@ def test_differences_name_the_options():
 def test_folder_is_named_by_the_preset():
     check(Run())
     assert Run().folder == Path("runs/synthetic")
+    assert Run(data=Data(root=Path("a/Market"))).folder == Path("runs/Market")
     assert Run(out=Path("a")).folder == Path("a")

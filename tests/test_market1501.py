@@ -1,5 +1,6 @@
 """Market-1501's layout as real folders have it, read through TFDS without TensorFlow."""
 
+import dataclasses
 import io
 import shutil
 import sys
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from svdnet_jax.config import Eval, Run
 from svdnet_jax.data.market1501 import FOLDERS, find_root, load, parse_folder
-from svdnet_jax.data.splits import DataError, Dataset, Split, check_protocol
+from svdnet_jax.data.splits import DataError, Dataset, Split, check_identities, fingerprint
+from svdnet_jax.run import count_valid
 
 SIZE = (16, 8)
 
@@ -34,6 +37,8 @@ def market(tmp_path):
     write(root / "bounding_box_test" / "-1_c3s2_000010_02.jpg.jpg")
     for folder in FOLDERS.values():
         (root / folder / "Thumbs.db").write_bytes(b"Windows was here")
+        (root / folder / "._0001_c1s1_000001_00.jpg").write_bytes(b"macOS was here")
+        (root / folder / "0001_c1s1_000001_77.jpg").mkdir()
     return root
 
 
@@ -117,18 +122,32 @@ def split(*rows):
     return Split(np.zeros((len(rows), 4, 2, 3), np.uint8), pids, cameras, np.array([str(i) for i in pids]))
 
 
-def test_protocol_is_checked_before_training():
+def test_identities_and_protocol_are_checked_before_training():
     fine = Dataset("d", split((1, 1), (2, 1)), split((3, 1)), split((3, 2), (0, 1), (-1, 1)))
-    check_protocol(fine, cross_camera=True)
-    same_camera = Dataset("d", fine.train, split((3, 2)), fine.gallery)
-    check_protocol(same_camera, cross_camera=False)
-    with pytest.raises(DataError, match="none of 1 queries .* 1 have images of their identity there"):
-        check_protocol(same_camera, cross_camera=True)
+    check_identities(fine)
+    assert count_valid(fine, Run()) == 1
+    same_camera = Dataset("d", fine.train, split((3, 2), (-1, 2)), fine.gallery)
+    assert count_valid(same_camera, Run(eval=Eval(cross_camera=False))) == 1
+    with pytest.raises(DataError, match="1 have some but all from their own camera"):
+        count_valid(same_camera, Run())
     with pytest.raises(DataError, match="1 identities are in both training and test, the first is 2"):
-        check_protocol(Dataset("d", fine.train, split((2, 1)), split((2, 2))), cross_camera=True)
+        check_identities(Dataset("d", fine.train, split((2, 1)), split((2, 2))))
     with pytest.raises(DataError, match="1 training images have pid -1 or 0"):
-        check_protocol(Dataset("d", split((0, 1), (2, 1)), fine.query, fine.gallery), cross_camera=True)
+        check_identities(Dataset("d", split((0, 1), (2, 1)), fine.query, fine.gallery))
     with pytest.raises(DataError, match="two identities at least"):
-        check_protocol(Dataset("d", split((2, 1)), fine.query, fine.gallery), cross_camera=True)
+        check_identities(Dataset("d", split((2, 1)), fine.query, fine.gallery))
     with pytest.raises(DataError, match="query split has no images"):
-        check_protocol(Dataset("d", fine.train, split(), fine.gallery), cross_camera=True)
+        check_identities(Dataset("d", fine.train, split(), fine.gallery))
+
+
+def test_the_fingerprint_sees_every_part_of_a_data_set():
+    one = Dataset("d", split((1, 1), (2, 1)), split((3, 1)), split((3, 2)))
+    assert fingerprint(one) == fingerprint(dataclasses.replace(one, name="another name"))
+    brighter = dataclasses.replace(one.query, images=one.query.images + 1)
+    others = [
+        dataclasses.replace(one, query=brighter),
+        dataclasses.replace(one, gallery=split((3, 1))),
+        dataclasses.replace(one, gallery=split((4, 2))),
+        dataclasses.replace(one, train=one.query, query=one.train),
+    ]
+    assert len({fingerprint(each) for each in (one, *others)}) == 5

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from filelock import FileLock
 
 from experiments.market_rri import main
 from svdnet_jax import Embeddings, evaluate
@@ -132,7 +134,8 @@ def test_what_is_printed(finished, workshop, capsys):
     """The finished run again: it says what it trains on, computes nothing anew and prints the table."""
     before = (finished / "metrics.jsonl").read_bytes()
     assert main(arguments(finished, workshop / "data")) == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"\d+ queries of 8 other identities, \d+ of them valid", out)
     assert out.startswith(
         "No --data.root given: training on built-in synthetic pedestrians. For Market-1501: --data.root"
     )
@@ -140,6 +143,33 @@ def test_what_is_printed(finished, workshop, capsys):
     assert "mAP_market" in out
     assert str(finished / "report.html") in out
     assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_other_data_under_a_run_are_refused(again, workshop, capsys):
+    saved = next((again / "checkpoints").glob("*/_CHECKPOINT_METADATA"))
+    for path in (again / "checkpoints").glob("*/_CHECKPOINT_METADATA"):
+        text = path.read_text()
+        changed = re.sub(r'"data": "[0-9a-f]{16}"', '"data": "0123456789abcdef"', text)
+        assert changed != text
+        path.write_text(changed)
+    assert saved.exists()
+    assert main(arguments(again, workshop / "data")) == 2
+    assert "the images or identities of synthetic pedestrians are not those" in capsys.readouterr().err
+
+
+def test_a_failed_start_does_not_bind_the_folder(tmp_path, workshop, capsys):
+    out = tmp_path / "run"
+    assert main(arguments(out, workshop / "data", "--data.root", str(tmp_path / "nowhere"))) == 2
+    assert main(arguments(out, workshop / "data", "--data.cache", "/etc/passwd")) == 2
+    error = capsys.readouterr().err
+    assert "other settings" not in error
+    assert "--data.cache /etc/passwd" in error
+
+
+def test_one_process_at_a_time_works_in_a_folder(again, workshop, capsys):
+    with FileLock(again / ".lock"):
+        assert main(arguments(again, workshop / "data")) == 2
+    assert "another process is working in this folder" in capsys.readouterr().err
 
 
 def test_other_settings_in_the_same_folder_are_refused_by_name(again, workshop, capsys):
@@ -201,16 +231,20 @@ def start(out, cache):
     return subprocess.Popen(command(out, cache), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
 
 
-def kill_after(seconds, out, cache):
-    """Starts the run and kills it with SIGKILL so many seconds after its log appears; whether it was still alive."""
+def lines(out):
+    log = out / "metrics.jsonl"
+    return len(log.read_bytes().splitlines()) if log.exists() else 0
+
+
+def kill_at(line, delay, out, cache):
+    """Starts the run and kills it with SIGKILL some seconds after its log has so many lines."""
     with start(out, cache) as process:
         deadline = time.monotonic() + 300
-        while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(seconds)
-        alive = process.poll() is None
-        os.kill(process.pid, signal.SIGKILL) if alive else None
-    return alive
+        while lines(out) < line and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(delay)
+        assert process.poll() is None, "the run was over before it could be killed"
+        os.kill(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
@@ -219,10 +253,12 @@ def test_killed_runs_end_like_the_unbroken_one(kills, tiny, workshop, tmp_path):
     whole, broken, cache = workshop / "whole", tmp_path / "broken", workshop / "data"
     if not (whole / "report.html").exists():
         subprocess.run(command(whole, cache), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    chance = random.Random(kills)
-    for _ in range(kills):
-        assert kill_after(chance.uniform(0, 3), broken, cache), "the run was over before it could be killed"
+    # The log of the tiny preset has 23 lines and a checkpoint after every second one: killed after 7 of them or more
+    # (on average at a different place each time the test runs) the run has something to go on from.
+    for kill in range(kills):
+        kill_at(7 + 4 * kill + random.randint(0, 3), random.uniform(0, 0.3), broken, cache)
     finished = subprocess.run(command(broken, cache), cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
+    assert "resumed at step" in finished.stdout
     chex.assert_trees_all_equal(final_state(broken, tiny), final_state(whole, tiny))
     assert timeless(broken) == timeless(whole)

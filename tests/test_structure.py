@@ -42,7 +42,7 @@ def imports(path):
 def test_files_import_from_lower_levels_only(path):
     here = part(".".join(path.relative_to(ROOT).with_suffix("").parts))
     for module in imports(path):
-        assert not module.startswith(("tensorflow.", "experiments", "tests")), module
+        assert module.split(".")[0] not in ("tensorflow", "experiments", "tests"), module
         if module.startswith("svdnet_jax"):
             there = part(module)
             assert here == there or LEVELS[there] < LEVELS[here], f"{here} imports {module}"
@@ -65,4 +65,4 @@ def test_no_hidden_state(path):
         if isinstance(node, ast.Attribute):
             assert node.attr not in ("environ", "getenv"), f"{path}:{node.lineno}: environment variable"
     assert "pickle" not in {module.split(".")[0] for module in imports(path)}
-    assert len(path.read_text().splitlines()) <= 350, f"{path}: more than one thing?"
+    assert len(path.read_text().splitlines()) <= 300, f"{path}: more than one thing?"

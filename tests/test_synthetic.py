@@ -12,16 +12,10 @@ from PIL import Image
 
 from svdnet_jax.config import Synthetic
 from svdnet_jax.data import synthetic
-from svdnet_jax.data.pedestrians import render
-from svdnet_jax.data.synthetic import (
-    cast,
-    contact_sheet,
-    count_images,
-    fingerprint,
-    sample_cameras,
-    sample_identity,
-    write_synthetic,
-)
+from svdnet_jax.data.cameras import sample_cameras
+from svdnet_jax.data.crops import render
+from svdnet_jax.data.identities import sample_identity
+from svdnet_jax.data.synthetic import cast, contact_sheet, count_images, fingerprint, write_synthetic
 
 SMALL = Synthetic(train_identities=4, train_images=5, test_identities=4, gallery_images=2, distractors=7, junk=7)
 # Market-1501's: identity, camera, sequence, frame, box.

@@ -1,4 +1,4 @@
-"""Market-1501: its folders, file names and counts, read through tensorflow-datasets without TensorFlow.
+"""Market-1501: its folders and file names, read through tensorflow-datasets without TensorFlow.
 
 Layout: ``bounding_box_train``, ``query`` and ``bounding_box_test`` with names such as ``0002_c1s1_000451_03.jpg``
 (identity, camera, sequence, frame, box). Source: Zheng et al., "Scalable Person Re-identification: A Benchmark",
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 from PIL import Image
 
 from svdnet_jax.data.splits import DataError, Dataset, Split
@@ -64,7 +65,7 @@ def find_root(root: Path) -> Path:
     """
     if not root.is_dir():
         raise DataError(f"--data.root {root}: no such folder; give the unpacked Market-1501 folder or its parent")
-    inside = sorted(path for path in root.iterdir() if path.is_dir())
+    inside = sorted(path.parent for path in root.glob(f"*/{FOLDERS['train']}"))
     found = [path for path in (root, *inside) if all((path / name).is_dir() for name in FOLDERS.values())]
     if len(found) != 1:
         what = "several data sets: " if found else "none; the folder holds: "
@@ -77,12 +78,14 @@ def find_root(root: Path) -> Path:
 
 
 def parse_folder(folder: Path) -> list[tuple[Path, int, int]]:
-    """Path, identity and camera of the images in a folder, sorted by name; other files than JPEGs are passed over.
+    """Path, identity and camera of the images in a folder, sorted by name.
+
+    What is no JPEG is passed over, and so are hidden files (macOS leaves some beside each image).
 
     Raises:
         DataError: A JPEG whose name is not of the data set's form, or no image at all.
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".jpg")
+    paths = sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() == ".jpg" and path.is_file())
     if not paths:
         raise DataError(f"{folder}: no .jpg files")
     matches = [(path, NAME.match(path.name)) for path in paths]
@@ -110,41 +113,60 @@ def load(root: Path, cache: Path, size: tuple[int, int]) -> Dataset:
         DataError: The layout is not Market-1501's, or an image cannot be decoded.
     """
     root = find_root(root)
-    data_dir = cache / f"records-{_fingerprint(root)}"
-    builder = Market1501(data_dir=str(data_dir), file_format="array_record")
+    data_dir = str(cache / f"records-{_fingerprint(root)}")
+    manual = tfds.download.DownloadConfig(manual_dir=str(root.resolve()))
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download that does not take place
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(root.resolve())))
-    return Dataset(root.name, *(_read(builder, split, size) for split in FOLDERS))
+    with (
+        contextlib.redirect_stdout(io.StringIO()),  # TFDS announces a download that does not take place
+        contextlib.suppress(FileExistsError),  # another process was faster; its records are as good as ours
+    ):
+        Market1501(data_dir=data_dir, file_format="array_record").download_and_prepare(download_config=manual)
+    builder = Market1501(data_dir=data_dir, file_format="array_record")
+    return Dataset(root.resolve().name, *(_read(builder, split, size) for split in FOLDERS))
 
 
 def _read(builder: Market1501, split: str, size: tuple[int, int]) -> Split:
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     # Records lie in the order of a hash of their names.
     records = sorted(source, key=lambda record: record["name"])
-    names = [record["name"].decode() for record in records]
-    images = [_decode(name, record["image"]) for name, record in zip(names, records, strict=True)]
-    if len({image.size for image in images}) > 1:
-        images = [image.resize((size[1], size[0]), Image.Resampling.BILINEAR) for image in images]
+    sizes = {_open(record).size for record in records}
+    width, height = sizes.pop() if len(sizes) == 1 else (size[1], size[0])
+    images = np.empty((len(records), height, width, 3), np.uint8)
+    for row, record in zip(images, records, strict=True):
+        row[:] = _decode(record, (width, height))
     return Split(
-        images=np.stack([np.asarray(image) for image in images]),
+        images=images,
         pids=np.array([record["pid"] for record in records], np.int64),
         cameras=np.array([record["camera"] for record in records], np.int64),
-        names=np.array(names),
+        names=np.array([record["name"].decode() for record in records]),
     )
 
 
-def _decode(name: str, data: bytes) -> Image.Image:
+def _open(record: Mapping[str, Any]) -> Image.Image:
+    """The image of a record, its header read."""
     try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
+        return Image.open(io.BytesIO(record["image"]))
     except OSError as error:
-        raise DataError(f"{name}: cannot be decoded ({error}); replace the file or take it away") from error
+        raise _undecodable(record, error) from error
+
+
+def _decode(record: Mapping[str, Any], size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
+    try:
+        image = _open(record).convert("RGB")
+    except OSError as error:
+        raise _undecodable(record, error) from error
+    return np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
+
+
+def _undecodable(record: Mapping[str, Any], error: OSError) -> DataError:
+    name = record["name"].decode()
+    return DataError(f"{name}: cannot be decoded ({error}); replace the file or take it away")
 
 
 def _fingerprint(root: Path) -> str:
     listing = hashlib.sha256(str(root.resolve()).encode())
     for folder in FOLDERS.values():
-        for path in sorted((root / folder).iterdir()):
+        for path, _, _ in parse_folder(root / folder):
             status = path.stat()
             listing.update(f"{folder}/{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return listing.hexdigest()[:12]

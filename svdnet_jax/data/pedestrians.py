@@ -1,77 +1,23 @@
-"""How one crop of a made-up pedestrian is drawn.
+"""How a made-up pedestrian is painted.
 
 People are jointed figures in three dimensions, in units of their own height (x to their left, y up,
-z ahead), turned by a yaw, seen from a little above, and painted far parts first on twice the final
-size. What a camera does to an image (light, colours, sharpness, noise) is applied afterwards.
+z ahead), turned by a yaw, seen from a little above, and painted far parts first.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
-import numpy as np
-from jaxtyping import Float32, UInt8
-from PIL import Image
-from PIL.ImageDraw import Draw, ImageDraw
+from PIL.ImageDraw import ImageDraw
 
-Colour = tuple[int, int, int]
+from svdnet_jax.data.identities import Colour, Identity
+
 Paint = tuple[int, ...]  # a colour, or one with its opacity
 Point = tuple[float, float]
-Framing = Literal["good", "poor", "bad"]
-Motif = Literal["plain", "horizontal", "vertical", "checks", "two-tone", "logo", "jacket"]
-Rng = np.random.Generator
-
-WIDTH, HEIGHT = 64, 128  # Market-1501's crops
-_W, _H = 2 * WIDTH, 2 * HEIGHT  # the canvas that is painted on
-
-# The person's height in canvas heights, offset to either side in widths, offset down in heights.
-_FRAMINGS: dict[Framing, tuple[Point, Point, Point]] = {
-    "good": ((0.82, 0.98), (0.0, 0.06), (-0.03, 0.03)),
-    "poor": ((0.6, 1.5), (0.05, 0.4), (-0.2, 0.2)),
-    "bad": ((1.0, 2.4), (0.35, 0.7), (-0.7, 0.7)),
-}
 
 
 @dataclass(frozen=True)
-class Identity:
-    """One person: a build, and what is worn."""
-
-    height: float  # relative to an average adult
-    width: float  # of the body as a share of its height, relative to an average adult
-    legs: float  # height of the hips, as a share of the height
-    skin: Colour
-    hair: Colour
-    hair_style: Literal["short", "long", "bald", "cap"]
-    top: Colour
-    accent: Colour  # the pattern's second colour, the cap, the shirt under an open jacket
-    pattern: Motif
-    sleeves: Literal["short", "long"]
-    lower: Literal["trousers", "shorts", "skirt"]
-    lower_colour: Colour
-    shoes: Colour
-    bag: Literal["none", "backpack", "shoulder", "hand"]
-    bag_colour: Colour
-
-
-@dataclass(frozen=True, eq=False)
-class Camera:
-    """One camera: where it looks, and what it does to an image."""
-
-    scene: Image.Image  # the place, wider and higher than a crop
-    yaw: float  # radians that people mostly turn from facing it: 0 shows faces, pi shows backs
-    elevation: float  # radians above the horizontal
-    mix: tuple[float, ...]  # 3 x 4 colour matrix, row by row
-    gamma: float
-    contrast: float
-    lines: float  # rows of its sensor that a crop covers, at most HEIGHT
-    lights: Float32[np.ndarray, "L 128 64 1"]  # factors: sun and shade
-    grain: Float32[np.ndarray, "256 128 3"]  # noise, in grey levels
-
-
-@dataclass(frozen=True)
-class _Pose:
+class Pose:
     """Where somebody stands and how; lengths in canvas pixels, angles in radians."""
 
     x: float
@@ -111,7 +57,8 @@ class _Pose:
         return self.stride * math.sin(phase), self.stride * 0.9 * max(0.0, math.cos(phase))
 
 
-def _shade(colour: Colour, factor: float) -> Colour:
+def shade(colour: Colour, factor: float) -> Colour:
+    """The colour, lighter or darker by a factor."""
     red, green, blue = (min(int(c * factor), 255) for c in colour)
     return red, green, blue
 
@@ -128,21 +75,21 @@ def _limb(draw: ImageDraw, a: Point, b: Point, at_a: float, at_b: float, colour:
     draw.ellipse((bx - at_b, by - at_b, bx + at_b, by + at_b), colour)
 
 
-def _row(pose: _Pose, who: Identity, v: float) -> tuple[float, float, float]:
+def _row(pose: Pose, who: Identity, v: float) -> tuple[float, float, float]:
     """Centre, line and half width on the canvas of the trunk; v is 0 at shoulders, 1 at hem."""
     x, y = pose.at(0.0, 0.805 * (1 - v) + (who.legs - 0.035) * v, 0.0)
     wide = 0.1 - 0.014 * v - 0.01 * math.sin(math.pi * v)
     return x, y, pose.extent(wide * who.width, (0.062 + 0.012 * v) * who.width)
 
 
-def _patch(draw: ImageDraw, pose: _Pose, who: Identity, u: Point, v: Point, colour: Paint) -> None:
+def _patch(draw: ImageDraw, pose: Pose, who: Identity, u: Point, v: Point, colour: Paint) -> None:
     """Paint a part of the trunk: a range u across in [-1, 1], and v down; 1 is the hem."""
     rows = [_row(pose, who, v[0] + (v[1] - v[0]) * i / 4) for i in range(5)]
     left = [(x + u[0] * half, y) for x, y, half in rows]
     draw.polygon(left + [(x + u[1] * half, y) for x, y, half in reversed(rows)], colour)
 
 
-def _trunk(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
+def _trunk(draw: ImageDraw, pose: Pose, who: Identity) -> None:
     paint = partial(_patch, draw, pose, who)
     x, y, half = _row(pose, who, 0.0)
     draw.ellipse((x - half, y - 0.03 * pose.size, x + half, y + 0.05 * pose.size), who.top)
@@ -160,29 +107,29 @@ def _trunk(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
     paint((0.35, 1.0), (0.0, 1.0), (0, 0, 0, 38))  # the side away from the light
 
 
-def _leg(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
+def _leg(draw: ImageDraw, pose: Pose, who: Identity, side: int) -> None:
     forward, bend = pose.swing(side)
     x, thigh, shin, low = 0.05 * side * who.width, 0.5 * who.legs, 0.45 * who.legs, forward - bend
     knee = (x, who.legs - thigh * math.cos(forward), thigh * math.sin(forward))
     ankle = (x, knee[1] - shin * math.cos(low), knee[2] + shin * math.sin(low))
     dim, slim = 0.82 if side == pose.far else 1.0, pose.size * who.width
-    cloth, skin = _shade(who.lower_colour, dim), _shade(who.skin, dim)
+    cloth, skin = shade(who.lower_colour, dim), shade(who.skin, dim)
     hip, joint, foot = pose.at(x, who.legs, 0.0), pose.at(*knee), pose.at(*ankle)
     toe = pose.at(x * 1.3, ankle[1] - 0.025, ankle[2] + 0.07)
-    _limb(draw, foot, toe, 0.024 * pose.size, 0.019 * pose.size, _shade(who.shoes, dim))
+    _limb(draw, foot, toe, 0.024 * pose.size, 0.019 * pose.size, shade(who.shoes, dim))
     slack, cover = (1.25, cloth) if who.lower == "trousers" else (0.9, skin)
     _limb(draw, joint, foot, 0.03 * slack * slim, 0.023 * slack * slim, cover)
     slack, cover = (0.85, skin) if who.lower == "skirt" else (1.05, cloth)
     _limb(draw, hip, joint, 0.05 * slack * slim, 0.035 * slack * slim, cover)
 
 
-def _arm(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
+def _arm(draw: ImageDraw, pose: Pose, who: Identity, side: int) -> None:
     swing = -0.8 * pose.swing(side)[0]
     x, fore = 0.098 * side * who.width, swing + 0.3  # elbows stay a little bent
     elbow = (x * 1.2, 0.78 - 0.165 * math.cos(swing), 0.165 * math.sin(swing))
     wrist = (x * 1.17, elbow[1] - 0.15 * math.cos(fore), elbow[2] + 0.15 * math.sin(fore))
     dim, slim, s = 0.86 if side == pose.far else 0.95, pose.size * who.width, pose.size
-    sleeve, skin = _shade(who.top, dim), _shade(who.skin, dim)
+    sleeve, skin = shade(who.top, dim), shade(who.skin, dim)
     joint, (hx, hy) = pose.at(*elbow), pose.at(*wrist)
     _limb(draw, joint, (hx, hy), 0.022 * slim, 0.019 * slim, sleeve if who.sleeves == "long" else skin)
     draw.ellipse((hx - 0.017 * s, hy - 0.017 * s, hx + 0.017 * s, hy + 0.017 * s), skin)
@@ -192,7 +139,7 @@ def _arm(draw: ImageDraw, pose: _Pose, who: Identity, side: int) -> None:
         draw.rectangle((hx - 0.05 * s, hy + 0.04 * s, hx + 0.05 * s, hy + 0.13 * s), who.bag_colour)
 
 
-def _head(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
+def _head(draw: ImageDraw, pose: Pose, who: Identity) -> None:
     s = pose.size / who.height  # heads grow less than bodies
     (x, y), neck = pose.at(0.0, 0.925, 0.012), pose.at(0.0, 0.83, 0.0)
     rx, ry = 0.05 * s, 0.064 * s
@@ -200,7 +147,7 @@ def _head(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
         fall = neck[1] + 0.055 * pose.size
         draw.rounded_rectangle((x - 1.18 * rx, y - ry, x + 1.18 * rx, fall), 1.1 * rx, who.hair)
     if who.hair_style != "long" or math.cos(pose.yaw) > 0:
-        _limb(draw, neck, (x, y), 0.03 * s, 0.028 * s, _shade(who.skin, 0.85))
+        _limb(draw, neck, (x, y), 0.03 * s, 0.028 * s, shade(who.skin, 0.85))
     cover = who.skin if who.hair_style == "bald" else who.hair
     draw.ellipse((x - 1.06 * rx, y - 1.12 * ry, x + 1.06 * rx, y + 0.9 * ry), cover)
     if face := pose.span(0.0, 1.2):
@@ -209,24 +156,24 @@ def _head(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
         draw.pieslice((x - 1.1 * rx, y - 1.2 * ry, x + 1.1 * rx, y + 0.7 * ry), 180, 360, who.accent)
         if math.cos(pose.yaw) > -0.5:
             peak = x + 1.2 * rx * math.sin(pose.yaw)
-            draw.ellipse((peak - rx, y - 0.36 * ry, peak + rx, y - 0.1 * ry), _shade(who.accent, 0.7))
+            draw.ellipse((peak - rx, y - 0.36 * ry, peak + rx, y - 0.1 * ry), shade(who.accent, 0.7))
 
 
-def _backpack(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
+def _backpack(draw: ImageDraw, pose: Pose, who: Identity) -> None:
     s, (x, y) = pose.size, pose.at(0.0, 0.69, -0.085 * who.width)
     half, colour = pose.extent(0.083, 0.05), who.bag_colour
     draw.rounded_rectangle((x - half, y - 0.11 * s, x + half, y + 0.115 * s), 0.04 * s, colour)
     if math.cos(pose.yaw) < 0:
         pocket = (x - 0.7 * half, y + 0.02 * s, x + 0.7 * half, y + 0.09 * s)
-        draw.rounded_rectangle(pocket, 0.02 * s, _shade(colour, 0.75))
+        draw.rounded_rectangle(pocket, 0.02 * s, shade(colour, 0.75))
 
 
-def _shoulder_bag(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
+def _shoulder_bag(draw: ImageDraw, pose: Pose, who: Identity) -> None:
     s, (x, y), half = pose.size, pose.at(0.115 * who.width, 0.5, 0.0), pose.extent(0.035, 0.075)
     draw.rounded_rectangle((x - half, y - 0.03 * s, x + half, y + 0.085 * s), 0.02 * s, who.bag_colour)
 
 
-def _straps(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
+def _straps(draw: ImageDraw, pose: Pose, who: Identity) -> None:
     if who.bag == "backpack":
         for seen in filter(None, (pose.span(side, 0.16) for side in (-0.62, 0.62))):
             _patch(draw, pose, who, seen, (0.0, 0.5), who.bag_colour)
@@ -236,7 +183,8 @@ def _straps(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
         draw.line((over, y, *pose.at(0.115 * who.width, 0.5, 0.0)), who.bag_colour, 5)
 
 
-def _person(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
+def draw_person(draw: ImageDraw, pose: Pose, who: Identity) -> None:
+    """Paint a person and the shadow; `draw` is in mode RGBA, which blends."""
     for wide, high in ((0.2, 0.045), (0.16, 0.035), (0.12, 0.025)):  # rings make the shadow soft
         x, a, b = pose.x + 0.08 * pose.size, wide * pose.size, high * pose.size
         draw.ellipse((x - a, pose.ground - b, x + a, pose.ground + b), (0, 0, 0, 26))
@@ -255,96 +203,3 @@ def _person(draw: ImageDraw, pose: _Pose, who: Identity) -> None:
         bag(draw, pose, who)
     _head(draw, pose, who)
     _arm(draw, pose, who, -pose.far)
-
-
-def _sample_pose(camera: Camera, framing: Framing, rng: Rng) -> _Pose:
-    size, aside, down = _FRAMINGS[framing]
-    high, usual = rng.uniform(*size) * _H, rng.random() < 0.75
-    return _Pose(
-        x=_W * (0.5 + (-1 if rng.random() < 0.5 else 1) * rng.uniform(*aside)),
-        ground=0.5 * _H + 0.47 * high + _H * rng.uniform(*down),
-        size=high / math.cos(camera.elevation),  # detectors fit their box to what they see
-        yaw=camera.yaw + rng.normal(0, 0.4) if usual else rng.uniform(-math.pi, math.pi),
-        elevation=camera.elevation,
-        lean=rng.normal(0, 0.025),
-        phase=rng.uniform(0, 2 * math.pi),
-        stride=rng.uniform(0.05, 0.5),
-    )
-
-
-def _obstacle(draw: ImageDraw, rng: Rng) -> None:
-    """Something that stands in front: a pole, a bicycle or a bush."""
-    red, green, blue = (int(c) for c in rng.integers(50, 190, 3))
-    colour, chance = (red, green, blue), rng.random()
-    if chance < 0.3:
-        x, half = rng.uniform(0.15, 0.85) * _W, rng.uniform(4, 10)
-        draw.rectangle((x - half, 0, x + half, _H), _shade(colour, 0.7))
-        draw.rectangle((x - half * 0.5, 0, x, _H), _shade(colour, 0.9))
-    elif chance < 0.6:
-        x, y, r = rng.uniform(0.1, 0.6) * _W, rng.uniform(0.85, 1.0) * _H - 30, 30
-        for hub in (x, x + 2.4 * r):
-            draw.ellipse((hub - r, y - r, hub + r, y + r), outline=(36, 36, 38), width=4)
-        seat, bars, pedal = (x + 0.8 * r, y - 1.3 * r), (x + 2 * r, y - 1.4 * r), (x + 1.2 * r, y)
-        draw.line([(x, y), seat, bars, pedal, seat], colour, 5)
-        draw.line([(x, y), pedal, (x + 2.4 * r, y), (x + 1.9 * r, y - 1.8 * r)], colour, 5)
-    else:
-        middle, top = rng.uniform(0, 1) * _W, rng.uniform(0.62, 0.85) * _H
-        for _ in range(26):
-            x, y = rng.normal(middle, 26), rng.uniform(top, _H)
-            draw.ellipse((x - 12, y - 10, x + 12, y + 10), _shade((66, 104, 50), rng.uniform(0.5, 1.25)))
-
-
-def _develop(image: Image.Image, camera: Camera, rng: Rng) -> UInt8[np.ndarray, "128 64 3"]:
-    """What optics, sensor and light of the camera make of the canvas."""
-    rows = round(camera.lines * rng.uniform(0.85, 1.0))
-    image = image.resize((rows // 2, rows), Image.Resampling.BOX).convert("RGB", camera.mix)
-    levels = np.linspace(0, 1, 256) ** (camera.gamma * rng.uniform(0.92, 1.08))
-    levels = 255 * ((levels - 0.45) * camera.contrast + 0.45) * rng.uniform(0.92, 1.08)
-    table = levels.clip(0, 255).astype(np.uint8).tolist() * 3
-    image = image.point(table).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
-    y, x = int(rng.integers(HEIGHT)), int(rng.integers(WIDTH))
-    pixels = np.asarray(image) * rng.choice(camera.lights) + camera.grain[y : y + HEIGHT, x : x + WIDTH]
-    return pixels.clip(0, 255).astype(np.uint8)
-
-
-def render(
-    who: Identity | None,
-    camera: Camera,
-    rng: Rng,
-    crowd: Sequence[Identity],
-    framing: Framing = "good",
-) -> UInt8[np.ndarray, "128 64 3"]:
-    """Draw one crop.
-
-    Args:
-        who: the person the crop is of; None for a box with nobody in it.
-        camera: the camera that takes it.
-        rng: chooses the rest: pose, place, light, what stands in front and who passes by.
-        crowd: at least one stranger who may pass by.
-        framing: how well the box fits; "bad" shows a part of the person at most.
-
-    Returns:
-        RGB, of the size of Market-1501's crops.
-    """
-    zoom = rng.uniform(0.8, 1.2)
-    left = rng.uniform(0, camera.scene.width - _W * zoom)
-    top = rng.uniform(0.5, 1) * (camera.scene.height - _H * zoom)
-    box = (left, top, left + _W * zoom, top + _H * zoom)
-    image = camera.scene.resize((_W, _H), Image.Resampling.BILINEAR, box=box)
-    draw = Draw(image, "RGBA")
-    pose = _sample_pose(camera, framing, rng)
-    aside = (-1 if rng.random() < 0.5 else 1) * rng.uniform(0.35, 0.6) * _W
-    passer = replace(pose, x=pose.x + aside, yaw=rng.uniform(-math.pi, math.pi))
-    stranger = crowd[int(rng.integers(len(crowd)))]
-    event = rng.random()
-    if event < 0.25:  # behind: smaller, and higher up on the ground
-        small = rng.uniform(0.6, 0.85)
-        beyond = replace(passer, size=small * pose.size, ground=pose.ground - 90 * (1 - small))
-        _person(draw, beyond, stranger)
-    if who is not None:
-        _person(draw, pose, who)
-    if 0.25 < event < 0.31:
-        _person(draw, replace(passer, ground=pose.ground + 0.06 * _H), stranger)
-    elif event > 0.86:
-        _obstacle(draw, rng)
-    return _develop(image, camera, rng)

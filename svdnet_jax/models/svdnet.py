@@ -49,7 +49,9 @@ class SVDNet(nn.Module):
         """Maps normalised images to `Outputs`; dropout and batch statistics only if training."""
         pooled = jnp.mean(self.backbone(x, train=train), axis=(1, 2))
         dense = partial(nn.Dense, kernel_init=nn.initializers.normal(0.01))
-        embedding = dense(self.dim, use_bias=False, name="eigenlayer")(pooled)
+        # Full precision on every device: with TF32 or bfloat16 products US would not keep the distances that W gives.
+        exact = partial(dense, use_bias=False, precision=jax.lax.Precision.HIGHEST)
+        embedding = exact(self.dim, name="eigenlayer")(pooled)
         dropped = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         logits = dense(self.classes, name="classifier")(dropped)
         return Outputs(pooled, embedding, logits)

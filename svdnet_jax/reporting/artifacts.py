@@ -80,11 +80,9 @@ def write_artifacts(
 
 
 def _gram(folder: Path) -> Any:
-    before = load_matrix(folder, "base")
-    after = load_matrix(folder, "relaxation")
-    assert before is not None, "every run ends Step 0 before it is drawn"
-    last = before if after is None else after
-    return figures.gram(before.T @ before, last.T @ last, ("after Step 0", "after the last relaxation"))
+    moments = {"base": "after Step 0", "decorrelate": "after the first SVD", "relaxation": "after the last relaxation"}
+    found = {title: load_matrix(folder, border) for border, title in moments.items()}
+    return figures.gram({title: W.T @ W for title, W in found.items() if W is not None})
 
 
 def _spectra(records: Sequence[Record]) -> dict[str, np.ndarray]:

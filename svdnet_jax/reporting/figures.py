@@ -97,21 +97,15 @@ def rounds(records: Sequence[Record], control: Sequence[Record] | None = None) -
     return figure
 
 
-def gram(
-    before: Float[np.ndarray, "D D"],
-    after: Float[np.ndarray, "D D"],
-    titles: tuple[str, str] = ("before", "after"),
-) -> Figure:
-    """Draws |cosine| between the columns of W at two moments, as heat maps on one scale.
+def gram(matrices: Mapping[str, Float[np.ndarray, "D D"]]) -> Figure:
+    """Draws |cosine| between the columns of W at some moments, as heat maps on one scale.
 
     Args:
-        before: Gram matrix WᵀW.
-        after: The same at a later moment.
-        titles: What the moments are; S(W) is added.
+        matrices: Name of the moment -> Gram matrix WᵀW; S(W) is added to the names.
     """
-    figure = Figure(figsize=(9, 4.3), layout="constrained")
-    panels = figure.subplots(1, 2)
-    for axes, matrix, title in zip(panels, (before, after), titles, strict=True):
+    figure = Figure(figsize=(4.2 * len(matrices) + 0.6, 4.3), layout="constrained")
+    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
+    for axes, (title, matrix) in zip(panels, matrices.items(), strict=True):
         size = np.abs(matrix)
         norms = np.sqrt(np.diag(size))
         scale = np.outer(norms, norms)
@@ -123,7 +117,7 @@ def gram(
         axes.set_xlabel("column of W", fontsize=_TEXT, color=INK)
         axes.tick_params(labelsize=_TEXT - 1, color=FAINT, labelcolor=INK)
         axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=panels, shrink=0.85, pad=0.02)
+    bar = figure.colorbar(image, ax=list(panels), shrink=0.85, pad=0.02)
     bar.set_label("|cosine| between columns", fontsize=_TEXT, color=INK)
     bar.ax.tick_params(labelsize=_TEXT - 1, color=FAINT, labelcolor=INK)
     bar.outline.set_visible(False)

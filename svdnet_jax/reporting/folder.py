@@ -5,13 +5,15 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from filelock import FileLock, Timeout
 from jaxtyping import Float
 
 from svdnet_jax.config import ConfigError, Run, differences, to_json
@@ -19,24 +21,32 @@ from svdnet_jax.config import ConfigError, Run, differences, to_json
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
-def open_folder(config: Run) -> Path:
-    """Makes the folder of a run, or finds it as the same settings left it.
+@contextmanager
+def open_folder(config: Run) -> Iterator[Path]:
+    """Makes the folder of a run, or finds it as the same settings left it, and keeps other processes out of it.
+
+    The settings bind from the first checkpoint on: before it there is nothing to resume.
 
     Raises:
-        ConfigError: The folder belongs to a run with other settings (named in the message), or cannot be written.
+        ConfigError: The folder belongs to a run with other settings (named in the message), another process works in
+            it, or it cannot be written.
     """
-    folder, settings = config.folder, to_json(config)
-    written = folder / "config.json"
+    folder, written = config.folder, config.folder / "config.json"
+    lock = FileLock(folder / ".lock", timeout=0)  # let go by the system however the process ends
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "figures").mkdir(exist_ok=True)
-        if not written.exists():
-            write_whole(written, json.dumps(settings, indent=2).encode())
-        old = json.loads(written.read_text())
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+        if begun and written.exists():
+            refuse_other_settings(folder, json.loads(written.read_text()), to_json(config))
+        else:
+            write_json(written, to_json(config))
+    except Timeout:
+        raise ConfigError(f"--out {folder}: another process is working in this folder") from None
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"--out {folder}: cannot be used as a run folder: {error}") from None
-    refuse_other_settings(folder, old, settings)
-    return folder
+    with lock:
+        yield folder
 
 
 def refuse_other_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -45,8 +55,8 @@ def refuse_other_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str
     Raises:
         ConfigError: The settings differ in more than where things lie; names the options.
     """
-    # Folders may have been moved or named in another way; their content is what counts.
-    places = ("out:", "data.cache:")
+    # Folders may have been moved or named in another way; their content is what counts, and that has its fingerprint.
+    places = ("out:", "data.cache:", "data.root:")
     changed = [line for line in differences(old, new) if not line.startswith(places)]
     if changed:
         raise ConfigError(
@@ -58,9 +68,12 @@ def refuse_other_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str
 def environment() -> dict[str, Any]:
     """What the run runs on: versions, devices, and the commit of this code where git knows it."""
     here = Path(__file__).parent
-    git = ["git", "-C", str(here), "rev-parse", "HEAD"]
+    git = ["git", "-C", str(here)]
     try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
+        # This file may lie, untracked, inside somebody else's repository.
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)  # noqa: S603
+        describe = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
+        commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown: not a git checkout"
     return {

@@ -183,7 +183,7 @@ def _border(record: Record) -> str:
 
 def _end(record: Record) -> str:
     reasons = {"maximum": "all rounds done", "stable": "S(W) is stable"}
-    return f"{reasons[record['stopped']]} after {record['step']} steps, {record['seconds']:.0f} s"
+    return f"{reasons[record['stopped']]} after {record['step']} steps, {record['seconds']:.0f} s of training"
 
 
 def _say(console: Console, line: str) -> None:

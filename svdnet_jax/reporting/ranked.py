@@ -40,10 +40,12 @@ def choose_queries(average_precisions: Float[np.ndarray, " Q"], count: int = 2) 
         count: Queries of each sort; fewer if there are not enough for every query to appear once.
 
     Returns:
-        Name of the sort -> positions of its queries, by falling AP.
+        Name of the sort -> positions of its queries, by falling AP; under three queries there is one sort, "all".
     """
     valid = np.flatnonzero(~np.isnan(average_precisions))
     order = valid[np.argsort(-average_precisions[valid], kind="stable")]
+    if len(order) < 3:
+        return {"all": order}
     count = min(count, len(order) // 3)
     middle = (len(order) - count) // 2
     return {

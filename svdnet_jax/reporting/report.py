@@ -92,7 +92,7 @@ def _state(records: Sequence[Record]) -> str:
     why = {"maximum": "all rounds were done", "stable": "S(W) after relaxation was stable"}
     return (
         f"Values after {place}, the last of the run, which ended after {ends[-1]['step']} steps "
-        f"and {ends[-1]['seconds'] / 60:.1f} minutes: {why[ends[-1]['stopped']]}."
+        f"and {ends[-1]['seconds'] / 60:.1f} minutes of training: {why[ends[-1]['stopped']]}."
     )
 
 

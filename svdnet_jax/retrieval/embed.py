@@ -1,5 +1,6 @@
 """Runs a network over many images, a fixed number at a time."""
 
+from collections import deque
 from collections.abc import Callable
 
 import jax
@@ -24,10 +25,15 @@ def embed(
     Returns:
         The tree that ``infer`` gives, with N rows in each array.
     """
+    waiting: deque[PyTree[jax.Array]] = deque()
     parts = []
     for start in range(0, len(images), batch_size):
         chunk = images[start : start + batch_size]
         missing = batch_size - len(chunk)
         filled = np.concatenate([chunk, np.zeros((missing, *chunk.shape[1:]), np.uint8)]) if missing else chunk
-        parts.append(infer(jax.device_put(filled)))  # not awaited: the device works while the host slices
-    return jax.tree.map(lambda *rows: np.concatenate([np.asarray(r) for r in rows])[: len(images)], *parts)
+        waiting.append(infer(jax.device_put(filled)))
+        # Fetched two chunks late: the device works while the host slices, and holds three chunks at most.
+        if len(waiting) > 2:
+            parts.append(jax.device_get(waiting.popleft()))
+    parts += jax.device_get(list(waiting))
+    return jax.tree.map(lambda *rows: np.concatenate(rows)[: len(images)], *parts)

@@ -44,7 +44,7 @@ def measure(state: TrainState, *, infer: Infer, dataset: Dataset, settings: Eval
     """Measures a model on (a part of) the training set, the queries and the gallery.
 
     Raises:
-        TrainingDiverged: The network's outputs are not finite.
+        TrainingDiverged: The loss on the training images is not finite.
     """
     apply = partial(infer, state.variables)
     # Spread evenly: file names are sorted by identity, so the first ones would be few identities.
@@ -55,7 +55,7 @@ def measure(state: TrainState, *, infer: Infer, dataset: Dataset, settings: Eval
     if not np.isfinite(loss):
         raise TrainingDiverged(
             f"the loss on training images is {loss} after step {int(state.step)}: training diverged. "
-            "Lower the learning rate; the checkpoints are intact"
+            "Lower the learning rate and start in another --out; log and checkpoints are intact"
         )
     query, gallery = (embeddings(apply, split, settings) for split in (dataset.query, dataset.gallery))
     reports = {

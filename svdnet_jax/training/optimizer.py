@@ -71,5 +71,6 @@ def sgd(labels: PyTree[str], settings: Optimizer) -> optax.GradientTransformatio
 
 def with_learning_rate(opt_state: Any, learning_rate: float) -> Any:
     """The optimiser's state with another learning rate; no program is compiled anew for it."""
-    rate = jnp.asarray(learning_rate, jnp.float32)
+    old = opt_state.hyperparams["learning_rate"]
+    rate = jax.device_put(jnp.asarray(learning_rate, old.dtype), old.sharding)
     return opt_state._replace(hyperparams={**opt_state.hyperparams, "learning_rate": rate})

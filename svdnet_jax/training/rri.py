@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Bool, PyTree
 
 from svdnet_jax import eigenlayer
 from svdnet_jax.config import PhaseKind, Run
@@ -133,6 +134,7 @@ def _decorrelate(state: TrainState, phase: PlannedPhase, before: Measurement, co
         "method": config.rri.method,
         "correlation": {"before": before.correlation, "after": after.correlation},
         "loss": {"before": before.loss, "after": after.loss},
+        "accuracy": {"before": before.accuracy, "after": after.accuracy},
         "embedding": after.embedding.metrics(),
         "pooled": after.pooled.metrics(),
     }
@@ -165,7 +167,7 @@ def _train(
             now = time.monotonic()
             speed = len(pending) * config.data.batch_size / (now - since)
             since, pending = now, []
-            _check_finite(means["loss"], phase, done + 1, rate)
+            _check_finite(means["loss"], state, phase, done + 1, rate)
             hooks.emit(_step_record(phase, state, means, rate, speed), state)
         if not last and (done + 1) % config.checkpoint_every == 0:
             hooks.save(state, time.monotonic() - started, None)
@@ -178,11 +180,19 @@ def _fetch(pending: list[Metrics]) -> dict[str, np.ndarray]:
     return {name: np.array([value[name] for value in values]) for name in values[0]}
 
 
-def _check_finite(loss: float, phase: PlannedPhase, step: int, rate: float) -> None:
-    if not np.isfinite(loss):
+@jax.jit
+def _all_finite(tree: PyTree[Array]) -> Bool[Array, ""]:
+    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
+
+
+def _check_finite(loss: float, state: TrainState, phase: PlannedPhase, step: int, rate: float) -> None:
+    """Stops before a NaN reaches a checkpoint; the loss alone would show that of the last step too late."""
+    if not np.isfinite(loss) or not _all_finite(state.variables):
+        where = f"step {phase.start + step} ({phase.kind}, round {phase.round}, learning rate {rate:g})"
         raise TrainingDiverged(
-            f"loss is {loss} at step {phase.start + step} ({phase.kind}, round {phase.round}, learning rate {rate:g}): "
-            "training diverged. Lower --optimizer.learning-rate or --rri.learning-rates; the checkpoints are intact"
+            f"training diverged: at {where} the loss or a weight is not finite. "
+            "Lower --optimizer.learning-rate or --rri.learning-rates and start in another --out; "
+            "log and checkpoints are intact"
         )
 
 

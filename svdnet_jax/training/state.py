@@ -44,6 +44,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     def with_eigenlayer(self, W: Float[Array, "C D"]) -> "TrainState":
         """The same state with another W."""
+        W = jax.device_put(W, self.eigenlayer.sharding)
         return self.replace(params={**self.params, "eigenlayer": {"kernel": W}})
 
 
@@ -60,7 +61,7 @@ def create(model: SVDNet, size: tuple[int, int], seed: int) -> TrainState:
     # Lazy: the shapes are followed through the network without computing anything on images.
     variables = jax.jit(lambda key: model.lazy_init(key, images, train=False))(weights)
     zero = jnp.zeros((), jnp.int32)
-    return TrainState(
+    state = TrainState(
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
         opt_state=(),
@@ -68,6 +69,8 @@ def create(model: SVDNet, size: tuple[int, int], seed: int) -> TrainState:
         rng=steps,
         cursor=Cursor(zero, zero, jnp.zeros((), jnp.float32)),
     )
+    # Committed to its device from the start, as a restored state is: jit would compile anew for a mixture.
+    return jax.device_put(state, jax.devices()[0])
 
 
 def begin(
@@ -75,4 +78,5 @@ def begin(
 ) -> TrainState:
     """The state at the start of a phase: cursor moved, momentum fresh as in the authors' solver."""
     cursor = Cursor(jnp.asarray(phase, jnp.int32), jnp.zeros((), jnp.int32), correlation)
-    return state.replace(opt_state=optimizer.init(state.params), cursor=cursor)
+    begun = state.replace(opt_state=optimizer.init(state.params), cursor=cursor)
+    return jax.device_put(begun, state.step.sharding)

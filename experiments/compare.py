@@ -121,11 +121,13 @@ def table(pairs: Sequence[tuple[list[Record], list[Record]]]) -> Table:
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
+        padding=0,
     )
-    for head in ("", "base", "RRI", "control", "RRI - control"):
-        made.add_column(head, justify="left" if not head else "right")
+    for head in ("", "base", "RRI", "control", "difference"):
+        # The leading spaces keep columns apart; all of it fits 80 columns.
+        made.add_column(head and f"  {head}", justify="right" if head else "left", no_wrap=True)
     base = [after_rounds(run)[0] for run, _ in pairs]
-    made.add_row("S(W)", *_cells([[r["correlation"] for r in p] for p in last], [b["correlation"] for b in base], 3))
+    made.add_row("S(W)", *_cells([[r["correlation"] for r in p] for p in last], [b["correlation"] for b in base], 2))
     for name, measure in ROWS:
         values = [[100 * record[name][measure] for record in pair] for pair in last]
         made.add_row(f"{name} {measure}", *_cells(values, [100 * b[name][measure] for b in base], 1))
@@ -141,7 +143,7 @@ def _cells(values: list[list[float]], base: list[float], digits: int) -> list[st
 
 def _spread(values: np.ndarray, digits: int, sign: str) -> str:
     mean = f"{values.mean():{sign}.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ± {values.std(ddof=1):.{digits}f}"
+    return f"  {mean}" if len(values) == 1 else f"  {mean} ± {values.std(ddof=1):.{digits}f}"
 
 
 def _read(path: Path) -> list[Record]:

@@ -22,19 +22,24 @@ def printed(show):
     """What is printed to a file, 80 columns wide."""
     console = Console(width=80, file=io.StringIO(), force_terminal=False)
     show(console)
-    return [line.rstrip() for line in console.file.getvalue().strip("\n").splitlines()]
+    return bare(console.file.getvalue())
+
+
+def bare(text):
+    """The lines without white space at their ends, and without empty ones around them."""
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n").splitlines()
 
 
 def block(marker):
     """The lines of the code block after a marker."""
     match = re.search(rf"<!-- {re.escape(marker)} -->\n```[a-z]*\n(.*?)```", README, re.S)
     assert match, marker
-    return [line.rstrip() for line in match[1].strip("\n").splitlines()]
+    return bare(match[1])
 
 
 def test_the_table_of_the_run_comes_from_its_log():
-    records = read_log(STORED / "synthetic.jsonl")
-    assert block("table docs/runs/synthetic.jsonl") == printed(lambda console: print_table(records, console))
+    records = read_log(STORED / "synthetic-0.jsonl")
+    assert block("table docs/runs/synthetic-0.jsonl") == printed(lambda console: print_table(records, console))
 
 
 def test_the_table_of_the_comparison_comes_from_the_logs():

@@ -41,7 +41,7 @@ def test_without_a_terminal_a_run_is_plain_lines():
     assert any(re.match(r"2 relaxation +1260/1260", line) for line in lines)
     assert any("1 W = US" in line and "0.046 -> 1.000" in line for line in lines)
     assert any("embedding rank-1 64.6 mAP 51.2" in line for line in lines)
-    assert lines[-1] == "all rounds done after 1260 steps, 241 s"
+    assert lines[-1] == "all rounds done after 1260 steps, 241 s of training"
 
 
 def test_time_left_is_that_of_the_whole_run():

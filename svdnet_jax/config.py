@@ -114,7 +114,10 @@ class RRI:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Stochastic gradient descent in Caffe's form."""
+    """Stochastic gradient descent in Caffe's form, with one rate for all weights.
+
+    The authors' release trains the classifier's bias at twice the rate.
+    """
 
     learning_rate: float = 0.1
     """Learning rate of Step 0."""
@@ -145,8 +148,7 @@ class Run:
     preset: str = "synthetic"
     """Named settings to start from, which other options change: synthetic, or tiny (the whole loop in a minute)."""
     out: Path | None = None
-    """Folder of the run; if not given, runs/ and the name of the data (of the preset if built in). The same command
-    again resumes what is in it."""
+    """Folder of the run (not given: runs/ and the name of data or preset). The same command again resumes it."""
     seed: int = 0
     """Seed of initial weights, sample order, flips and dropout."""
     log_every: int = 30

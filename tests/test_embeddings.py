@@ -189,3 +189,8 @@ def test_no_changed_byte_gives_another_kind_of_error(tmp_path):
 def test_a_missing_file_is_an_error_of_the_system(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nope\.npz"):
         Embeddings.load(tmp_path / "nope.npz")
+
+
+def test_numbers_too_large_for_int64_are_refused():
+    with pytest.raises(ValueError, match="pids must fit 64 bits with a sign, found 9223372036854775813"):
+        Embeddings(np.ones((2, 3), np.float32), np.array([1, 2**63 + 5], np.uint64), [1, 1])

@@ -147,6 +147,8 @@ def _integers(name: str, values: object, n: int) -> np.ndarray:
         raise ValueError(f"{name} must be ({n},), one per row of features; found {raw.shape}.")
     if n and raw.dtype.kind not in "iu":
         raise ValueError(f"{name} must be integers, found an array of {raw.dtype}.")
+    if n and int(raw.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must fit 64 bits with a sign, found {raw.max()}; number them anew.")
     return raw.astype(np.int64, copy=False)
 
 

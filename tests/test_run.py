@@ -166,6 +166,12 @@ def test_a_failed_start_does_not_bind_the_folder(tmp_path, workshop, capsys):
     assert "--data.cache /etc/passwd" in error
 
 
+def test_the_folder_is_free_again_whatever_happened(again, workshop, capsys):
+    assert main(arguments(again, workshop / "data", "--seed", "5")) == 2
+    with FileLock(again / ".lock", timeout=0):
+        pass
+
+
 def test_one_process_at_a_time_works_in_a_folder(again, workshop, capsys):
     with FileLock(again / ".lock"):
         assert main(arguments(again, workshop / "data")) == 2

@@ -1,4 +1,4 @@
-"""The folder of a run: its settings, its environment, and the Eigenlayer's matrix at the last border of each kind."""
+"""The folder of a run: its settings, its environment, and the Eigenlayer's matrix at a few borders."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,20 +32,20 @@ def open_folder(config: Run) -> Iterator[Path]:
             it, or it cannot be written.
     """
     folder, written = config.folder, config.folder / "config.json"
-    lock = FileLock(folder / ".lock", timeout=0)  # let go by the system however the process ends
-    try:
-        (folder / "figures").mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
-        if begun and written.exists():
-            refuse_other_settings(folder, json.loads(written.read_text()), to_json(config))
-        else:
-            write_json(written, to_json(config))
-    except Timeout:
-        raise ConfigError(f"--out {folder}: another process is working in this folder") from None
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"--out {folder}: cannot be used as a run folder: {error}") from None
-    with lock:
+    with ExitStack() as stack:
+        try:
+            (folder / "figures").mkdir(parents=True, exist_ok=True)
+            # Let go by the system however the process ends.
+            stack.enter_context(FileLock(folder / ".lock", timeout=0))
+            begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+            if begun and written.exists():
+                refuse_other_settings(folder, json.loads(written.read_text()), to_json(config))
+            else:
+                write_json(written, to_json(config))
+        except Timeout:
+            raise ConfigError(f"--out {folder}: another process is working in this folder") from None
+        except (OSError, json.JSONDecodeError) as error:
+            raise ConfigError(f"--out {folder}: cannot be used as a run folder: {error}") from None
         yield folder
 
 
@@ -100,7 +100,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def save_matrix(folder: Path, border: str, W: Float[np.ndarray, "C D"]) -> None:
-    """Keeps W at the last border of a kind (a phase or ``decorrelate``), for the pictures."""
+    """Keeps W at a border (``base``, ``decorrelate``, ``relaxation``) for the pictures; the latest of a name stays."""
     path = _matrix(folder, border)
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_name(f".{path.name}")

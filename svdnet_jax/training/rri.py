@@ -108,7 +108,8 @@ def run_rri(
         following = _next(index, phase, last.correlation, state, config, len(phases))
         kept = state.cursor.correlation if phase.kind == "restraint" else jnp.float32(last.correlation)
         state = begin(state, following, optimizer_at(following, phases, by_kind), kept)
-        hooks.save(state, seconds := 0.0, last)
+        seconds = 0.0
+        hooks.save(state, seconds, last)
     return state
 
 

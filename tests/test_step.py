@@ -1,0 +1,83 @@
+"""One training step against the same step written out, and where its randomness comes from."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from svdnet_jax.config import Model, Optimizer
+from svdnet_jax.data.pipeline import Batch, normalise
+from svdnet_jax.models.resnet import MiniResNet
+from svdnet_jax.models.svdnet import build
+from svdnet_jax.training.optimizer import sgd, weight_labels, with_learning_rate
+from svdnet_jax.training.state import begin, create
+from svdnet_jax.training.step import Inputs, make_train_step
+
+BACKBONES = {"micro": partial(MiniResNet, widths=(4, 8), channels=8)}
+INPUTS = Inputs((16, 8), (120.0, 120.0, 120.0), (60.0, 60.0, 60.0), flip=False)
+RATE = 0.1
+
+
+@pytest.fixture(scope="module")
+def batch():
+    rng = np.random.default_rng(0)
+    return Batch(jnp.asarray(rng.integers(0, 256, (6, 16, 8, 3), np.uint8)), jnp.arange(6, dtype=jnp.int32) % 5)
+
+
+def prepare(dropout, flip=False):
+    """A network, the state before its first step, and its step."""
+    model = build(Model(backbone="micro", dim=6, dropout=dropout), 5, BACKBONES)
+    fresh = create(model, INPUTS.size, seed=0)
+    optimizer = sgd(weight_labels(fresh.params, ()), Optimizer(momentum=0.9, weight_decay=0.01))
+    state = begin(fresh, 0, optimizer, fresh.cursor.correlation)
+    state = state.replace(opt_state=with_learning_rate(state.opt_state, RATE))
+    step = make_train_step(model, optimizer, INPUTS._replace(flip=flip))
+    return model, state, lambda state, batch: step(jax.tree.map(jnp.copy, state), batch)
+
+
+def test_a_step_equals_the_step_written_out(batch):
+    model, state, step = prepare(dropout=0.0)
+    after, metrics = step(state, batch)
+    x = normalise(batch.images, *INPUTS[:3])
+
+    def loss_fn(params):
+        outputs, updates = model.apply({**state.variables, "params": params}, x, train=True, mutable=["batch_stats"])
+        chances = jax.nn.softmax(outputs.logits)[jnp.arange(6), batch.labels]
+        return -jnp.mean(jnp.log(chances)), (outputs.logits, updates["batch_stats"])
+
+    (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+
+    def moved(path, weight, gradient):
+        decay = 0.0 if path[-1].key == "bias" else 0.01
+        return weight - RATE * (gradient + decay * weight)
+
+    expected = jax.tree_util.tree_map_with_path(moved, state.params, gradients)
+    # The same sums in float32, in another order: some roundings of numbers up to one.
+    chex.assert_trees_all_close(after.params, expected, atol=1e-6)
+    chex.assert_trees_all_close(after.batch_stats, batch_stats, atol=1e-6)
+    assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
+    assert float(metrics["accuracy"]) == float(jnp.mean(jnp.argmax(logits, axis=1) == batch.labels))
+    assert (int(after.step), int(after.cursor.step), int(after.cursor.phase)) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(("dropout", "flip"), [(0.5, False), (0.0, True)])
+def test_randomness_is_a_function_of_the_run_and_the_step(batch, dropout, flip):
+    _, state, step = prepare(dropout, flip)
+    # Large classifier weights, so that what dropout and flips change shows in the loss.
+    state = state.replace(
+        params={**state.params, "classifier": jax.tree.map(lambda x: x * 1e3, state.params["classifier"])}
+    )
+    loss = {
+        name: float(step(changed, batch)[1]["loss"])
+        for name, changed in {
+            "this": state,
+            "again": state,
+            "next step": state.replace(step=state.step + 1),
+            "another run": state.replace(rng=jax.random.key(9)),
+        }.items()
+    }
+    assert loss["this"] == loss["again"]
+    assert len({loss["this"], loss["next step"], loss["another run"]}) == 3

@@ -178,6 +178,14 @@ def test_one_process_at_a_time_works_in_a_folder(again, workshop, capsys):
     assert "another process is working in this folder" in capsys.readouterr().err
 
 
+def test_the_report_names_the_code_that_trained(again, workshop):
+    """Not the code that draws the report of a finished run once more."""
+    path = again / "environment.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "the commit that trained"}))
+    assert main(arguments(again, workshop / "data")) == 0
+    assert "the commit that trained" in (again / "report.html").read_text()
+
+
 def test_other_settings_in_the_same_folder_are_refused_by_name(again, workshop, capsys):
     before = (again / "metrics.jsonl").read_bytes()
     assert main(arguments(again, workshop / "data", "--rri.rounds", "3", "--seed", "5")) == 2

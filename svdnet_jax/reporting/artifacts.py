@@ -1,5 +1,6 @@
 """What is drawn and written when a run is over: embeddings, figures and the report."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from svdnet_jax.config import Run, to_json
 from svdnet_jax.data.splits import Dataset, Split
 from svdnet_jax.data.synthetic import contact_sheet
 from svdnet_jax.reporting import figures
-from svdnet_jax.reporting.folder import environment, load_matrix
+from svdnet_jax.reporting.folder import load_matrix
 from svdnet_jax.reporting.log import Record, after_rounds, border_name
 from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
 from svdnet_jax.reporting.report import write_report
@@ -71,7 +72,8 @@ def write_artifacts(
         report,
         title=f"SVDNet on {dataset.name}",
         config=to_json(config),
-        environment=environment(),
+        # What trained the model, which need not be what draws this report.
+        environment=json.loads((folder / "environment.json").read_text()),
         records=records,
         figures=pictures,
         facts=facts,

@@ -3,31 +3,65 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import tyro
+from rich.console import Console
 
-from svdnet_jax.config import ConfigError, Run
+from svdnet_jax.config import ConfigError, Layout, Run
+from svdnet_jax.data.splits import DataError
 from svdnet_jax.presets import PRESETS
+from svdnet_jax.reporting.log import LogError
+from svdnet_jax.run import run
+from svdnet_jax.training.measure import TrainingDiverged
 
 
-def parse(argv: Sequence[str] | None, prog: str, description: str) -> Run:
+def train(argv: Sequence[str] | None, name: str, description: str, layout: Layout = "auto") -> int:
+    """Runs a training experiment; 0 if all went well, 2 for input that cannot be used, 1 if training diverged.
+
+    Args:
+        argv: Arguments without the program's name; None for the process's own.
+        name: The experiment's module.
+        description: What it does, for --help.
+        layout: How its data set is laid out; with auto, none has to be given.
+    """
+    console = Console()
+    try:
+        config = parse(argv, f"python -m experiments.{name}", description, layout)
+        run(config, console)
+    except (ConfigError, DataError, LogError) as error:
+        return refuse(str(error), 2)
+    except TrainingDiverged as error:
+        return refuse(str(error), 1)
+    except KeyboardInterrupt:
+        return refuse("stopped; the same command goes on from the last checkpoint", 130)
+    return 0
+
+
+def parse(argv: Sequence[str] | None, prog: str, description: str, layout: Layout = "auto") -> Run:
     """Settings from a command line; prints help or the mistake and exits (code 2) as is usual.
 
     Args:
         argv: Arguments without the program's name; None for the process's own.
         prog: The command, as shown by --help.
         description: What it does, likewise.
+        layout: Of the experiment's data set; auto if it has a built-in one.
 
     Raises:
-        ConfigError: An unknown preset.
+        ConfigError: An unknown preset, or no data where there is no built-in set.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="synthetic")
+    first.add_argument("--preset", default="synthetic" if layout == "auto" else "paper-resnet50")
     chosen, _ = first.parse_known_args(arguments)
     if chosen.preset not in PRESETS:
         raise ConfigError(f"--preset {chosen.preset}: unknown; choose one of {', '.join(PRESETS)}")
-    return tyro.cli(Run, prog=prog, default=PRESETS[chosen.preset], args=arguments, description=description)
+    preset = PRESETS[chosen.preset]
+    default = replace(preset, data=replace(preset.data, layout=layout))
+    config = tyro.cli(Run, prog=prog, default=default, args=arguments, description=description)
+    if layout != "auto" and config.data.root is None:
+        raise ConfigError("--data.root: not given; this experiment has no built-in data. Give the unpacked data set")
+    return config
 
 
 def refuse(message: str, code: int) -> int:

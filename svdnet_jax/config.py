@@ -1,20 +1,22 @@
 """Every setting of a run, as one tree of frozen dataclasses.
 
-The command line is made from these classes (tyro), so a field's docstring is its help text. `check` refuses
-what cannot work before any work starts. Lengths of training are counted in optimiser steps, as in the
+The command line is made from these classes (tyro), so a field's docstring is its help text; `svdnet_jax.rules`
+refuses what cannot work before any work starts. Lengths of training are counted in optimiser steps, as in the
 authors' solver files.
 """
 
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import cattrs
+
 from svdnet_jax.eigenlayer import Method
 
-PhaseKind = Literal["base", "restraint", "relaxation"]
+PhaseKind = Literal["base", "restraint", "relaxation", "final"]
+Layout = Literal["auto", "market1501", "dukemtmc", "msmt17", "cuhk03-labelled", "cuhk03-detected", "manifest"]
 
 
 class ConfigError(ValueError):
@@ -48,17 +50,29 @@ class Data:
     """What to train and test on, and how images reach the network."""
 
     root: Path | None = None
-    """Folder of Market-1501 (or its parent). Not given: built-in synthetic pedestrians."""
+    """Folder of a data set (or its parent), a CSV manifest, or a prepared folder. Not given: built-in synthetic
+    pedestrians."""
+    layout: Layout = "auto"
+    """How the folder is laid out; auto looks."""
     cache: Path = Path("runs/data")
-    """Folder for the synthetic images and for prepared records."""
+    """Folder for the synthetic images and for prepared data."""
+    validation: int = 0
+    """So many training identities become query and gallery, and the test set is not touched: for choosing settings
+    (100 of Market-1501's 751 is usual). 0: the test set."""
     height: int = 64
     """Height the network sees, in pixels."""
     width: int = 32
     """Width the network sees, in pixels."""
     batch_size: int = 64
     """Images per optimiser step."""
+    per_identity: int = 0
+    """Images of each identity in a batch (K of PK sampling). 0: images are drawn whoever they show."""
     flip: bool = True
     """Mirror half of the training images."""
+    crop_padding: int = 0
+    """Training images are padded by so many pixels and cut back to their size at a random place."""
+    erase: float = 0.0
+    """Share of training images of which a random rectangle is blotted out (random erasing)."""
     synthetic: Synthetic = field(default_factory=Synthetic)
 
 
@@ -67,17 +81,36 @@ class Model:
     """Backbone, Eigenlayer and classifier."""
 
     backbone: str = "mini"
-    """Backbone by name: mini, a small residual network for small images."""
+    """Backbone by name: mini (a small residual network for small images), resnet18, resnet34, resnet50, resnet101 or
+    caffenet."""
+    layout: Literal["caffe", "keras", "torchvision"] = "caffe"
+    """Graph of a ResNet: caffe (stride in a stage's first 1x1, pool1 in ceil mode without padding; the paper's),
+    keras (the same with padded pool1) or torchvision (stride in the 3x3, padded pool1)."""
+    last_stride: Literal[1, 2] = 2
+    """Stride of a ResNet's last stage."""
+    weights: str | None = None
+    """Weights of the backbone to start from: a file (Keras .h5 or tfjs model.json, .safetensors, .pth, .caffemodel),
+    hf:owner/name, or the folder of a run. Not given: random."""
+    neck: Literal["none", "batchnorm"] = "none"
+    """Between pooled feature and Eigenlayer: nothing, or a BatchNorm whose shift stays zero (BNNeck)."""
     dim: int = 128
-    """Outputs of the Eigenlayer (D); at most the backbone's channels (C)."""
+    """Outputs of the Eigenlayer (D); at most the backbone's channels (C). 0: no Eigenlayer, for baselines."""
+    eigenlayer_std: float = 0.01
+    """Standard deviation of the Eigenlayer's initial weights."""
     dropout: float = 0.5
     """Share of Eigenlayer outputs dropped before the classifier while training."""
+    classifier_bias: bool = True
+    """Whether the classifier has a bias."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the backbone computes in; parameters, Eigenlayer and classifier stay float32."""
     batch_norm: Literal["batch", "frozen"] = "batch"
     """Statistics used in training: of the batch, or always the stored ones (the authors' recipe)."""
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """Subtracted from RGB in [0, 255]."""
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    """Divides RGB after the mean."""
+    mean: tuple[float, float, float] | None = None
+    """Subtracted from RGB in [0, 255]. Not given: what the weights were trained with, else ImageNet's."""
+    std: tuple[float, float, float] | None = None
+    """Divides RGB after the mean. Not given: likewise."""
+    mean_image: bool = False
+    """Subtract the mean of the training images pixel by pixel instead of one mean a channel (the authors' recipe)."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +123,10 @@ class Phase:
     """Steps of the phase at which the learning rate is divided by ten."""
     freeze: tuple[str, ...] = ()
     """Weights held fixed: shell patterns over paths, such as eigenlayer/* or */bn*/scale."""
+    multipliers: tuple[tuple[str, float], ...] = ()
+    """Pattern and factor of the learning rate of what it matches; the first match counts."""
+    warmup: int = 0
+    """Steps over which the learning rate rises linearly from a hundredth."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +139,14 @@ class RRI:
     """What replaces W = U S V' at each round; none is the control: the same training without it."""
     match: bool = True
     """Give each old column the closest new one, with sign (the authors' code, not in the paper)."""
+    unmatched_rounds: int = 0
+    """So many rounds at the start go without matching all the same."""
     learning_rates: tuple[float, ...] = (0.02,)
     """Learning rate of each round; the last one repeats."""
     restraint: Phase = field(default_factory=lambda: Phase(steps=90, milestones=(60,), freeze=("eigenlayer/*",)))
     relaxation: Phase = field(default_factory=lambda: Phase(steps=90, milestones=(60,)))
+    final: Phase | None = None
+    """A last restraint in place of the last round's relaxation."""
     stop: Literal["stable", "never"] = "stable"
     """When to stop before the last round: when S(W) is stable (the paper's rule; not the control), or never."""
     tolerance: float = 0.005
@@ -113,18 +154,31 @@ class RRI:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What is minimised: softmax cross-entropy, and a triplet loss beside it if wanted."""
+
+    smoothing: float = 0.0
+    """Share of the target spread evenly over all identities (label smoothing)."""
+    triplet: Literal["none", "soft", "margin"] = "none"
+    """Batch-hard triplet loss on the pooled feature: none, with the soft margin, or with --loss.margin."""
+    margin: float = 0.3
+    """Margin of the triplet loss."""
+
+
+@dataclass(frozen=True)
 class Optimizer:
-    """Stochastic gradient descent in Caffe's form, with one rate for all weights.
+    """Stochastic gradient descent in Caffe's form, or Adam."""
 
-    The authors' release trains the classifier's bias at twice the rate.
-    """
-
+    method: Literal["sgd", "adam"] = "sgd"
+    """Momentum SGD with the rate inside the momentum as in Caffe, or Adam (weight decay added to the gradient)."""
     learning_rate: float = 0.1
     """Learning rate of Step 0."""
     momentum: float = 0.9
-    """Share of the last step that is taken again."""
+    """Share of the last step that is taken again (of SGD)."""
     weight_decay: float = 5e-4
-    """Of all weights but biases."""
+    """Added to the gradient, times the weight."""
+    no_decay: tuple[str, ...] = ("*/bias",)
+    """Weights without decay: shell patterns over paths."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +200,8 @@ class Run:
     """One training run: Step 0, then rounds of decorrelation, restraint and relaxation."""
 
     preset: str = "synthetic"
-    """Named settings to start from, which other options change: synthetic, or tiny (the whole loop in a minute)."""
+    """Named settings to start from, which other options change: synthetic, tiny (the whole loop in a minute),
+    paper-resnet50, paper-caffenet, short-resnet50, modern-resnet50 or modern-resnet50-rri."""
     out: Path | None = None
     """Folder of the run (not given: runs/ and the name of data or preset). The same command again resumes it."""
     seed: int = 0
@@ -157,6 +212,7 @@ class Run:
     """Steps between two checkpoints; one is written after every phase too."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
+    loss: Loss = field(default_factory=Loss)
     optimizer: Optimizer = field(default_factory=Optimizer)
     base: Phase = field(default_factory=lambda: Phase(steps=900, milestones=(540, 780)))
     rri: RRI = field(default_factory=RRI)
@@ -167,86 +223,30 @@ class Run:
         """Folder of the run: what --out says, else named by the data, else by the preset."""
         if self.out is not None:
             return self.out
-        return Path("runs") / (self.data.root.resolve().name if self.data.root else self.preset)
-
-
-def check(config: Run) -> None:
-    """Refuses settings that cannot work.
-
-    Raises:
-        ConfigError: Names the option, the value found and what it must be.
-    """
-    for option, value, valid, rule in _rules(config):
-        if not valid:
-            raise ConfigError(f"--{option} {value}: must be {rule}")
-
-
-def _rules(config: Run) -> Iterator[tuple[str, Any, bool, str]]:
-    """Option, value, whether it is valid, and what it must be."""
-    data, model, rri, people = config.data, config.model, config.rri, config.data.synthetic
-    at_least = {
-        "log-every": (config.log_every, 1),
-        "checkpoint-every": (config.checkpoint_every, 1),
-        "data.height": (data.height, 8),
-        "data.width": (data.width, 8),
-        "data.batch-size": (data.batch_size, 2),
-        "model.dim": (model.dim, 1),
-        "rri.rounds": (rri.rounds, 0),
-        "eval.batch-size": (config.eval.batch_size, 1),
-        "eval.train-images": (config.eval.train_images, 1),
-        "data.synthetic.train-identities": (people.train_identities, 2),
-        "data.synthetic.train-images": (people.train_images, 1),
-        "data.synthetic.test-identities": (people.test_identities, 2),
-        "data.synthetic.gallery-images": (people.gallery_images, 1),
-        "data.synthetic.distractors": (people.distractors, 0),
-        "data.synthetic.junk": (people.junk, 0),
-        "seed": (config.seed, 0),
-        "data.synthetic.seed": (people.seed, 0),
-    }
-    for option, (number, least) in at_least.items():
-        yield option, number, number >= least, f"{least} or more"
-    every = config.log_every
-    # A checkpoint between two lines of the log would make a resumed log differ from an unbroken one.
-    rule = f"a multiple of --log-every {every}"
-    yield "checkpoint-every", config.checkpoint_every, config.checkpoint_every % every == 0, rule
-    yield "model.dropout", model.dropout, 0 <= model.dropout < 1, "in [0, 1)"
-    yield "model.std", model.std, all(value > 0 for value in model.std), "positive"
-    yield "seed", config.seed, config.seed < 2**32, "below 2**32"
-    yield "data.synthetic.seed", people.seed, people.seed < 2**32, "below 2**32"
-    for option, value in _floats(dataclasses.asdict(config)):
-        yield option, value, math.isfinite(value), "a finite number"
-    optimizer = config.optimizer
-    rate = optimizer.learning_rate
-    yield "optimizer.learning-rate", rate, 0 < rate < math.inf, "positive"
-    yield "optimizer.momentum", optimizer.momentum, 0 <= optimizer.momentum < 1, "in [0, 1)"
-    yield "optimizer.weight-decay", optimizer.weight_decay, optimizer.weight_decay >= 0, "0 or more"
-    rates = rri.learning_rates
-    fine = bool(rates) and all(0 < rate < math.inf for rate in rates)
-    yield "rri.learning-rates", rates, fine, "one or more positive numbers"
-    yield "rri.tolerance", rri.tolerance, rri.tolerance >= 0, "0 or more"
-    yield "data.synthetic.alike", people.alike, 0 <= people.alike <= 1, "in [0, 1]"
-    phases = {"base": config.base, "rri.restraint": rri.restraint, "rri.relaxation": rri.relaxation}
-    for option, phase in phases.items():
-        yield f"{option}.steps", phase.steps, phase.steps >= 1, "1 or more"
-        drops = phase.milestones
-        ordered = list(drops) == sorted(set(drops)) and all(0 < drop < phase.steps for drop in drops)
-        rule = f"increasing, between 0 and the {phase.steps} steps of the phase"
-        yield f"{option}.milestones", drops, ordered, rule
-
-
-def _floats(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """All floats of nested settings with the options they belong to."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _floats(value, f"{prefix}{key}.")
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float):
-                yield f"{prefix}{key}".replace("_", "-"), number
+        if self.data.root is None:
+            return Path("runs") / self.preset
+        root = self.data.root.resolve()
+        name = root.stem if root.suffix == ".csv" else root.name
+        return Path("runs") / (name if self.preset == "synthetic" else f"{name}-{self.preset}")
 
 
 def to_json(config: Run) -> dict[str, Any]:
     """The settings as JSON's types, nested as they are."""
     return _plain(dataclasses.asdict(config))
+
+
+def from_json(settings: Mapping[str, Any]) -> Run:
+    """The settings that `to_json` gave; what an older version did not have gets its default.
+
+    Raises:
+        ConfigError: They are not the settings of a run.
+    """
+    converter = cattrs.Converter()
+    converter.register_structure_hook(Path, lambda value, _: Path(value))
+    try:
+        return converter.structure(settings, Run)
+    except cattrs.BaseValidationError as error:
+        raise ConfigError("; ".join(cattrs.transform_error(error))) from error
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -4,16 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from svdnet_jax.config import Data, Run, check, to_json
-from svdnet_jax.data import market1501, synthetic
+from svdnet_jax.config import Data, Run, to_json
+from svdnet_jax.data import synthetic
+from svdnet_jax.data.load import load
 from svdnet_jax.data.pipeline import batches
 from svdnet_jax.data.splits import DISTRACTOR, JUNK, DataError, Dataset, check_identities, fingerprint, labels
+from svdnet_jax.data.validation import hold_out
+from svdnet_jax.models.pretrained import Pretrained, read_pretrained
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.reporting.artifacts import write_artifacts
 from svdnet_jax.reporting.folder import environment, open_folder, refuse_other_settings, save_matrix, write_json
@@ -21,12 +24,15 @@ from svdnet_jax.reporting.log import Log, open_log, read_log
 from svdnet_jax.reporting.progress import counting, print_table, progress
 from svdnet_jax.retrieval import matches as protocol
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.rules import check
 from svdnet_jax.training import checkpoint
+from svdnet_jax.training.initial import as_pretrained, check_start, initial_state
 from svdnet_jax.training.measure import Measurement, embeddings, measure
 from svdnet_jax.training.plan import plan
-from svdnet_jax.training.rri import Hooks, Record, optimizer_at, programs, run_rri
-from svdnet_jax.training.state import TrainState, begin, create
+from svdnet_jax.training.rri import Hooks, Record, programs, run_rri
+from svdnet_jax.training.state import TrainState, create
 from svdnet_jax.training.step import Infer, inputs_of, make_infer
+from svdnet_jax.training.trained import Place, begun, by_map, is_run, load_trained
 
 BUILT_IN = (
     "No --data.root given: training on built-in synthetic pedestrians. For Market-1501: --data.root FOLDER, "
@@ -51,15 +57,19 @@ def run(config: Run, console: Console) -> Path:
     """
     preflight(config)
     with open_folder(config) as folder:
+        weights = read_weights(config)
+        check_start(config, weights)
         dataset = load_dataset(config, console)
         check_identities(dataset)
         console.print(_summary(dataset, count_valid(dataset, config)), highlight=False, soft_wrap=True)
-        _train_and_report(config, folder, dataset, console)
+        _train_and_report(config, folder, dataset, weights, console)
     return folder
 
 
-def _train_and_report(config: Run, folder: Path, dataset: Dataset, console: Console) -> None:
-    state, infer = train(config, folder, dataset, console)
+def _train_and_report(
+    config: Run, folder: Path, dataset: Dataset, weights: Pretrained | None, console: Console
+) -> None:
+    state, infer = train(config, folder, dataset, weights, console)
     records = read_log(folder / "metrics.jsonl")
     final = partial(infer, state.variables)
     query, gallery = (embeddings(final, split, config.eval) for split in (dataset.query, dataset.gallery))
@@ -80,16 +90,38 @@ def preflight(config: Run) -> None:
     programs(model, state.params, config)
 
 
+def read_weights(config: Run) -> Pretrained | None:
+    """The weights that the backbone starts from, of a file or of another run; None for random ones.
+
+    Raises:
+        ConfigError: They cannot be read.
+    """
+    spec = config.model.weights
+    if spec is None:
+        return None
+    if is_run(folder := Path(spec)):
+        trained = load_trained(folder)
+        return as_pretrained(trained.state, f"{spec}, {int(trained.state.step)} steps", (trained.config.model.layout,))
+    return read_pretrained(spec)
+
+
 def load_dataset(config: Run, console: Console) -> Dataset:
     """The data set of a run; the built-in one is drawn first if it is not there yet.
+
+    With ``data.validation`` training identities take the place of the test set, which is not looked at.
 
     Raises:
         DataError: Data that cannot be used.
     """
     try:
-        return _load(config.data, console)
+        dataset = _load(config.data, console)
     except OSError as error:
         raise DataError(f"--data.root {config.data.root}, --data.cache {config.data.cache}: {error}") from error
+    return (
+        dataset
+        if not (held := config.data.validation)
+        else hold_out(dataset, held, config.seed, config.eval.cross_camera)
+    )
 
 
 def _load(data: Data, console: Console) -> Dataset:
@@ -99,22 +131,9 @@ def _load(data: Data, console: Console) -> Dataset:
         if not root.exists():
             with counting("Drawing pedestrians", synthetic.count_images(data.synthetic), console) as advance:
                 synthetic.write_synthetic(root, data.synthetic, advance)
-    dataset = market1501.load(root, data.cache, (data.height, data.width))
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    dataset = load(root, data.cache, (data.height, data.width), data.layout, say)
     return dataset if data.root else replace(dataset, name="synthetic pedestrians")
-
-
-class Place(NamedTuple):
-    """What a checkpoint says beside the state, so that the outside of the loop can go on too."""
-
-    data: str
-    """Fingerprint of the data set."""
-    phase: int = 0
-    stream: int = 0
-    """Position in the stream of batches."""
-    log_offset: int | None = None
-    """Length of the log in bytes."""
-    phase_seconds: float = 0.0
-    """Time that the phase has taken so far."""
 
 
 def count_valid(dataset: Dataset, config: Run) -> int:
@@ -133,26 +152,26 @@ def count_valid(dataset: Dataset, config: Run) -> int:
     return int((found.count > 0).sum())
 
 
-def train(config: Run, folder: Path, dataset: Dataset, console: Console) -> tuple[TrainState, Infer]:
+def train(
+    config: Run, folder: Path, dataset: Dataset, weights: Pretrained | None, console: Console
+) -> tuple[TrainState, Infer]:
     """Trains from the start, or from the latest checkpoint of the folder.
 
     Returns:
         The final state, and the jitted network at rest.
     """
-    model = build(config.model, labels(dataset.train.pids)[1])
-    inputs, phases = inputs_of(config), plan(config)
-    infer = make_infer(model, inputs)
-    fresh = create(model, inputs.size, config.seed)
+    model, fresh = initial_state(config, dataset.train, weights)
+    phases, infer = plan(config), make_infer(model, inputs_of(config).size)
     by_kind = programs(model, fresh.params, config)
     with (
-        checkpoint.checkpoints(folder / "checkpoints", lambda metrics: metrics["mAP"]) as saved,
+        checkpoint.checkpoints(folder / "checkpoints", by_map) as saved,
         progress(phases[-1].end, console) as show,
     ):
         found = checkpoint.latest(saved)
         data = fingerprint(dataset)
-        place = Place(**found.metadata["place"]) if found else Place(data)
-        optimizer = optimizer_at(place.phase, phases, by_kind)
-        state = begin(fresh, place.phase, optimizer, fresh.cursor.correlation)
+        identities = labels(dataset.train.pids)[1]
+        place = Place(**found.metadata["place"]) if found else Place(data, identities)
+        state = begun(place, phases, by_kind, fresh)
         if found:
             refuse_other_settings(folder, found.metadata["config"], to_json(config))
             if place.data != data:
@@ -162,14 +181,16 @@ def train(config: Run, folder: Path, dataset: Dataset, console: Console) -> tupl
             state = checkpoint.restore(saved, found.step, state)
         log = open_log(folder / "metrics.jsonl", place.log_offset)
         look = partial(measure, infer=infer, dataset=dataset, settings=config.eval)
-        hooks = Hooks(look, partial(_emit, folder, log, show), partial(_save, config, saved, log, data))
+        hooks = Hooks(
+            look, partial(_emit, folder, log, show), partial(_save, config, saved, log, Place(data, identities))
+        )
         if place.phase < len(phases):
             write_json(folder / "environment.json", environment())
         if found is None:
-            hooks.emit(_start_record(config, dataset, data, state), state)
+            hooks.emit(_start_record(config, dataset, data, state, weights), state)
         elif place.phase < len(phases):
             hooks.emit({"event": "resume", "step": found.step}, state)
-        stream = batches(dataset.train, config.data.batch_size, config.seed, place.stream)
+        stream = batches(dataset.train, config.data, config.seed, place.stream)
         state = run_rri(state, phases, by_kind, config=config, stream=stream, hooks=hooks, seconds=place.phase_seconds)
         hooks.emit(_end_record(config, read_log(log.path), int(state.step)), state)
     return state, infer
@@ -185,22 +206,23 @@ def _emit(folder: Path, log: Log, show: Callable[[Record], None], record: Record
 
 
 def _save(
-    config: Run, saved: Any, log: Log, data: str, state: TrainState, seconds: float, measured: Measurement | None
+    config: Run, saved: Any, log: Log, start: Place, state: TrainState, seconds: float, measured: Measurement | None
 ) -> None:
-    metadata = {
-        "config": to_json(config),
-        "place": Place(data, int(state.cursor.phase), int(state.step), log.offset, seconds)._asdict(),
-    }
+    place = start._replace(
+        phase=int(state.cursor.phase), stream=int(state.step), log_offset=log.offset, phase_seconds=seconds
+    )
+    metadata = {"config": to_json(config), "place": place._asdict()}
     checkpoint.save(saved, state, metadata, measured.embedding.metrics() if measured else None)
 
 
-def _start_record(config: Run, dataset: Dataset, data: str, state: TrainState) -> Record:
+def _start_record(config: Run, dataset: Dataset, data: str, state: TrainState, weights: Pretrained | None) -> Record:
     return {
         "event": "start",
         "dataset": dataset.name,
         "fingerprint": data,
         "preset": config.preset,
         "method": config.rri.method,
+        "weights": weights.source if weights else "random",
         "seed": config.seed,
         "identities": labels(dataset.train.pids)[1],
         "train": len(dataset.train),

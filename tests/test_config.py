@@ -1,6 +1,7 @@
 """Settings are refused early, by name, and compared key by key."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -9,15 +10,17 @@ from svdnet_jax.config import (
     RRI,
     ConfigError,
     Data,
+    Loss,
     Model,
     Optimizer,
     Phase,
     Run,
-    check,
     differences,
+    from_json,
     to_json,
 )
 from svdnet_jax.presets import PRESETS
+from svdnet_jax.rules import check
 from svdnet_jax.run import preflight
 
 
@@ -49,6 +52,13 @@ def test_presets_are_valid_and_know_their_name(name):
         (Run(rri=RRI(relaxation=Phase(steps=0))), "--rri.relaxation.steps 0: must be 1 or more"),
         (Run(model=Model(backbone="vgg")), "--model.backbone vgg: unknown; choose one of mini"),
         (Run(model=Model(dim=100_000)), "--model.dim 100000: more outputs than"),
+        (Run(model=Model(last_stride=1)), "--model.last-stride 1: only a ResNet"),
+        (Run(model=Model(dim=0)), "--rri.rounds 4: must be 0 where --model.dim 0"),
+        (Run(data=Data(batch_size=64, per_identity=5)), "--data.per-identity 5: must be a divisor of"),
+        (Run(loss=Loss(triplet="soft")), "--loss.triplet soft: must be none unless --data.per-identity"),
+        (Run(rri=RRI(final=Phase(steps=5))), "--rri.final.steps 5: must be given with --rri.stop never"),
+        (Run(base=Phase(steps=9, warmup=10)), "--base.warmup 10: must be 0 to the 9 steps"),
+        (Run(base=Phase(steps=9, multipliers=(("*", 0.0),))), "--base.multipliers"),
         (Run(base=Phase(steps=9, freeze=("eigenlayr/*",))), "'eigenlayr/\\*' matches no weight; there are"),
         (Run(base=Phase(steps=9, freeze=("*",))), "leave no weight to train"),
     ],
@@ -56,6 +66,21 @@ def test_presets_are_valid_and_know_their_name(name):
 def test_impossible_settings_are_refused_by_name(bad, message):
     with pytest.raises(ConfigError, match=message):
         preflight(bad)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_settings_survive_json(name):
+    config = dataclasses.replace(PRESETS[name], out=Path("somewhere"), data=Data(root=Path("x"), layout="manifest"))
+    assert from_json(json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_settings_of_an_older_version_get_the_defaults():
+    assert from_json({"preset": "synthetic", "model": {"dim": 7}}) == Run(model=Model(dim=7))
+
+
+def test_settings_of_something_else_are_refused():
+    with pytest.raises(ConfigError, match="dim"):
+        from_json({"model": {"dim": "wide"}})
 
 
 def test_differences_name_the_options():
@@ -71,5 +96,7 @@ def test_differences_name_the_options():
 def test_folder_is_named_by_the_preset():
     check(Run())
     assert Run().folder == Path("runs/synthetic")
-    assert Run(data=Data(root=Path("a/Market"))).folder == Path("runs/Market")
+    assert Run(data=Data(root=Path("a/Market-1.5"))).folder == Path("runs/Market-1.5")
+    assert Run(data=Data(root=Path("a/mine.csv"))).folder == Path("runs/mine")
+    assert Run(preset="tiny", data=Data(root=Path("a/Market"))).folder == Path("runs/Market-tiny")
     assert Run(out=Path("a")).folder == Path("a")

@@ -16,9 +16,9 @@ from svdnet_jax.models.svdnet import build
 from svdnet_jax.retrieval.embed import embed
 from svdnet_jax.training.measure import _fit, embeddings, measure
 from svdnet_jax.training.state import create
-from svdnet_jax.training.step import Inputs, make_infer
+from svdnet_jax.training.step import make_infer
 
-INPUTS = Inputs((16, 8), (120.0, 120.0, 120.0), (60.0, 60.0, 60.0), flip=True)
+SIZE = (16, 8)
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 8, 27])
@@ -47,9 +47,9 @@ def test_fit_by_hand():
 
 
 def test_a_measurement_is_made_of_its_parts(dataset):
-    model = build(Model(backbone="micro", dim=6), 12, {"micro": partial(MiniResNet, widths=(4, 8), channels=8)})
-    state = create(model, INPUTS.size, seed=3)
-    infer = make_infer(model, INPUTS)
+    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)})
+    state = create(model, SIZE, seed=3)
+    infer = make_infer(model, SIZE)
     settings = Eval(metric="cosine", cross_camera=False, batch_size=32, train_images=10)
     found = measure(state, infer=infer, dataset=dataset, settings=settings)
     query, gallery = (

@@ -12,7 +12,12 @@ from svdnet_jax.config import Model
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build, parameter_paths
 
-BACKBONES = {"micro": partial(MiniResNet, widths=(4, 8), channels=8), "mini": MiniResNet}
+
+def micro(config):
+    return MiniResNet(widths=(4, 8), channels=8, frozen_statistics=config.batch_norm == "frozen")
+
+
+BACKBONES = {"micro": micro, "mini": lambda config: MiniResNet()}
 SHAPE = (5, 16, 8, 3)
 CONFIG = Model(backbone="micro", dim=6)
 

@@ -16,13 +16,13 @@ from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build, parameter_paths
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.measure import TrainingDiverged, measure
-from svdnet_jax.training.optimizer import weight_labels
+from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
 from svdnet_jax.training.plan import plan
 from svdnet_jax.training.rri import Hooks, is_stable, optimizer_at, programs, run_rri
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import inputs_of, make_infer
 
-BACKBONES = {"micro": partial(MiniResNet, widths=(4, 8), channels=8)}
+BACKBONES = {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)}
 # What a record says about the clock, not about the run.
 CLOCK = ("images_per_second", "seconds")
 
@@ -52,7 +52,7 @@ def workbench(config, dataset):
     """The compiled parts of a run."""
     model = build(config.model, 12, BACKBONES)
     fresh = create(model, inputs_of(config).size, config.seed)
-    look = partial(measure, infer=make_infer(model, inputs_of(config)), dataset=dataset, settings=config.eval)
+    look = partial(measure, infer=make_infer(model, inputs_of(config).size), dataset=dataset, settings=config.eval)
     return fresh, programs(model, fresh.params, config), look
 
 
@@ -70,7 +70,7 @@ def go(config, workbench, dataset, state, save=lambda *a: None):
     def emit(record, state):
         seen.append(({k: v for k, v in record.items() if k not in CLOCK}, jax.tree.map(jnp.copy, state)))
 
-    stream = batches(dataset.train, config.data.batch_size, config.seed, int(state.step))
+    stream = batches(dataset.train, config.data, config.seed, int(state.step))
     final = run_rri(state, plan(config), by_kind, config=config, stream=stream, hooks=Hooks(look, emit, save))
     return final, seen
 
@@ -122,10 +122,12 @@ def test_frozen_weights_are_the_same_bits_after_their_phase_and_all_others_move(
     base, restraint, relaxation = [state.params for _, state in borders(unbroken[1])][:3]
     svd = borders(unbroken[1], "decorrelate")[0][1].params
     for old, new, phase in ((svd, restraint, config.rri.restraint), (restraint, relaxation, config.rri.relaxation)):
-        labels = parameter_paths(weight_labels(base, phase.freeze))
+        groups = weight_groups(base, phase, config.optimizer)
+        trained = parameter_paths(
+            jax.tree.map(lambda group: group != FROZEN, groups, is_leaf=lambda x: isinstance(x, Group))
+        )
         old, new = parameter_paths(old), parameter_paths(new)
-        same = {path for path in labels if bool((old[path] == new[path]).all())}
-        assert same == {path for path, label in labels.items() if label == "frozen"}
+        assert trained == {path: bool((old[path] != new[path]).any()) for path in old}
 
 
 def test_decorrelation_is_us_and_changes_nothing_but_w(unbroken, config):

@@ -201,7 +201,7 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(again, workshop, 
     [
         (["--preset", "huge"], "--preset huge: unknown; choose one of synthetic, tiny"),
         (["--model.dim", "100000"], "--model.dim 100000"),
-        (["--rri.restraint.freeze", "eigen"], "freeze pattern 'eigen' matches no weight"),
+        (["--rri.restraint.freeze", "eigen"], "pattern 'eigen' matches no weight"),
         (["--data.root", "/nowhere"], "--data.root /nowhere: no such folder"),
     ],
 )

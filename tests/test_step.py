@@ -1,23 +1,22 @@
 """One training step against the same step written out, and where its randomness comes from."""
 
-from functools import partial
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svdnet_jax.config import Model, Optimizer
-from svdnet_jax.data.pipeline import Batch, normalise
+from svdnet_jax.config import Loss, Model, Optimizer, Phase
+from svdnet_jax.data.pipeline import Batch
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build
-from svdnet_jax.training.optimizer import sgd, weight_labels, with_learning_rate
+from svdnet_jax.training.losses import batch_hard_triplet
+from svdnet_jax.training.optimizer import make_optimizer, weight_groups, with_learning_rate
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import Inputs, make_train_step
 
-BACKBONES = {"micro": partial(MiniResNet, widths=(4, 8), channels=8)}
-INPUTS = Inputs((16, 8), (120.0, 120.0, 120.0), (60.0, 60.0, 60.0), flip=False)
+BACKBONES = {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)}
+SIZE, MEAN, STD = (16, 8), (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
 RATE = 0.1
 
 
@@ -27,21 +26,25 @@ def batch():
     return Batch(jnp.asarray(rng.integers(0, 256, (6, 16, 8, 3), np.uint8)), jnp.arange(6, dtype=jnp.int32) % 5)
 
 
-def prepare(dropout, flip=False):
+PLAIN = Loss()
+
+
+def prepare(dropout, loss=PLAIN, **inputs):
     """A network, the state before its first step, and its step."""
     model = build(Model(backbone="micro", dim=6, dropout=dropout), 5, BACKBONES)
-    fresh = create(model, INPUTS.size, seed=0)
-    optimizer = sgd(weight_labels(fresh.params, ()), Optimizer(momentum=0.9, weight_decay=0.01))
+    fresh = create(model, SIZE, 0, MEAN, STD)
+    settings = Optimizer(momentum=0.9, weight_decay=0.01)
+    optimizer = make_optimizer(weight_groups(fresh.params, Phase(steps=1), settings), settings)
     state = begin(fresh, 0, optimizer, fresh.cursor.correlation)
     state = state.replace(opt_state=with_learning_rate(state.opt_state, RATE))
-    step = make_train_step(model, optimizer, INPUTS._replace(flip=flip))
+    step = make_train_step(model, optimizer, Inputs(SIZE, **inputs), loss)
     return model, state, lambda state, batch: step(jax.tree.map(jnp.copy, state), batch)
 
 
 def test_a_step_equals_the_step_written_out(batch):
     model, state, step = prepare(dropout=0.0)
     after, metrics = step(state, batch)
-    x = normalise(batch.images, *INPUTS[:3])
+    x = batch.images.astype(jnp.float32)
 
     def loss_fn(params):
         outputs, updates = model.apply({**state.variables, "params": params}, x, train=True, mutable=["batch_stats"])
@@ -63,9 +66,25 @@ def test_a_step_equals_the_step_written_out(batch):
     assert (int(after.step), int(after.cursor.step), int(after.cursor.phase)) == (1, 1, 0)
 
 
-@pytest.mark.parametrize(("dropout", "flip"), [(0.5, False), (0.0, True)])
-def test_randomness_is_a_function_of_the_run_and_the_step(batch, dropout, flip):
-    _, state, step = prepare(dropout, flip)
+def test_a_triplet_loss_is_added_on_the_features_before_the_neck(batch):
+    model, state, plain = prepare(0.0)
+    batch = batch._replace(labels=jnp.array([0, 0, 1, 1, 2, 2], jnp.int32))
+    x = batch.images.astype(jnp.float32)
+    outputs, _ = model.apply(state.variables, x, train=True, mutable=["batch_stats"])
+    softmax = float(plain(state, batch)[1]["loss"])
+    for kind, margin in (("soft", None), ("margin", 0.7)):
+        _, _, step = prepare(0.0, Loss(triplet=kind, margin=0.7))
+        expected = softmax + float(batch_hard_triplet(outputs.features, batch.labels, margin))
+        assert float(step(state, batch)[1]["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dropout", "inputs"),
+    [(0.5, {}), (0.0, {"flip": True}), (0.0, {"crop_padding": 3}), (0.0, {"erase": 0.9})],
+    ids=["dropout", "flip", "crop", "erase"],
+)
+def test_randomness_is_a_function_of_the_run_and_the_step(batch, dropout, inputs):
+    _, state, step = prepare(dropout, **inputs)
     # Large classifier weights, so that what dropout and flips change shows in the loss.
     state = state.replace(
         params={**state.params, "classifier": jax.tree.map(lambda x: x * 1e3, state.params["classifier"])}

@@ -12,13 +12,15 @@ LEVELS = {
     "eigenlayer": 0,
     "config": 1,
     "presets": 2,
+    "rules": 2,
     "models": 2,
     "data": 2,
     "retrieval": 2,
     "training": 3,
     "reporting": 4,
     "run": 5,
-    "__init__": 6,
+    "transfer": 6,
+    "__init__": 7,
 }
 FILES = sorted((ROOT / "svdnet_jax").rglob("*.py"))
 

@@ -1,4 +1,4 @@
-"""From a split to batches: which images when, and what happens to them on the device.
+"""From a split to batches: which images when, in the size that the network sees.
 
 The order of samples is a pure function of seed and position, so the position of the stream is the optimiser
 step and resuming needs no state of its own.
@@ -7,11 +7,13 @@ step and resuming needs no state of its own.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
 
+from svdnet_jax.config import Data
+from svdnet_jax.data.order import Order, by_identity, shuffled
 from svdnet_jax.data.splits import Split, labels
 
 
@@ -23,39 +25,34 @@ class Batch(NamedTuple):
     """Class numbers of the identities, 0 .. K-1."""
 
 
-def sample_order(samples: int, batch_size: int, seed: int) -> grain.MapDataset:
-    """Positions of the images of every batch: ``order[step]`` is an int array (batch_size,).
+def sample_order(split: Split, settings: Data, seed: int) -> Order:
+    """Which images make the batch of each step: all in turn, or so many of each identity."""
+    if settings.per_identity:
+        return by_identity(labels(split.pids)[0], settings.batch_size, settings.per_identity, seed)
+    return shuffled(len(split), settings.batch_size, seed)
 
-    Every image is drawn once an epoch, in a new order each epoch; a batch may reach across the end of one.
-    """
-    return grain.MapDataset.range(samples).seed(seed).shuffle().repeat().batch(batch_size)
 
-
-def batches(split: Split, batch_size: int, seed: int, start: int) -> Iterator[Batch]:
+def batches(split: Split, settings: Data, seed: int, start: int) -> Iterator[Batch]:
     """Endless batches from optimiser step ``start`` on, gathered in host memory and put on the device."""
     classes, _ = labels(split.pids)
-    order = sample_order(len(split), batch_size, seed)
+    order = sample_order(split, settings, seed)
     step = start
     while True:
-        positions = order[step]
+        positions = order(step)
         yield jax.device_put(Batch(split.images[positions], classes[positions]))
         step += 1
 
 
-def normalise(
-    images: UInt8[Array, "N h w 3"],
-    size: tuple[int, int],
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-) -> Float[Array, "N H W 3"]:
-    """Resizes bytes to what the network sees (height, width), subtracts the mean and divides by std."""
+def mean_image(images: UInt8[np.ndarray, "N h w 3"], size: tuple[int, int], block: int = 1024) -> Float[Array, "H W 3"]:
+    """Mean of all images at each pixel, in the size that the network sees."""
+    total = np.zeros(images.shape[1:])
+    for start in range(0, len(images), block):
+        total += images[start : start + block].sum(axis=0, dtype=np.int64)
+    # Interpolation is linear: the mean of resized images is the resized mean.
+    return jax.image.resize(jnp.asarray(total / len(images), jnp.float32), (*size, 3), "linear")
+
+
+def resize(images: UInt8[Array, "N h w 3"], size: tuple[int, int]) -> Float[Array, "N H W 3"]:
+    """Bytes as numbers in [0, 255], squashed to height and width ``size`` by linear interpolation."""
     x = images.astype(jnp.float32)
-    if x.shape[1:3] != size:
-        x = jax.image.resize(x, (x.shape[0], *size, 3), "linear")
-    return (x - jnp.array(mean).reshape(1, 1, 1, 3)) / jnp.array(std).reshape(1, 1, 1, 3)
-
-
-def random_flip(key: PRNGKeyArray, images: UInt8[Array, "N H W 3"]) -> UInt8[Array, "N H W 3"]:
-    """Mirrors each image left to right with probability 1/2."""
-    mirrored: Bool[Array, " N"] = jax.random.bernoulli(key, 0.5, images.shape[:1])
-    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+    return x if x.shape[1:3] == size else jax.image.resize(x, (x.shape[0], *size, 3), "linear")

@@ -1,39 +1,154 @@
 """Residual backbones: images in, one feature map out.
 
 A backbone is a Linen module called as ``backbone(x, train=...)`` on normalised images (N, H, W, 3); it returns
-the last feature map (N, h, w, C). Pooling belongs to `svdnet_jax.models.svdnet`.
+the last feature map (N, h, w, C) in float32. Pooling belongs to `svdnet_jax.models.svdnet`.
+
+With ``dtype=jnp.bfloat16`` convolutions and activations are in that type; parameters, the statistics of BatchNorm and
+its arithmetic stay in float32.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, Literal
 
 import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from svdnet_jax.models.pooling import caffe_max_pool
+
+Layout = Literal["caffe", "keras", "torchvision"]
+"""Graphs of one and the same variables; weights only work in the one they were trained in (see `ResNet`)."""
 
 # He's initialisation for ReLU networks (He et al. 2015), by fan-out as in the ResNet releases.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The same numbers in float32, or as they are where their type is wider."""
+    # NumPy's promotion, as JAX's refuses to mix types in strict mode.
+    return x.astype(np.promote_types(x.dtype, np.float32))
+
+
+def batch_norm(x: Float[Array, "N H W C"], **options: Any) -> Float[Array, "N H W C"]:
+    """BatchNorm with the constants of every network here, computed in float32 and returned in the type of x.
+
+    Args:
+        x: Feature map.
+        options: Of `flax.linen.BatchNorm`, such as its name.
+    """
+    norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, **options)
+    return norm(at_least_float32(x)).astype(x.dtype)
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2016, figure 5 left)."""
 
     channels: int
+    """Channels of the output."""
     stride: int
-    norm: Callable[..., nn.Module]
+    conv: Callable[..., Any]
+    """`flax.linen.Conv` with the options that the whole network shares."""
+    norm: Callable[..., Any]
+    """`batch_norm` with the options that the whole network shares."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W c"]) -> Float[Array, "N h w C"]:
         """Maps (N, H, W, c) to (N, H / stride, W / stride, channels)."""
-        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, padding=1)
-        y = conv(self.channels, (3, 3), strides=self.stride, name="conv1")(x)
-        y = nn.relu(self.norm(name="bn1")(y))
-        y = conv(self.channels, (3, 3), name="conv2")(y)
+        y = self.conv(self.channels, (3, 3), strides=self.stride, padding=1, name="conv1")(x)
+        y = nn.relu(self.norm(y, name="bn1"))
+        y = self.conv(self.channels, (3, 3), padding=1, name="conv2")(y)
         # Zero scale: every block starts as its shortcut (Goyal et al. 2017), which steadies high rates.
-        y = self.norm(scale_init=nn.initializers.zeros_init(), name="bn2")(y)
-        if x.shape != y.shape:
-            x = conv(self.channels, (1, 1), strides=self.stride, padding=0, name="shortcut")(x)
-            x = self.norm(name="bn_shortcut")(x)
-        return nn.relu(x + y)
+        y = self.norm(y, name="bn2", scale_init=nn.initializers.zeros_init())
+        return _add_shortcut(self, x, y)
+
+
+class Bottleneck(nn.Module):
+    """A 1x1, a 3x3 and a 1x1 convolution and a shortcut (He et al. 2016, figure 5 right)."""
+
+    channels: int
+    """Channels of the output; the convolutions before the last have a quarter."""
+    stride: int
+    stride_in: Literal["conv1", "conv2"]
+    """Which convolution takes the stride."""
+    conv: Callable[..., Any]
+    norm: Callable[..., Any]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W c"]) -> Float[Array, "N h w C"]:
+        """Maps (N, H, W, c) to (N, H / stride, W / stride, channels)."""
+        width = self.channels // 4
+        first, second = (self.stride, 1) if self.stride_in == "conv1" else (1, self.stride)
+        y = self.conv(width, (1, 1), strides=first, padding=0, name="conv1")(x)
+        y = nn.relu(self.norm(y, name="bn1"))
+        y = self.conv(width, (3, 3), strides=second, padding=1, name="conv2")(y)
+        y = nn.relu(self.norm(y, name="bn2"))
+        y = self.conv(self.channels, (1, 1), padding=0, name="conv3")(y)
+        y = self.norm(y, name="bn3", scale_init=nn.initializers.zeros_init())
+        return _add_shortcut(self, x, y)
+
+
+def _add_shortcut(
+    block: BasicBlock | Bottleneck, x: Float[Array, "N H W c"], y: Float[Array, "N h w C"]
+) -> Float[Array, "N h w C"]:
+    """The end of a block: its input is added, through a 1x1 convolution where the shapes differ."""
+    if x.shape != y.shape:
+        x = block.conv(block.channels, (1, 1), strides=block.stride, padding=0, name="shortcut")(x)
+        x = block.norm(x, name="bn_shortcut")
+    return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """Residual networks for ImageNet (He et al. 2016, table 1), in the graphs that pretrained weights come in.
+
+    The layouts have the same variables and differ in two places. ``caffe`` is the authors' release and the paper's:
+    the first pooling is Caffe's, without padding, and a stage's stride is in the first 1x1 convolution of a Bottleneck.
+    ``keras`` is the Keras graph of the same weights, whose first pooling is padded by one on every side.
+    ``torchvision`` is padded so too, and has the stride in the 3x3 convolution.
+    """
+
+    stage_sizes: tuple[int, int, int, int]
+    """Blocks in each stage."""
+    bottleneck: bool
+    """Blocks are `Bottleneck`; otherwise `BasicBlock`, in which the layouts have the stride in the same place."""
+    layout: Layout = "caffe"
+    last_stride: Literal[1, 2] = 2
+    """Stride of the last stage; 1 doubles the feature map's height and width."""
+    frozen_statistics: bool = False
+    """BatchNorm always uses the stored statistics, in training too."""
+    dtype: Any = jnp.float32
+    """Of convolutions and activations."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the feature map (C)."""
+        return 2048 if self.bottleneck else 512
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
+        """Maps images to the last feature map, of about 1/32 (last_stride 1: 1/16) of their height and width."""
+        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype)
+        norm = partial(batch_norm, use_running_average=self.frozen_statistics or not train)
+        Block: Callable[..., nn.Module] = BasicBlock
+        if self.bottleneck:
+            Block = partial(Bottleneck, stride_in="conv2" if self.layout == "torchvision" else "conv1")
+        x = conv(64, (7, 7), strides=2, padding=3, name="stem")(x)
+        x = nn.relu(norm(x, name="bn_stem"))
+        x = caffe_max_pool(x) if self.layout == "caffe" else nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        strides = (1, 2, 2, self.last_stride)
+        for stage, (size, stride) in enumerate(zip(self.stage_sizes, strides, strict=True), start=1):
+            channels = self.channels // 2 ** (4 - stage)
+            for block in range(1, size + 1):
+                name = f"stage{stage}_block{block}"
+                x = Block(channels, stride if block == 1 else 1, conv=conv, norm=norm, name=name)(x)
+        return at_least_float32(x)
+
+
+resnet18 = partial(ResNet, stage_sizes=(2, 2, 2, 2), bottleneck=False)
+resnet34 = partial(ResNet, stage_sizes=(3, 4, 6, 3), bottleneck=False)
+resnet50 = partial(ResNet, stage_sizes=(3, 4, 6, 3), bottleneck=True)
+resnet101 = partial(ResNet, stage_sizes=(3, 4, 23, 3), bottleneck=True)
 
 
 class MiniResNet(nn.Module):
@@ -47,20 +162,17 @@ class MiniResNet(nn.Module):
     channels: int = 256
     """Channels of the feature map (C)."""
     frozen_statistics: bool = False
+    dtype: Any = jnp.float32
+    """Of convolutions and activations."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
         """Maps images to the last feature map."""
-        norm = partial(
-            nn.BatchNorm,
-            use_running_average=self.frozen_statistics or not train,
-            momentum=0.9,
-            epsilon=1e-5,
-        )
-        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init)
+        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype)
+        norm = partial(batch_norm, use_running_average=self.frozen_statistics or not train)
         x = conv(self.widths[0], (3, 3), strides=2, padding=1, name="stem")(x)
-        x = nn.relu(norm(name="bn_stem")(x))
+        x = nn.relu(norm(x, name="bn_stem"))
         for stage, width in enumerate(self.widths, start=1):
-            x = BasicBlock(width, 1 if stage == 1 else 2, norm, name=f"stage{stage}")(x)
+            x = BasicBlock(width, 1 if stage == 1 else 2, conv, norm, name=f"stage{stage}")(x)
         x = conv(self.channels, (1, 1), name="head")(x)
-        return nn.relu(norm(name="bn_head")(x))
+        return at_least_float32(nn.relu(norm(x, name="bn_head")))

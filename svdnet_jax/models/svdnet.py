@@ -15,49 +15,96 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from svdnet_jax.config import ConfigError, Model
-from svdnet_jax.models.resnet import MiniResNet
+from svdnet_jax.models.caffenet import CaffeNet
+from svdnet_jax.models.resnet import MiniResNet, resnet18, resnet34, resnet50, resnet101
 
-BACKBONES: Mapping[str, Callable[..., Any]] = MappingProxyType({"mini": MiniResNet})
-"""Backbones by name; each is called with ``frozen_statistics`` and has ``channels``. Add yours to a copy."""
+def _common(config: Model) -> dict[str, Any]:
+    """What every backbone is made with."""
+    return {"frozen_statistics": config.batch_norm == "frozen", "dtype": jnp.dtype(config.dtype)}
+
+
+def _plain(make: Callable[..., nn.Module], config: Model) -> nn.Module:
+    if config.last_stride != 2:
+        raise ConfigError(f"--model.last-stride {config.last_stride}: only a ResNet has this choice")
+    return make(**_common(config))
+
+
+def _resnet(make: Callable[..., nn.Module], config: Model) -> nn.Module:
+    return make(**_common(config), layout=config.layout, last_stride=config.last_stride)
+
+
+Backbones = Mapping[str, Callable[[Model], Any]]
+"""From a name to what makes the backbone of the settings: a module that maps normalised images (N, H, W, 3) to a
+feature map (N, h, w, C), called with ``train``, and has ``channels`` (C)."""
+
+BACKBONES: Backbones = MappingProxyType(
+    {
+        "mini": partial(_plain, MiniResNet),
+        "resnet18": partial(_resnet, resnet18),
+        "resnet34": partial(_resnet, resnet34),
+        "resnet50": partial(_resnet, resnet50),
+        "resnet101": partial(_resnet, resnet101),
+        "caffenet": partial(_plain, CaffeNet),
+    }
+)
+"""Backbones by name; put yours into a copy and hand that to `build`."""
 
 
 class Outputs(NamedTuple):
     """What the network computes for N images."""
 
+    features: Float[Array, "N C"]
+    """The last feature map, averaged over its pixels."""
     pooled: Float[Array, "N C"]
-    """Input of the Eigenlayer: h."""
+    """Input of the Eigenlayer, h: the features, through the neck if there is one."""
     embedding: Float[Array, "N D"]
-    """Output of the Eigenlayer: f = h @ W."""
+    """Output of the Eigenlayer: f = h @ W. The pooled feature itself where there is no Eigenlayer."""
     logits: Float[Array, "N K"]
     """Scores of the training identities."""
 
 
 class SVDNet(nn.Module):
-    """Backbone, global average pooling, Eigenlayer, dropout and classifier.
+    """Normalisation, backbone, global average pooling, neck, Eigenlayer, dropout and classifier.
 
     The Eigenlayer has no bias and no nonlinearity, so that replacing its W by U S leaves all distances between
-    embeddings as they were (paper, section 3.1; initial values from the authors' release).
+    embeddings as they were (paper, section 3.1; initial values from the authors' release). What is subtracted from
+    pixels and divides them is a collection of variables, ``pixels``: it travels with the weights it belongs to.
     """
 
     backbone: nn.Module
     dim: int
+    """Outputs of the Eigenlayer; 0 leaves it out."""
     classes: int
     dropout: float = 0.5
+    neck: bool = False
+    """Whether a BatchNorm stands between pooled feature and Eigenlayer (BNNeck, Luo et al. 2019)."""
+    frozen_statistics: bool = False
+    eigenlayer_std: float = 0.01
+    classifier_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Outputs:
-        """Maps normalised images to `Outputs`; dropout and batch statistics only if training."""
-        pooled = jnp.mean(self.backbone(x, train=train), axis=(1, 2))
-        dense = partial(nn.Dense, kernel_init=nn.initializers.normal(0.01))
+        """Maps RGB in [0, 255] to `Outputs`; dropout and batch statistics only if training."""
+        mean = self.variable("pixels", "mean", jnp.zeros, (1, 1, 3)).value
+        std = self.variable("pixels", "std", jnp.ones, (1, 1, 3)).value
+        x = (x - mean[None]) / std[None]
+        features = jnp.mean(self.backbone(x, train=train), axis=(1, 2))
+        pooled = features
+        if self.neck:
+            resting = self.frozen_statistics or not train
+            pooled = nn.BatchNorm(resting, momentum=0.9, epsilon=1e-5, use_bias=False, name="neck")(features)
         # Full precision on every device: with TF32 or bfloat16 products US would not keep the distances that W gives.
-        exact = partial(dense, use_bias=False, precision=jax.lax.Precision.HIGHEST)
-        embedding = exact(self.dim, name="eigenlayer")(pooled)
+        exact = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST, use_bias=False)
+        initial = nn.initializers.normal
+        embedding = pooled
+        if self.dim:
+            embedding = exact(self.dim, kernel_init=initial(self.eigenlayer_std), name="eigenlayer")(pooled)
         dropped = nn.Dropout(self.dropout, deterministic=not train)(embedding)
-        logits = dense(self.classes, name="classifier")(dropped)
-        return Outputs(pooled, embedding, logits)
+        classifier = partial(nn.Dense, self.classes, kernel_init=initial(0.01), name="classifier")
+        return Outputs(features, pooled, embedding, classifier(use_bias=self.classifier_bias)(dropped))
 
 
-def build(config: Model, classes: int, backbones: Mapping[str, Callable[..., Any]] = BACKBONES) -> SVDNet:
+def build(config: Model, classes: int, backbones: Backbones = BACKBONES) -> SVDNet:
     """The network for a number of training identities.
 
     Args:
@@ -70,13 +117,22 @@ def build(config: Model, classes: int, backbones: Mapping[str, Callable[..., Any
     """
     if config.backbone not in backbones:
         raise ConfigError(f"--model.backbone {config.backbone}: unknown; choose one of {', '.join(backbones)}")
-    backbone = backbones[config.backbone](frozen_statistics=config.batch_norm == "frozen")
+    backbone = backbones[config.backbone](config)
     if config.dim > backbone.channels:
         raise ConfigError(
             f"--model.dim {config.dim}: more outputs than the {backbone.channels} channels of backbone "
             f"{config.backbone!r}; W would have rank {backbone.channels} at most. Choose at most that"
         )
-    return SVDNet(backbone=backbone, dim=config.dim, classes=classes, dropout=config.dropout)
+    return SVDNet(
+        backbone=backbone,
+        dim=config.dim,
+        classes=classes,
+        dropout=config.dropout,
+        neck=config.neck == "batchnorm",
+        frozen_statistics=config.batch_norm == "frozen",
+        eigenlayer_std=config.eigenlayer_std,
+        classifier_bias=config.classifier_bias,
+    )
 
 
 def parameter_paths(params: Mapping[str, Any]) -> dict[str, Any]:

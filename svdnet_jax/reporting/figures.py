@@ -20,7 +20,7 @@ from svdnet_jax.reporting.log import Record, after_rounds, borders
 INK = "#222222"
 FAINT = "#8a8a8a"
 COLOURS = {"embedding": "#0072B2", "pooled": "#D55E00"}
-SHADES = {"base": "#f1f1f1", "restraint": "#dcd9ee", "relaxation": "#fdf3c8"}
+SHADES = {"base": "#f1f1f1", "restraint": "#dcd9ee", "relaxation": "#fdf3c8", "final": "#dcd9ee"}
 _TEXT = 9.0
 
 

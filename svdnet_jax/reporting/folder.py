@@ -18,7 +18,7 @@ from jaxtyping import Float
 
 from svdnet_jax.config import ConfigError, Run, differences, to_json
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 @contextmanager
@@ -82,9 +82,16 @@ def environment() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "devices": [str(device) for device in jax.devices()],
         "device_kind": jax.devices()[0].device_kind,
-        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "commit": commit,
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # training from a prepared folder needs no tensorflow-datasets
+        return "not installed"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -125,8 +125,8 @@ def border_name(record: Record) -> str:
 
 
 def after_rounds(records: Sequence[Record]) -> list[Record]:
-    """Picks the `phase` lines that a round is judged by: the base and every relaxation."""
-    return [r for r in records if r["event"] == "phase" and r["phase"] in ("base", "relaxation")]
+    """Picks the `phase` lines that a round is judged by: the base, every relaxation, and a final restraint."""
+    return [r for r in records if r["event"] == "phase" and r["phase"] in ("base", "relaxation", "final")]
 
 
 def _plain(value: Any, name: str) -> Any:

@@ -12,6 +12,7 @@ def embed(
     infer: Callable[[UInt8[jax.Array, "B H W 3"]], PyTree[jax.Array]],
     images: UInt8[np.ndarray, "N H W 3"],
     batch_size: int,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> PyTree[np.ndarray]:
     """What ``infer`` makes of all images, gathered in host memory.
 
@@ -21,6 +22,7 @@ def embed(
         infer: From images to arrays of one row an image.
         images: Decoded images.
         batch_size: Images at a time (B).
+        advance: Told how many images more are on their way.
 
     Returns:
         The tree that ``infer`` gives, with N rows in each array.
@@ -35,5 +37,6 @@ def embed(
         # Fetched two chunks late: the device works while the host slices, and holds three chunks at most.
         if len(waiting) > 2:
             parts.append(jax.device_get(waiting.popleft()))
+        advance(len(chunk))
     parts += jax.device_get(list(waiting))
     return jax.tree.map(lambda *rows: np.concatenate(rows)[: len(images)], *parts)

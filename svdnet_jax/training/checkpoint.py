@@ -25,12 +25,15 @@ class Saved(NamedTuple):
 
 
 @contextmanager
-def checkpoints(folder: Path, best: Callable[[Any], float]) -> Iterator[ocp.training.Checkpointer]:
+def checkpoints(
+    folder: Path, best: Callable[[Any], float], read_only: bool = False
+) -> Iterator[ocp.training.Checkpointer]:
     """Opens a folder of checkpoints, which keeps the latest and the best one.
 
     Args:
         folder: Made if it is not there.
         best: From the metrics given to `save` to the number of which the largest is kept.
+        read_only: Touch nothing.
     """
     keep = ocp.training.preservation_policies
     checkpointer = ocp.training.Checkpointer(
@@ -40,7 +43,8 @@ def checkpoints(folder: Path, best: Callable[[Any], float]) -> Iterator[ocp.trai
         preservation_policy=keep.AnyPreservationPolicy(
             [keep.LatestN(1), keep.BestN(get_metric_fn=best, n=1, keep_checkpoints_without_metrics=False)]
         ),
-        cleanup_tmp_directories=True,
+        # Half-written checkpoints may belong to a run that is going on, when somebody only reads.
+        cleanup_tmp_directories=not read_only,
     )
     try:
         yield checkpointer

@@ -1,72 +1,90 @@
-"""The optimiser of a phase: stochastic gradient descent on the trainable weights, nothing on the frozen ones.
+"""The optimiser of a phase: descent on the trainable weights, nothing on the frozen ones.
 
 Two traps are avoided by `optax.partition`: `optax.masked` alone lets raw gradients through to the frozen weights,
 and zeroing gradients alone lets weight decay and old momentum move them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from svdnet_jax.config import ConfigError, Optimizer
+from svdnet_jax.config import ConfigError, Optimizer, Phase
 from svdnet_jax.models.svdnet import parameter_paths
 
 
-def weight_labels(params: Mapping[str, Any], freeze: tuple[str, ...]) -> PyTree[str]:
-    """A tree like ``params`` that says of each leaf: ``frozen``, ``bias`` (no weight decay) or ``weight``.
+class Group(NamedTuple):
+    """How a group of weights is trained."""
+
+    rate: float
+    """Factor of the learning rate; 0 for frozen weights."""
+    decay: float
+    """Weight decay."""
+
+    def __str__(self) -> str:
+        """The label of its weights."""
+        return f"rate x{self.rate:g}, decay {self.decay:g}" if self.rate else "frozen"
+
+
+FROZEN = Group(0.0, 0.0)
+
+
+def weight_groups(params: Mapping[str, Any], phase: Phase, settings: Optimizer) -> PyTree[Group]:
+    """A tree like ``params`` that says of each leaf how it is trained in a phase.
 
     Args:
         params: Parameters, or their shapes.
-        freeze: Shell patterns over paths, such as ``eigenlayer/*``; ``*`` crosses slashes.
+        phase: Its patterns are shell patterns over paths, such as ``eigenlayer/*``; ``*`` crosses slashes.
+        settings: Weight decay, and what is spared it.
 
     Raises:
-        ConfigError: A pattern that no path matches, or nothing left to train.
+        ConfigError: A pattern of the phase that no path matches, or nothing left to train.
     """
     paths = parameter_paths(params)
-    for pattern in freeze:
-        if not any(fnmatchcase(path, pattern) for path in paths):
+    for pattern in (*phase.freeze, *(pattern for pattern, _ in phase.multipliers)):
+        if not _matches(pattern, paths):
             known = ", ".join(sorted({f"{path.rsplit('/', 1)[0]}/*" for path in paths}))
-            raise ConfigError(f"freeze pattern {pattern!r} matches no weight; there are {known}")
+            raise ConfigError(f"pattern {pattern!r} matches no weight; there are {known}")
 
-    def label(path: str) -> str:
-        if any(fnmatchcase(path, pattern) for pattern in freeze):
-            return "frozen"
-        return "bias" if path.endswith("/bias") else "weight"
+    def group(path: str) -> Group:
+        if any(fnmatchcase(path, pattern) for pattern in phase.freeze):
+            return FROZEN
+        rates = [factor for pattern, factor in phase.multipliers if fnmatchcase(path, pattern)]
+        spared = any(fnmatchcase(path, pattern) for pattern in settings.no_decay)
+        return Group(rates[0] if rates else 1.0, 0.0 if spared else settings.weight_decay)
 
-    found = [label(path) for path in paths]
-    if set(found) == {"frozen"}:
-        raise ConfigError(f"freeze patterns {', '.join(freeze)} leave no weight to train")
+    found = [group(path) for path in paths]
+    if set(found) == {FROZEN}:
+        raise ConfigError(f"freeze patterns {', '.join(phase.freeze)} leave no weight to train")
     return jax.tree.unflatten(jax.tree.structure(params), found)
 
 
-def sgd(labels: PyTree[str], settings: Optimizer) -> optax.GradientTransformation:
-    """Momentum SGD with weight decay, the learning rate held as data in the optimiser's state.
+def make_optimizer(groups: PyTree[Group], settings: Optimizer) -> optax.GradientTransformation:
+    """SGD or Adam for each group of weights, the learning rate held as data in the optimiser's state.
 
-    The rate multiplies the gradient before it enters the momentum, as in Caffe: after a drop of the rate the
-    velocity fades instead of shrinking at once. Decay is added to the gradient, and spares biases.
+    SGD is Caffe's: the rate multiplies the gradient before it enters the momentum, so after a drop of the rate the
+    velocity fades instead of shrinking at once. Decay is added to the gradient in both.
     """
+    leaves = jax.tree.leaves(groups, is_leaf=_is_group)
+    labels = jax.tree.map(str, groups, is_leaf=_is_group)
 
-    def descent(learning_rate: Float[Array, ""], decay: float) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.add_decayed_weights(decay),
-            optax.scale_by_learning_rate(learning_rate),
-            optax.trace(settings.momentum),
-        )
+    def train(group: Group, learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
+        if group == FROZEN:
+            return optax.set_to_zero()
+        descend = optax.scale_by_learning_rate(learning_rate * group.rate)
+        decay = optax.add_decayed_weights(group.decay)
+        if settings.method == "adam":
+            return optax.chain(decay, optax.scale_by_adam(), descend)
+        return optax.chain(decay, descend, optax.trace(settings.momentum))
 
-    def by_label(learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
-        transforms = {
-            "weight": descent(learning_rate, settings.weight_decay),
-            "bias": descent(learning_rate, 0.0),
-            "frozen": optax.set_to_zero(),
-        }
-        return optax.partition(transforms, labels)
+    def by_group(learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
+        return optax.partition({str(group): train(group, learning_rate) for group in set(leaves)}, labels)
 
-    return optax.inject_hyperparams(by_label)(learning_rate=0.0)
+    return optax.inject_hyperparams(by_group)(learning_rate=0.0)
 
 
 def with_learning_rate(opt_state: Any, learning_rate: float) -> Any:
@@ -74,3 +92,11 @@ def with_learning_rate(opt_state: Any, learning_rate: float) -> Any:
     old = opt_state.hyperparams["learning_rate"]
     rate = jax.device_put(jnp.asarray(learning_rate, old.dtype), old.sharding)
     return opt_state._replace(hyperparams={**opt_state.hyperparams, "learning_rate": rate})
+
+
+def _matches(pattern: str, paths: Sequence[str] | Mapping[str, Any]) -> bool:
+    return any(fnmatchcase(path, pattern) for path in paths)
+
+
+def _is_group(tree: Any) -> bool:
+    return isinstance(tree, Group)

@@ -24,17 +24,26 @@ class PlannedPhase:
         return self.start + self.settings.steps
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of a step of the phase, counted from 0: a tenth at each milestone passed."""
+        """Learning rate of a step of the phase, counted from 0: warm-up, then a tenth at each milestone passed."""
         passed = sum(milestone <= step for milestone in self.settings.milestones)
-        return self.learning_rate * 0.1**passed
+        warmup = self.settings.warmup
+        rise = 0.01 + 0.99 * step / warmup if step < warmup else 1.0
+        return self.learning_rate * rise * 0.1**passed
 
 
 def plan(config: Run) -> tuple[PlannedPhase, ...]:
-    """All phases of a run, at most ``1 + 2 * rounds``; the stopping rule may leave out the last ones."""
+    """All phases of a run, at most ``1 + 2 * rounds``; the stopping rule may leave out the last ones.
+
+    With ``rri.final`` the last round has a second restraint in place of its relaxation: in the authors' CaffeNet
+    recipe it starts from the model after the last restraint, so that nothing of that relaxation is used.
+    """
     phases = [PlannedPhase("base", 0, config.base, config.optimizer.learning_rate, 0)]
     rates = config.rri.learning_rates
     for number in range(1, config.rri.rounds + 1):
         rate = rates[min(number, len(rates)) - 1]
-        for kind, settings in (("restraint", config.rri.restraint), ("relaxation", config.rri.relaxation)):
-            phases.append(PlannedPhase(kind, number, settings, rate, phases[-1].end))  # type: ignore[arg-type]
+        phases.append(PlannedPhase("restraint", number, config.rri.restraint, rate, phases[-1].end))
+        if config.rri.final and number == config.rri.rounds:
+            phases.append(PlannedPhase("final", number, config.rri.final, rate, phases[-1].end))
+        else:
+            phases.append(PlannedPhase("relaxation", number, config.rri.relaxation, rate, phases[-1].end))
     return tuple(phases)

@@ -20,8 +20,8 @@ from svdnet_jax.config import PhaseKind, Run
 from svdnet_jax.data.pipeline import Batch
 from svdnet_jax.models.svdnet import SVDNet
 from svdnet_jax.training.measure import Measurement, TrainingDiverged
-from svdnet_jax.training.optimizer import sgd, weight_labels, with_learning_rate
-from svdnet_jax.training.plan import PlannedPhase
+from svdnet_jax.training.optimizer import make_optimizer, weight_groups, with_learning_rate
+from svdnet_jax.training.plan import PlannedPhase, plan
 from svdnet_jax.training.state import TrainState, begin
 from svdnet_jax.training.step import Metrics, TrainStep, inputs_of, make_train_step
 
@@ -47,20 +47,15 @@ class Hooks(NamedTuple):
 
 
 def programs(model: SVDNet, params: Any, config: Run) -> dict[PhaseKind, Program]:
-    """One optimiser and one jitted step for each kind of phase, shared by kinds that train the same weights."""
-    by_freeze: dict[tuple[str, ...], Program] = {}
+    """One optimiser and one jitted step for each kind of phase, shared by kinds that train weights alike."""
+    alike: dict[Any, Program] = {}
     found: dict[PhaseKind, Program] = {}
-    phases: dict[PhaseKind, Any] = {
-        "base": config.base,
-        "restraint": config.rri.restraint,
-        "relaxation": config.rri.relaxation,
-    }
-    for kind, phase in phases.items():
-        if phase.freeze not in by_freeze:
-            optimizer = sgd(weight_labels(params, phase.freeze), config.optimizer)
-            step = make_train_step(model, optimizer, inputs_of(config))
-            by_freeze[phase.freeze] = Program(optimizer, step)
-        found[kind] = by_freeze[phase.freeze]
+    for kind, settings in {phase.kind: phase.settings for phase in plan(config)}.items():
+        trained = (settings.freeze, settings.multipliers)
+        if trained not in alike:
+            optimizer = make_optimizer(weight_groups(params, settings, config.optimizer), config.optimizer)
+            alike[trained] = Program(optimizer, make_train_step(model, optimizer, inputs_of(config), config.loss))
+        found[kind] = alike[trained]
     return found
 
 
@@ -106,7 +101,8 @@ def run_rri(
         last = hooks.measure(state)
         hooks.emit(_phase_record(phase, state, last, seconds), state)
         following = _next(index, phase, last.correlation, state, config, len(phases))
-        kept = state.cursor.correlation if phase.kind == "restraint" else jnp.float32(last.correlation)
+        released = phase.kind in ("base", "relaxation")
+        kept = jnp.float32(last.correlation) if released else state.cursor.correlation
         state = begin(state, following, optimizer_at(following, phases, by_kind), kept)
         seconds = 0.0
         hooks.save(state, seconds, last)
@@ -126,7 +122,8 @@ def _next(index: int, phase: PlannedPhase, correlation: float, state: TrainState
 
 
 def _decorrelate(state: TrainState, phase: PlannedPhase, before: Measurement, config: Run, hooks: Hooks) -> TrainState:
-    state = state.with_eigenlayer(eigenlayer.decorrelate(state.eigenlayer, config.rri.method, match=config.rri.match))
+    match = config.rri.match and phase.round > config.rri.unmatched_rounds
+    state = state.with_eigenlayer(eigenlayer.decorrelate(state.eigenlayer, config.rri.method, match=match))
     after = hooks.measure(state)
     record = {
         "event": "decorrelate",

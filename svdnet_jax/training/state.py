@@ -1,11 +1,15 @@
 """`TrainState`: everything a run is, as one frozen pytree."""
 
+from collections.abc import Sequence
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from svdnet_jax.models.convert import IMAGENET_MEAN, IMAGENET_STD
 from svdnet_jax.models.svdnet import SVDNet
 
 
@@ -25,6 +29,8 @@ class TrainState(flax.struct.PyTreeNode):
 
     params: PyTree[Array]
     batch_stats: PyTree[Array]
+    pixels: PyTree[Array]
+    """What is subtracted from pixels, and what divides them."""
     opt_state: PyTree[Array]
     step: Int[Array, ""]
     """Optimiser steps done in all; also the position in the stream of batches."""
@@ -35,12 +41,12 @@ class TrainState(flax.struct.PyTreeNode):
     @property
     def variables(self) -> dict[str, PyTree[Array]]:
         """What the network is applied with."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        return {"params": self.params, "batch_stats": self.batch_stats, "pixels": self.pixels}
 
     @property
     def eigenlayer(self) -> Float[Array, "C D"]:
-        """W, the weight of the Eigenlayer."""
-        return self.params["eigenlayer"]["kernel"]
+        """W, the weight of the Eigenlayer; of the classifier where a baseline has no Eigenlayer."""
+        return self.params["eigenlayer" if "eigenlayer" in self.params else "classifier"]["kernel"]
 
     def with_eigenlayer(self, W: Float[Array, "C D"]) -> "TrainState":
         """The same state with another W."""
@@ -48,13 +54,21 @@ class TrainState(flax.struct.PyTreeNode):
         return self.replace(params={**self.params, "eigenlayer": {"kernel": W}})
 
 
-def create(model: SVDNet, size: tuple[int, int], seed: int) -> TrainState:
+def create(
+    model: SVDNet,
+    size: tuple[int, int],
+    seed: int,
+    mean: Sequence[float] | np.ndarray = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> TrainState:
     """A new run before its first step, without an optimiser: `begin` of the first phase brings it.
 
     Args:
         model: The network.
         size: Height and width of its input.
         seed: Of the initial weights and of all randomness in the steps.
+        mean: Subtracted from RGB in [0, 255]; one number a channel, or a mean image (H, W, 3).
+        std: Divides after it, one number a channel.
     """
     weights, steps = jax.random.split(jax.random.key(seed))
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
@@ -64,6 +78,10 @@ def create(model: SVDNet, size: tuple[int, int], seed: int) -> TrainState:
     state = TrainState(
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
+        pixels={
+            "mean": jnp.asarray(mean, jnp.float32).reshape(1, 1, 3) if np.ndim(mean) == 1 else jnp.asarray(mean),
+            "std": jnp.asarray(std, jnp.float32).reshape(1, 1, 3),
+        },
         opt_state=(),
         step=zero,
         rng=steps,

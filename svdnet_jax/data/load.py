@@ -1,0 +1,88 @@
+"""A data set on disk to arrays: prepared ones are mapped, others are packed and decoded once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from svdnet_jax.data.layouts import find_layout
+from svdnet_jax.data.listing import Listing, refuse_strange, stamp
+from svdnet_jax.data.prepared import is_prepared, read_prepared, remove_prepared, write_rows
+from svdnet_jax.data.splits import DataError, Dataset
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def load(
+    root: Path, cache: Path, size: tuple[int, int], layout: str = "auto", say: Callable[[str], None] = _silent
+) -> Dataset:
+    """Reads a data set; its images lie on disk and are mapped into memory.
+
+    The first call packs the files into records and decodes them, both below ``cache`` and named by a hash of the
+    listing (names, identities, sizes, times), so that a changed folder is read anew; later calls map what is there, and
+    need neither tensorflow-datasets nor an image library.
+
+    Args:
+        root: A prepared folder, a data set in any of `svdnet_jax.data.layouts`, its parent, or a CSV manifest.
+        cache: Where records and decoded images go.
+        size: Height and width that images get if they differ in size; equal ones stay as they are.
+        layout: How the data set lies on disk; ``auto`` looks.
+        say: Gets a line of what is being done where that takes long.
+
+    Raises:
+        DataError: No data set there, or one that cannot be used; the message names file or folder and the remedy.
+    """
+    if is_prepared(root):
+        return read_prepared(root)
+    listing = find_layout(root, cache, layout)
+    refuse_strange(listing)
+    name = f"prepared-{stamp(listing)}"
+    for folder in (cache / name, cache / f"{name}-{size[0]}x{size[1]}"):
+        if is_prepared(folder):
+            try:
+                return replace(read_prepared(folder), name=listing.name)
+            except DataError:
+                remove_prepared(folder)  # it is ours, and made again from the files
+    # Images of one size serve every network; others are there once for each size asked for.
+    wanted = _resize(listing, size)
+    folder = cache / (f"{name}-{size[0]}x{size[1]}" if wanted else name)
+    _prepare(listing, cache, wanted, folder, say)
+    return read_prepared(folder)
+
+
+def prepare(
+    listing: Listing, cache: Path, size: tuple[int, int], folder: Path, say: Callable[[str], None] = _silent
+) -> None:
+    """Decodes a data set into a prepared folder.
+
+    Args:
+        listing: What `find_layout` found.
+        cache: Where records go.
+        size: As for `load`.
+        folder: The new folder.
+        say: As for `load`.
+
+    Raises:
+        DataError: A name says no identity, an image cannot be decoded, or the folder exists.
+    """
+    refuse_strange(listing)
+    _prepare(listing, cache, _resize(listing, size), folder, say)
+
+
+def _resize(listing: Listing, size: tuple[int, int]) -> tuple[int, int] | None:
+    """The size that images are brought to; None if they have one size already."""
+    from svdnet_jax.data.images import of_one_size  # imports Pillow
+
+    return None if of_one_size(listing) else size
+
+
+def _prepare(
+    listing: Listing, cache: Path, size: tuple[int, int] | None, folder: Path, say: Callable[[str], None]
+) -> None:
+    from svdnet_jax.data.records import pack, unpack  # imports tensorflow-datasets
+
+    say(f"{listing.name}: packing and decoding {sum(map(len, listing.splits.values()))} images into {folder}, once")
+    key = stamp(listing)
+    packed = pack(listing, cache / f"records-{key}")
+    write_rows(listing.name, unpack(packed, size), folder, {"layout": listing.layout, "listing": key})

@@ -1,0 +1,168 @@
+"""A data set decoded once: a folder of arrays that are mapped into memory, read without any image library.
+
+``dataset.json`` says what the folder holds; ``train_images.npy`` (uint8 N, H, W, 3), ``train_pids.npy``,
+``train_cameras.npy``, ``train_names.npy`` and the same of query and gallery hold it. Training from such a folder needs
+nothing but numpy to read its data.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from svdnet_jax.data.listing import SPLITS
+from svdnet_jax.data.splits import DataError, Dataset, Split, array_hash
+
+FORMAT = 1
+"""Raised whenever the folder's content changes its meaning."""
+FILE = "dataset.json"
+_FIX = "prepare it again: python -m experiments.check_data --data.root DIR --prepare FOLDER"
+
+
+class Rows(NamedTuple):
+    """A split whose images come one after the other: all of them decoded may not fit into memory."""
+
+    size: tuple[int, int]
+    """Height and width of every image."""
+    images: Iterable[UInt8[np.ndarray, "H W 3"]]
+    pids: Int[np.ndarray, " N"]
+    cameras: Int[np.ndarray, " N"]
+    names: np.ndarray
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether this is a prepared folder, whole or not."""
+    return (folder / FILE).is_file()
+
+
+def write_prepared(dataset: Dataset, folder: Path, about: Mapping[str, Any] | None = None) -> None:
+    """Writes a data set as a prepared folder, whole or not at all.
+
+    Args:
+        dataset: What to write.
+        folder: The new folder.
+        about: More to say of it in dataset.json: where it comes from.
+
+    Raises:
+        DataError: The folder exists already.
+    """
+    splits = {split: getattr(dataset, split) for split in SPLITS}
+    rows = {split: Rows(s.images.shape[1:3], s.images, s.pids, s.cameras, s.names) for split, s in splits.items()}
+    write_rows(dataset.name, rows.items(), folder, about)
+
+
+def write_rows(
+    name: str, splits: Iterable[tuple[str, Rows]], folder: Path, about: Mapping[str, Any] | None = None
+) -> None:
+    """Does what `write_prepared` does for images that come one after the other.
+
+    Args:
+        name: Of the data set.
+        splits: ``train``, ``query`` and ``gallery`` with their images, taken one after the other.
+        folder: The new folder.
+        about: More to say of it in dataset.json.
+
+    Raises:
+        DataError: The folder exists already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder}: is there already and not empty; name a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
+        made = Path(work, "made")
+        made.mkdir()
+        arrays = {split: _write_split(made, split, rows) for split, rows in splits}
+        content = {"format": FORMAT, "name": name, **(about or {}), "arrays": arrays}
+        (made / FILE).write_text(json.dumps(content, indent=2))
+        try:
+            made.rename(folder)
+        except OSError:
+            if not is_prepared(folder):  # else another process was quicker; its folder is as good as ours
+                raise
+
+
+def _write_split(folder: Path, split: str, rows: Rows) -> dict[str, Any]:
+    """Writes the arrays of a split; their types, shapes and hashes by name."""
+    shape = (len(rows.pids), *rows.size, 3)
+    images = np.lib.format.open_memmap(_file(folder, split, "images"), "w+", np.uint8, shape)
+    for row, image in zip(images, rows.images, strict=True):
+        row[:] = image
+    images.flush()
+    arrays = {"images": images, "pids": rows.pids, "cameras": rows.cameras, "names": rows.names}
+    for name in ("pids", "cameras", "names"):
+        np.save(_file(folder, split, name), arrays[name], allow_pickle=False)
+    return {name: _describe(array) for name, array in arrays.items()}
+
+
+def read_prepared(folder: Path) -> Dataset:
+    """Maps a prepared folder into memory; images are read from disk when they are used, and cannot be written to.
+
+    Identities, cameras and names are checked by their hashes; images, for the time it would take, by their number and
+    size only (`verify_prepared` does the rest).
+
+    Raises:
+        DataError: The folder was made by another version, or a file is missing, truncated or changed.
+    """
+    content = _content(folder)
+    splits = {split: _read_split(folder, split, content["arrays"][split]) for split in SPLITS}
+    return Dataset(content["name"], **splits)
+
+
+def verify_prepared(folder: Path) -> None:
+    """Reads everything in a prepared folder and compares it with what was written.
+
+    Raises:
+        DataError: A file is missing, truncated or changed.
+    """
+    dataset = read_prepared(folder)
+    for split in SPLITS:
+        part = getattr(dataset, split)
+        if array_hash(part.images) != part.images_hash:
+            raise DataError(f"{_file(folder, split, 'images')}: was changed since it was written; {_FIX}")
+
+
+def remove_prepared(folder: Path) -> None:
+    """Removes a prepared folder and nothing else: the file that makes it one goes first."""
+    (folder / FILE).unlink()
+    shutil.rmtree(folder)
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / FILE).read_text())
+        version, _, arrays = content["format"], content["name"], content["arrays"]
+        complete = version == FORMAT and all({"images", "pids", "cameras", "names"} <= {*arrays[s]} for s in SPLITS)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / FILE}: cannot be read as prepared data ({error!r}); {_FIX}") from error
+    if not complete:
+        raise DataError(f"{folder / FILE}: found format {version}, expected {FORMAT} with all its arrays; {_FIX}")
+    return content
+
+
+def _read_split(folder: Path, split: str, known: Mapping[str, Mapping[str, Any]]) -> Split:
+    arrays = {}
+    for name in ("images", "pids", "cameras", "names"):
+        file = _file(folder, split, name)
+        try:
+            # As plain arrays: indexing a memmap costs more than indexing an array over the same memory.
+            array = np.asarray(np.load(file, mmap_mode="r" if name == "images" else None, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{file}: is missing or damaged ({error}); {_FIX}") from error
+        found, written = _describe(array, known[name]["hash"] if name == "images" else None), dict(known[name])
+        if found != written:
+            raise DataError(f"{file}: found {found}, expected {written}; {_FIX}")
+        arrays[name] = array
+    return Split(**arrays, images_hash=known["images"]["hash"])
+
+
+def _describe(array: np.ndarray, known_hash: str | None = None) -> dict[str, Any]:
+    return {"dtype": str(array.dtype), "shape": list(array.shape), "hash": known_hash or array_hash(array)}
+
+
+def _file(folder: Path, split: str, array: str) -> Path:
+    return folder / f"{split}_{array}.npy"

@@ -1,0 +1,56 @@
+"""What training minimises, as functions of what the network gives for a batch."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+
+def softmax(logits: Float[Array, "N K"], labels: Int[Array, " N"], smoothing: float) -> Float[Array, ""]:
+    """Mean cross-entropy of the softmax, in nats.
+
+    Args:
+        logits: Of each identity.
+        labels: The right identities, 0 .. K-1.
+        smoothing: Share of the target that is spread evenly over all K identities, the right one among them
+            (Szegedy et al. 2016, section 7).
+    """
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype), smoothing)
+    return optax.softmax_cross_entropy(logits, targets).mean()
+
+
+def batch_hard_triplet(
+    features: Float[Array, "N C"], labels: Int[Array, " N"], margin: float | None
+) -> Float[Array, ""]:
+    """Triplet loss on the hardest pairs of a batch (Hermans et al. 2017, equation 5).
+
+    Each image is an anchor: its farthest image of the same identity, itself apart, should be nearer than its nearest
+    image of another one. Anchors that lack either in this batch are left out of the mean; without any the loss is 0.
+    (The strong baseline counts the anchor itself as a positive. That never decides anything unless an identity has
+    one image in the batch: there it would make a positive at distance 0.)
+
+    Args:
+        features: Compared by Euclidean distance, not normalised.
+        labels: Identities.
+        margin: By how much nearer, in the unit of the distance. None: the soft margin, log(1 + exp(difference)).
+    """
+    same = labels[:, None] == labels[None, :]
+    positive = same & ~jnp.eye(len(labels), dtype=bool)
+    squared = _squared_distances(jax.lax.stop_gradient(features))
+    farthest = jnp.argmax(jnp.where(positive, squared, -jnp.ones_like(squared)), axis=1)
+    nearest = jnp.argmin(jnp.where(same, jnp.full_like(squared, jnp.inf), squared), axis=1)
+    # Safe: two equal features have a gradient of 0, where that of the square root is infinite.
+    to_positive = optax.safe_norm(features - features[farthest], 0.0, axis=1)
+    difference = to_positive - optax.safe_norm(features - features[nearest], 0.0, axis=1)
+    losses = jax.nn.softplus(difference) if margin is None else jax.nn.relu(difference + margin)
+    counted = (jnp.any(positive, axis=1) & jnp.any(~same, axis=1)).astype(losses.dtype)
+    return jnp.sum(losses * counted) / jnp.maximum(jnp.sum(counted), 1)
+
+
+def _squared_distances(features: Float[Array, "N C"]) -> Float[Array, "N N"]:
+    """Squared distances of all pairs, good enough to choose by; those chosen are measured again as differences."""
+    # The mean is in no distance, and in |x|^2 + |y|^2 - 2 x.y it costs digits. HIGHEST: no TF32 or bfloat16.
+    centred = features - features.mean(axis=0, keepdims=True)
+    lengths = jnp.sum(centred**2, axis=1)
+    product = jnp.matmul(centred, centred.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.maximum(lengths[:, None] + lengths[None, :] - 2 * product, 0)

@@ -1,0 +1,125 @@
+"""The presets of published recipes: what is trained when, at which rate, from the method notes and the prototxt files."""
+
+import functools
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+from svdnet_jax.models.svdnet import build, parameter_paths
+from svdnet_jax.presets import PRESETS
+from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
+from svdnet_jax.training.plan import plan
+from svdnet_jax.training.state import create
+
+DECAY = 5e-4
+
+
+@functools.cache
+def shapes(name):
+    config = PRESETS[name]
+    model = build(config.model, 751)
+    return jax.eval_shape(lambda: create(model, (config.data.height, config.data.width), 0)).params
+
+
+def groups(name, phase):
+    """Group by path in a phase of a preset."""
+    config = PRESETS[name]
+    found = weight_groups(shapes(name), phase, config.optimizer)
+    return dict(
+        zip(parameter_paths(shapes(name)), jax.tree.leaves(found, is_leaf=lambda x: isinstance(x, Group)), strict=True)
+    )
+
+
+def schedule(name):
+    return [(p.kind, p.round, p.settings.steps, p.learning_rate, p.settings.milestones) for p in plan(PRESETS[name])]
+
+
+def test_paper_resnet50_has_the_authors_schedule():
+    expected = [("base", 0, 25_000, 1e-3, (10_000, 20_000))]
+    for number, rate in enumerate([1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-4, 1e-4], start=1):
+        expected += [("restraint", number, 8_000, rate, (5_000,)), ("relaxation", number, 8_000, rate, (5_000,))]
+    assert schedule("paper-resnet50") == expected
+
+
+def test_paper_resnet50_trains_what_the_authors_train():
+    config = PRESETS["paper-resnet50"]
+    assert (config.data.height, config.data.width, config.data.batch_size) == (224, 224, 32)
+    assert shapes("paper-resnet50")["eigenlayer"]["kernel"].shape == (2048, 1024)
+    base = groups("paper-resnet50", config.base)
+    assert base.pop("classifier/bias") == Group(2.0, 0.0)
+    assert set(base.values()) == {Group(1.0, DECAY)}
+    restraint = groups("paper-resnet50", config.rri.restraint)
+    assert [path for path, group in restraint.items() if group == FROZEN] == ["eigenlayer/kernel"]
+    relaxation = groups("paper-resnet50", config.rri.relaxation)
+    trained = {path for path, group in relaxation.items() if group != FROZEN}
+    # conv1, res2 and every BatchNorm rest: 42 convolutions of res3 to res5 with their shortcuts, and the two layers above.
+    convolutions = {path for path in trained if path.startswith("backbone/")}
+    assert trained - convolutions == {"eigenlayer/kernel", "classifier/kernel", "classifier/bias"}
+    assert all(re.fullmatch(r"backbone/stage[234]_block\d/(conv[123]|shortcut)/kernel", path) for path in convolutions)
+    assert len(convolutions) == (4 + 6 + 3) * 3 + 3
+
+
+def test_paper_caffenet_has_the_authors_schedule():
+    found = schedule("paper-caffenet")
+    assert found[0] == ("base", 0, 15_000, 1e-3, (10_000,))
+    assert [p[:4] for p in found[1:-1]] == [
+        (kind, number, 2_000, 1e-3) for number in range(1, 26) for kind in ("restraint", "relaxation")
+    ][:-1]
+    assert found[-1] == ("final", 25, 6_000, 1e-3, (3_000,))
+    assert PRESETS["paper-caffenet"].rri.unmatched_rounds == 6
+
+
+def test_paper_caffenet_trains_what_the_authors_train():
+    config = PRESETS["paper-caffenet"]
+    assert shapes("paper-caffenet")["backbone"]["fc6"]["kernel"].shape == (256 * 6 * 6, 4096)
+    for phase, fc6 in (
+        (config.base, 0.5),
+        (config.rri.relaxation, 0.5),
+        (config.rri.restraint, 1.0),
+        (config.rri.final, 1.0),
+    ):
+        found = groups("paper-caffenet", phase)
+        assert found["backbone/fc6/kernel"] == Group(fc6, DECAY)
+        assert found["backbone/fc6/bias"] == Group(2 * fc6, 0.0)
+        assert found["backbone/conv1/kernel"] == found["classifier/kernel"] == Group(1.0, DECAY)
+        assert found["backbone/conv1/bias"] == found["classifier/bias"] == Group(2.0, 0.0)
+        assert (found["eigenlayer/kernel"] == FROZEN) == (phase in (config.rri.restraint, config.rri.final))
+
+
+def test_short_resnet50_differs_from_the_paper_in_the_schedule_only():
+    short, paper = PRESETS["short-resnet50"], PRESETS["paper-resnet50"]
+    assert (short.data, short.model, short.optimizer, short.loss) == (
+        paper.data,
+        paper.model,
+        paper.optimizer,
+        paper.loss,
+    )
+    assert sum(p[2] for p in schedule("short-resnet50")) == 13_000
+    assert sum(p[2] for p in schedule("paper-resnet50")) == 137_000
+    for kind in ("restraint", "relaxation"):
+        ours, theirs = getattr(short.rri, kind), getattr(paper.rri, kind)
+        assert (ours.freeze, ours.multipliers) == (theirs.freeze, theirs.multipliers)
+
+
+def test_modern_resnet50_is_the_strong_baseline():
+    config = PRESETS["modern-resnet50"]
+    params = shapes("modern-resnet50")
+    assert "eigenlayer" not in params
+    assert set(params["classifier"]) == {"kernel"}
+    assert set(params["neck"]) == {"scale"}
+    assert set(groups("modern-resnet50", config.base).values()) == {Group(1.0, DECAY)}
+    (only,) = plan(config)
+    epoch = 186
+    rates = {0: 3.5e-6, 10: 3.5e-4, 39: 3.5e-4, 40: 3.5e-5, 70: 3.5e-6, 119: 3.5e-6}
+    assert {e: only.learning_rate_at(e * epoch) for e in rates} == pytest.approx(rates)
+    assert only.settings.steps == 120 * epoch
+    assert "eigenlayer" in shapes("modern-resnet50-rri")
+
+
+def test_every_preset_has_its_row_in_the_recipes():
+    text = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text()
+    assert re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE) == [
+        name for name in sorted(PRESETS, key=lambda n: text.index(f"| `{n}` |"))
+    ]

@@ -1,0 +1,140 @@
+"""The networks once more, in plain PyTorch from the papers and the authors' prototxt: what ours are compared with.
+
+Nothing of svdnet_jax is imported. Attributes are named as in torchvision, so that ``state_dict`` looks like its files.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d, relu
+
+
+class Basic(nn.Module):
+    """He et al. 2016, figure 5 left."""
+
+    def __init__(self, before: int, after: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        self.downsample = projection(before, after, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+        return relu(y + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """He et al. 2016, figure 5 right, with a stride in the 1x1 and one in the 3x3 convolution."""
+
+    def __init__(self, before: int, after: int, stride_1x1: int, stride_3x3: int):
+        super().__init__()
+        width = after // 4
+        self.conv1 = nn.Conv2d(before, width, 1, stride_1x1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride_3x3, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, after, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(after)
+        self.downsample = projection(before, after, stride_1x1 * stride_3x3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(self.bn1(self.conv1(x)))
+        y = relu(self.bn2(self.conv2(y)))
+        return relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+
+def projection(before: int, after: int, stride: int) -> nn.Module:
+    """The shortcut: option B of He et al. 2016, section 4.1."""
+    if before == after and stride == 1:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
+
+
+class ResNet(nn.Module):
+    """He et al. 2016, table 1, up to the last feature map.
+
+    `first_pooling` holds the options of `torch.nn.functional.max_pool2d` in which the releases differ.
+    """
+
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        bottleneck: bool,
+        stride_in_1x1: bool,
+        first_pooling: dict[str, int | bool],
+        last_stride: int,
+    ):
+        super().__init__()
+        self.first_pooling = first_pooling
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        before = 64
+        for stage, size in enumerate(sizes):
+            after = 64 * 2**stage * (4 if bottleneck else 1)
+            blocks: list[nn.Module] = []
+            for block in range(size):
+                stride = 1 if stage == 0 or block > 0 else last_stride if stage == 3 else 2
+                if not bottleneck:
+                    blocks.append(Basic(before, after, stride))
+                elif stride_in_1x1:
+                    blocks.append(Bottleneck(before, after, stride, 1))
+                else:
+                    blocks.append(Bottleneck(before, after, 1, stride))
+                before = after
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = relu(self.bn1(self.conv1(x)))
+        x = max_pool2d(x, 3, 2, **self.first_pooling)
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+class CaffeNet(nn.Module):
+    """The authors' ``train_caffenet_linear.prototxt`` from conv1 to relu6, for maps of `pixels` pixels at pool5."""
+
+    def __init__(self, pixels: int, outputs: int = 4096):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 96, 11, stride=4)
+        self.conv2 = nn.Conv2d(96, 256, 5, padding=2, groups=2)
+        self.conv3 = nn.Conv2d(256, 384, 3, padding=1)
+        self.conv4 = nn.Conv2d(384, 384, 3, padding=1, groups=2)
+        self.conv5 = nn.Conv2d(384, 256, 3, padding=1, groups=2)
+        self.fc6 = nn.Linear(256 * pixels, outputs)
+        self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+        # Caffe and PyTorch both divide alpha by the size of the window.
+        self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.pool(relu(self.conv1(x))))
+        x = self.norm(self.pool(relu(self.conv2(x))))
+        x = relu(self.conv3(x))
+        x = relu(self.conv4(x))
+        x = self.pool(relu(self.conv5(x)))
+        return relu(self.fc6(x.flatten(1)))
+
+
+def from_flax(leaf: np.ndarray) -> Tensor:
+    """A parameter in PyTorch's order of axes: outputs, inputs and then the window of a convolution."""
+    order = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[leaf.ndim]
+    return torch.from_numpy(np.array(leaf.transpose(order)))
+
+
+def differentiate(network: nn.Module, images: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, Tensor]:
+    """The output, channels last, and the gradient for the images; the network's parameters receive theirs.
+
+    What is differentiated is the sum of the output times `weights`.
+    """
+    x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).requires_grad_()
+    y = network(x)
+    y = y.permute(0, 2, 3, 1) if y.ndim == 4 else y[:, None, None, :]
+    (y * torch.from_numpy(weights)).sum().backward()
+    return y.detach().numpy(), x.grad.permute(0, 2, 3, 1)
+
+
+def spread(found: np.ndarray | Tensor, expected: np.ndarray | Tensor) -> float:
+    """The greatest difference, as a share of the greatest expected number."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape
+    return float(np.abs(found - expected).max() / np.abs(expected).max())

@@ -41,6 +41,9 @@ class Source:
     """How it is laid out; auto looks."""
     cache: Path = Path("runs/data")
     """Folder for prepared data."""
+    validation: int = 0
+    """So many training identities as query and gallery instead of the test set; those that training with the same
+    number and --seed 0 holds out."""
 
 
 @dataclass(frozen=True)

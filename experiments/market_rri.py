@@ -2,7 +2,7 @@
 
     python -m experiments.market_rri                                built-in synthetic pedestrians
     python -m experiments.market_rri --data.root Market-1501-v15.09.15
-    python -m experiments.market_rri --preset paper-resnet50 --data.root Market-1501-v15.09.15 --model.weights resnet50.h5
+    python -m experiments.market_rri --preset paper-resnet50 --data.root Market-1501 --model.weights resnet50.h5
     python -m experiments.market_rri --rri.method none --out runs/control   the control, without decorrelation
 
 Step 0 trains the whole network; each round then replaces the Eigenlayer's W by U S, trains the rest (restraint) and

@@ -59,8 +59,9 @@ def _rules(config: Run) -> Iterator[tuple[str, Any, bool, str]]:
     yield "data.erase", data.erase, 0 <= data.erase <= 1, "in [0, 1]"
     yield "loss.smoothing", config.loss.smoothing, 0 <= config.loss.smoothing < 1, "in [0, 1)"
     yield "loss.margin", config.loss.margin, config.loss.margin >= 0, "0 or more"
-    mining = config.loss.triplet == "none" or data.per_identity >= 2
-    yield "loss.triplet", config.loss.triplet, mining, "none unless --data.per-identity is 2 or more"
+    mining = config.loss.triplet == "none" or 2 <= data.per_identity < data.batch_size
+    rule = "none unless --data.per-identity is 2 or more and there are two identities or more in a batch"
+    yield "loss.triplet", config.loss.triplet, mining, rule
     yield "rri.rounds", rri.rounds, model.dim > 0 or rri.rounds == 0, "0 where --model.dim 0 leaves out the Eigenlayer"
     yield "seed", config.seed, config.seed < 2**32, "below 2**32"
     yield "data.synthetic.seed", people.seed, people.seed < 2**32, "below 2**32"

@@ -1,8 +1,9 @@
 """A network on data that it was not trained on: a trained run, or ImageNet weights as they are."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -57,6 +58,8 @@ def from_weights(spec: str, config: Run) -> Embedder:
         ConfigError: The weights cannot be read, or are of another network.
     """
     weights = read_pretrained(spec)
+    if weights.layouts and config.model.layout not in weights.layouts:
+        config = replace(config, model=replace(config.model, layout=cast(Any, weights.layouts[0])))
     model = build(config.model, classes=2)
     state = create(model, inputs_of(config).size, config.seed, *pixel_statistics(config, weights))
     return _embedder(config, model, with_weights(state, weights), ("pooled",), weights.source)
@@ -76,8 +79,7 @@ def load_for(embedder: Embedder, data: Data, console: Console) -> Dataset:
         DataError: Data that cannot be used.
     """
     height, width = embedder.size
-    plain = Run(data=Data(root=data.root, layout=data.layout, cache=data.cache, height=height, width=width))
-    return load_dataset(plain, console)
+    return load_dataset(Run(data=replace(data, height=height, width=width)), console)
 
 
 def embed_test(embedder: Embedder, dataset: Dataset, console: Console) -> dict[str, tuple[Embeddings, Embeddings]]:

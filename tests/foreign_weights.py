@@ -184,7 +184,7 @@ def tensors(state):
 def write_caffemodel(path, layers, old=False, double=False):
     net = net_parameter()
     (net.layers if old else net.layer).add(name="data")
-    for name, blobs in layers.items():
+    for name, blobs in layers.items() if isinstance(layers, dict) else layers:
         layer = (net.layers if old else net.layer).add(name=name)
         for array in blobs:
             blob = layer.blobs.add()

@@ -136,6 +136,10 @@ BAD = {
     "torch of another": (saved({"conv1_1.weight": torch.ones(1)}), "holds 1 weights .*conv1_1.weight"),
     "caffe bytes": (text("x.caffemodel"), "x.caffemodel is damaged"),
     "caffe empty": (text("x.caffemodel", b""), "holds no layer with weights"),
+    "caffe twice": (
+        lambda folder: foreign.write_caffemodel(folder / "x.caffemodel", [("a", [np.ones(1)]), ("a", [np.ones(1)])]),
+        "holds two layers a",
+    ),
     "hub": (lambda folder: "hf:resnet50", "form hf:owner/name"),
 }
 

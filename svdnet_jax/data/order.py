@@ -130,7 +130,7 @@ def _deal(
         left = groups - taken
         due = np.where(left > 0, times[first + taken], np.inf)
         due[left == steps - step] = -np.inf
-        next_ones = np.sort(np.argpartition(due, size - 1)[:size])
+        next_ones = np.sort(np.argpartition(due, size - 1)[:size])  # Sorted, as NumPy leaves their order open.
         identity[step] = next_ones[np.argsort(due[next_ones], kind="stable")]
         turn[step] = taken[identity[step]]
         taken[identity[step]] += 1

@@ -5,6 +5,7 @@ step and resuming needs no state of its own.
 """
 
 from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple
 
 import jax
@@ -33,14 +34,20 @@ def sample_order(split: Split, settings: Data, seed: int) -> Order:
 
 
 def batches(split: Split, settings: Data, seed: int, start: int) -> Iterator[Batch]:
-    """Endless batches from optimiser step ``start`` on, gathered in host memory and put on the device."""
+    """Endless batches from optimiser step ``start`` on, gathered in host memory and put on the device.
+
+    Raises:
+        ConfigError: Batches cannot be divided into identities.
+        DataError: Too few identities for a batch.
+    """
     classes, _ = labels(split.pids)
     order = sample_order(split, settings, seed)
-    step = start
-    while True:
+
+    def batch(step: int) -> Batch:
         positions = order(step)
-        yield jax.device_put(Batch(split.images[positions], classes[positions]))
-        step += 1
+        return Batch(*jax.device_put((split.images[positions], classes[positions])))
+
+    return map(batch, count(start))
 
 
 def mean_image(images: UInt8[np.ndarray, "N h w 3"], size: tuple[int, int], block: int = 1024) -> Float[Array, "H W 3"]:

@@ -70,24 +70,32 @@ def with_pretrained(variables: Mapping[str, Any], weights: Pretrained) -> dict[s
     Raises:
         WeightsError: The weights are not those of this backbone; all that differs is listed.
     """
+    check_fit(variables, weights)
     changed = dict(variables)
-    old: dict[tuple[str, str], jax.Array] = {}
-    new: dict[tuple[str, str], np.ndarray] = {}
     for kind in ("params", "batch_stats"):
-        tree = variables.get(kind, {}).get("backbone", {})
-        old |= {(kind, path): leaf for path, leaf in flatten_dict(tree, sep="/").items()}
-        new |= {(kind, path): leaf for path, leaf in getattr(weights, kind).items()}
-    _check_fit({key: leaf.shape for key, leaf in old.items()}, {key: leaf.shape for key, leaf in new.items()}, weights)
-    for kind in ("params", "batch_stats"):
-        leaves = {path: _like(leaf, new[kind, path]) for (of, path), leaf in old.items() if of == kind}
-        if leaves:
-            changed[kind] = {**variables[kind], "backbone": unflatten_dict(leaves, sep="/")}
+        old = flatten_dict(variables.get(kind, {}).get("backbone", {}), sep="/")
+        new = {path: _like(leaf, getattr(weights, kind)[path]) for path, leaf in old.items()}
+        if new:
+            changed[kind] = {**variables[kind], "backbone": unflatten_dict(new, sep="/")}
     return changed
 
 
-def _check_fit(
-    old: Mapping[tuple[str, str], tuple[int, ...]], new: Mapping[tuple[str, str], tuple[int, ...]], weights: Pretrained
-) -> None:
+def check_fit(variables: Mapping[str, Any], weights: Pretrained) -> None:
+    """Refuses weights of another backbone.
+
+    Args:
+        variables: As for `with_pretrained`, or their shapes.
+        weights: What `read_pretrained` returned.
+
+    Raises:
+        WeightsError: Lists what is missing, left over, and of another shape.
+    """
+    old: dict[tuple[str, str], tuple[int, ...]] = {}
+    new: dict[tuple[str, str], tuple[int, ...]] = {}
+    for kind in ("params", "batch_stats"):
+        tree = variables.get(kind, {}).get("backbone", {})
+        old |= {(kind, path): leaf.shape for path, leaf in flatten_dict(tree, sep="/").items()}
+        new |= {(kind, path): leaf.shape for path, leaf in getattr(weights, kind).items()}
     problems = {
         "missing in the file": [path for _, path in old.keys() - new.keys()],
         "left over": [path for _, path in new.keys() - old.keys()],

@@ -18,6 +18,7 @@ from svdnet_jax.config import ConfigError, Model
 from svdnet_jax.models.caffenet import CaffeNet
 from svdnet_jax.models.resnet import MiniResNet, resnet18, resnet34, resnet50, resnet101
 
+
 def _common(config: Model) -> dict[str, Any]:
     """What every backbone is made with."""
     return {"frozen_statistics": config.batch_norm == "frozen", "dtype": jnp.dtype(config.dtype)}

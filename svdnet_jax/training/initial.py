@@ -9,7 +9,7 @@ from svdnet_jax.config import ConfigError, Run
 from svdnet_jax.data.pipeline import mean_image
 from svdnet_jax.data.splits import Split, labels
 from svdnet_jax.models.convert import IMAGENET_MEAN, IMAGENET_STD
-from svdnet_jax.models.pretrained import Pretrained, with_pretrained
+from svdnet_jax.models.pretrained import Pretrained, check_fit, with_pretrained
 from svdnet_jax.models.svdnet import SVDNet, build, parameter_paths
 from svdnet_jax.training.state import TrainState, create
 from svdnet_jax.training.step import inputs_of
@@ -36,7 +36,7 @@ def initial_state(config: Run, train: Split, weights: Pretrained | None) -> tupl
 
 
 def pixel_statistics(config: Run, weights: Pretrained | None) -> tuple[Any, Any]:
-    """What is subtracted from RGB in [0, 255] and what divides it: as set, else as the weights want, else ImageNet's."""
+    """What is subtracted from RGB in [0, 255] and what divides it: as set, as the weights want, or ImageNet's."""
     mean = config.model.mean or (weights.mean if weights else IMAGENET_MEAN)
     return mean, config.model.std or (weights.std if weights else IMAGENET_STD)
 
@@ -59,7 +59,12 @@ def check_start(config: Run, weights: Pretrained | None) -> None:
     """
     state = jax.eval_shape(lambda: create(build(config.model, classes=2), inputs_of(config).size, config.seed))
     if weights:
-        with_weights(state, weights)
+        check_fit({"params": state.params, "batch_stats": state.batch_stats}, weights)
+        if weights.layouts and config.model.layout not in weights.layouts:
+            raise ConfigError(
+                f"--model.layout {config.model.layout}: {weights.source} was trained in another graph; "
+                f"give --model.layout {' or '.join(weights.layouts)}"
+            )
     elif config.model.batch_norm == "frozen" and state.batch_stats:
         raise ConfigError(
             "--model.batch-norm frozen: a network with random weights has no statistics to freeze; "

@@ -58,7 +58,9 @@ def parse(argv: Sequence[str] | None, prog: str, description: str, layout: Layou
         raise ConfigError(f"--preset {chosen.preset}: unknown; choose one of {', '.join(PRESETS)}")
     preset = PRESETS[chosen.preset]
     default = replace(preset, data=replace(preset.data, layout=layout))
-    config = tyro.cli(Run, prog=prog, default=default, args=arguments, description=description)
+    # A phase that may be left out is there, with its options, if the preset has it; no subcommands.
+    how = (tyro.conf.AvoidSubcommands,)
+    config = tyro.cli(Run, prog=prog, default=default, args=arguments, description=description, config=how)
     if layout != "auto" and config.data.root is None:
         raise ConfigError("--data.root: not given; this experiment has no built-in data. Give the unpacked data set")
     return config

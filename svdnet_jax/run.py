@@ -40,6 +40,12 @@ BUILT_IN = (
 )
 
 
+RANDOM = (
+    "No --model.weights given: the backbone starts from random weights. Published results start from ImageNet's; "
+    "the README says which files can be read."
+)
+
+
 def run(config: Run, console: Console) -> Path:
     """Trains, evaluates and reports; called again with the same settings it goes on where it was stopped.
 
@@ -59,6 +65,8 @@ def run(config: Run, console: Console) -> Path:
     with open_folder(config) as folder:
         weights = read_weights(config)
         check_start(config, weights)
+        if weights is None and config.model.backbone != "mini":
+            console.print(RANDOM, highlight=False, soft_wrap=True)
         dataset = load_dataset(config, console)
         check_identities(dataset)
         console.print(_summary(dataset, count_valid(dataset, config)), highlight=False, soft_wrap=True)
@@ -73,7 +81,7 @@ def _train_and_report(
     records = read_log(folder / "metrics.jsonl")
     final = partial(infer, state.variables)
     query, gallery = (embeddings(final, split, config.eval) for split in (dataset.query, dataset.gallery))
-    report = write_artifacts(folder, config, dataset, records, query, gallery, _facts(config, dataset))
+    report = write_artifacts(folder, config, dataset, records, query, gallery, _facts(config, dataset, records[0]))
     print_table(records, console)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
@@ -255,15 +263,20 @@ def _summary(dataset: Dataset, valid: int) -> str:
     )
 
 
-def _facts(config: Run, dataset: Dataset) -> dict[str, str]:
+def _facts(config: Run, dataset: Dataset, start: Record) -> dict[str, str]:
     """What a reader must know to judge the numbers of the report."""
+    chosen_on = "held-out training identities" if config.data.validation else "the test set"
+    facts = {}
+    if not config.model.dim:
+        facts["Eigenlayer"] = "none: S(W), Gram matrix and singular values are of the classifier's weight"
     method = {"none": "none: this is a control run, the same training without decorrelation"}
-    return {
+    return facts | {
         "Data": dataset.name + ("" if config.data.root else ", built in: drawn, not photographed"),
         "Size": _summary(dataset, count_valid(dataset, config)).removeprefix(f"{dataset.name}: "),
+        "Backbone": f"{config.model.backbone}, started from {start['weights']} weights",
         "Replacement of W": method.get(config.rri.method, config.rri.method.upper()),
         "Protocol": f"{config.eval.metric} distance, "
         + ("same-camera images of the query's identity left out" if config.eval.cross_camera else "all cameras"),
         "Selection": "the numbers are those of the last phase of a fixed schedule; the checkpoint kept as best is "
-        "chosen by mAP on the test set and is not reported",
+        f"chosen by mAP on {chosen_on} and is not reported",
     }

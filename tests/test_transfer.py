@@ -1,6 +1,9 @@
 """A trained network on other data, and as the start of another run."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import chex
 import jax
@@ -90,6 +93,26 @@ def test_what_cannot_be_evaluated_is_refused_in_words(options, message, capsys):
 def test_stored_statistics_of_random_weights_are_refused(capsys, tmp_path):
     assert main(["--preset", "paper-resnet50", "--out", str(tmp_path)]) == 2
     assert "has no statistics to freeze" in capsys.readouterr().err
+
+
+BARE = """
+import sys
+for name in ("tensorflow", "tensorflow_datasets", "array_record", "grain", "h5py", "safetensors", "torch"):
+    sys.modules[name] = None
+from experiments.market_rri import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_prepared_folder_trains_where_little_is_installed(trained, workshop, tmp_path):
+    prepared = next((workshop / "data").glob("prepared-*"))
+    options = ["--preset", "tiny", "--rri.rounds", "1", "--data.root", prepared, "--out", tmp_path / "run"]
+    command = [sys.executable, "-c", BARE, *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (read_log(folder / "metrics.jsonl")[-2] for folder in (tmp_path / "run", trained))
+    # Two fake devices in here, one in there: XLA may order sums in another way.
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
 
 
 def test_reading_leaves_a_run_as_it_is(trained):

@@ -32,7 +32,7 @@ from svdnet_jax.training.plan import plan
 from svdnet_jax.training.rri import Hooks, Record, programs, run_rri
 from svdnet_jax.training.state import TrainState, create
 from svdnet_jax.training.step import Infer, inputs_of, make_infer
-from svdnet_jax.training.trained import Place, begun, by_map, is_run, load_trained
+from svdnet_jax.training.trained import Place, begun, by_map, has_checkpoint, is_run, load_trained
 
 BUILT_IN = (
     "No --data.root given: training on built-in synthetic pedestrians. For Market-1501: --data.root FOLDER, "
@@ -63,10 +63,7 @@ def run(config: Run, console: Console) -> Path:
     """
     preflight(config)
     with open_folder(config) as folder:
-        weights = read_weights(config)
-        check_start(config, weights)
-        if weights is None and config.model.backbone != "mini":
-            console.print(RANDOM, highlight=False, soft_wrap=True)
+        weights = None if has_checkpoint(folder) else _first_weights(config, console)
         dataset = load_dataset(config, console)
         check_identities(dataset)
         console.print(_summary(dataset, count_valid(dataset, config)), highlight=False, soft_wrap=True)
@@ -96,6 +93,15 @@ def preflight(config: Run) -> None:
     model = build(config.model, classes=2)
     state = jax.eval_shape(lambda: create(model, inputs_of(config).size, config.seed))
     programs(model, state.params, config)
+
+
+def _first_weights(config: Run, console: Console) -> Pretrained | None:
+    """The weights of a new run, checked; one that goes on has its own."""
+    weights = read_weights(config)
+    check_start(config, weights)
+    if weights is None and config.model.backbone != "mini":
+        console.print(RANDOM, highlight=False, soft_wrap=True)
+    return weights
 
 
 def read_weights(config: Run) -> Pretrained | None:

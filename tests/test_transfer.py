@@ -62,6 +62,10 @@ def test_a_run_starts_from_the_backbone_of_another(trained, workshop, tmp_path):
     old, new = load_trained(trained).state, load_trained(out).state
     chex.assert_trees_all_close(new.params["backbone"], old.params["backbone"], atol=1e-9)
     assert float(abs(np.asarray(new.eigenlayer - old.eigenlayer)).max()) > 1e-3
+    # What a run started from is not needed to go on.
+    moved = trained.rename(trained.with_name("moved"))
+    assert main([*arguments, "--optimizer.learning-rate", "1e-12"]) == 0
+    moved.rename(trained)
     start = read_log(out / "metrics.jsonl")[0]
     assert start["weights"] == f"{trained}, {int(old.step)} steps"
 

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float
 
 from svdnet_jax.config import ConfigError, Run, differences, to_json
+from svdnet_jax.training.trained import has_checkpoint
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -37,8 +38,7 @@ def open_folder(config: Run) -> Iterator[Path]:
             (folder / "figures").mkdir(parents=True, exist_ok=True)
             # Let go by the system however the process ends.
             stack.enter_context(FileLock(folder / ".lock", timeout=0))
-            begun = any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
-            if begun and written.exists():
+            if has_checkpoint(folder) and written.exists():
                 refuse_other_settings(folder, json.loads(written.read_text()), to_json(config))
             else:
                 write_json(written, to_json(config))

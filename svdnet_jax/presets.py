@@ -58,7 +58,7 @@ _PAPER_CAFFENET = Run(
     log_every=50,
     checkpoint_every=1000,
     data=Data(height=227, width=227, batch_size=128),
-    model=Model(backbone="caffenet", dim=1024, eigenlayer_std=0.005, mean_image=True),
+    model=Model(backbone="caffenet", dim=1024, eigenlayer_std=0.005, std=(1.0, 1.0, 1.0), mean_image=True),
     optimizer=Optimizer(learning_rate=1e-3),
     base=Phase(steps=15_000, milestones=(10_000,), multipliers=_SLOWER_FC6),
     rri=RRI(

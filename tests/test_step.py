@@ -13,7 +13,7 @@ from svdnet_jax.models.svdnet import build
 from svdnet_jax.training.losses import batch_hard_triplet
 from svdnet_jax.training.optimizer import make_optimizer, weight_groups, with_learning_rate
 from svdnet_jax.training.state import begin, create
-from svdnet_jax.training.step import Inputs, make_train_step
+from svdnet_jax.training.step import Inputs, augment, make_train_step
 
 BACKBONES = {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)}
 SIZE, MEAN, STD = (16, 8), (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
@@ -64,6 +64,23 @@ def test_a_step_equals_the_step_written_out(batch):
     assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
     assert float(metrics["accuracy"]) == float(jnp.mean(jnp.argmax(logits, axis=1) == batch.labels))
     assert (int(after.step), int(after.cursor.step), int(after.cursor.phase)) == (1, 1, 0)
+
+
+def test_a_mean_image_is_mirrored_with_its_picture_and_a_mean_colour_is_not(batch):
+    key, inputs = jax.random.key(3), Inputs(SIZE, flip=True)
+    image = jnp.asarray(np.random.default_rng(1).uniform(90, 160, (*SIZE, 3)), jnp.float32)
+    colour = image[:1, :1]
+    x = batch.images.astype(jnp.float32)
+    seen = {}
+    for name, fill in (("image", image), ("colour", colour)):
+        centred = x - fill[None]
+        found = augment(key, batch.images, inputs, fill) - fill[None]
+        as_it_is = jnp.abs(found - centred).max(axis=(1, 2, 3)) < 1e-3
+        turned = jnp.abs(found - centred[:, :, ::-1]).max(axis=(1, 2, 3)) < 1e-3
+        assert bool((as_it_is ^ turned).all())
+        seen[name] = turned.tolist()
+    assert seen["image"] == seen["colour"]
+    assert len(set(seen["image"])) == 2
 
 
 def test_a_triplet_loss_is_added_on_the_features_before_the_neck(batch):

@@ -42,7 +42,10 @@ def augment(
 ) -> Float[Array, "N H W 3"]:
     """Training images as the network sees them, in [0, 255]: flipped, resized, shifted, partly blotted out."""
     flip_key, crop_key, erase_key = jax.random.split(key, 3)
-    x = resize(random_flip(flip_key, images) if inputs.flip else images, inputs.size)
+    x = resize(images, inputs.size)
+    if inputs.flip:
+        # As Caffe does: a mean image is subtracted where the camera saw the pixel, and mirrored with it.
+        x = random_flip(flip_key, x - fill[None]) + fill[None] if fill.shape[1] > 1 else random_flip(flip_key, x)
     if inputs.crop_padding:
         x = random_crop(crop_key, x, inputs.crop_padding, fill)
     return random_erase(erase_key, x, inputs.erase, fill) if inputs.erase else x

@@ -6,9 +6,9 @@
 
 Prints what was found beside what the authors published, then errors and warnings with the files they are about; with
 --out also all of it as report.json, and contact_sheet.png. With --prepare the images are decoded into a folder that can
-be trained from (--data.root market-prepared) where no image library is installed. A prepared folder can be checked too.
-Exits with 0 if nothing was found, 1 if something was, 2 if there is no data set. Market-1501 takes
-about 15 seconds on two CPU cores.
+be trained from (--data.root market-prepared) where tensorflow-datasets is not installed. A prepared folder can be
+checked too. Exits with 0 if nothing was found, 1 if something was, 2 if there is no data set. Market-1501 takes about
+15 seconds on two CPU cores.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.cli import refuse
+from experiments.refusal import refuse
 from svdnet_jax.config import Layout
 from svdnet_jax.data.check import Report, inspect, sheet
 from svdnet_jax.data.layouts import find_layout
@@ -48,9 +48,11 @@ class Source:
     cache: Path = Path("runs/data")
     """Folder for what is unpacked on the way."""
     height: int = 256
-    """With --prepare: height that images get if they differ in size."""
+    """With --prepare: height that images get if they differ in size. Give that of the preset that will train (224 for
+    paper-resnet50), as resizing twice costs detail."""
     width: int = 128
-    """With --prepare: width that images get if they differ in size."""
+    """With --prepare: width that images get if they differ in size. Give that of the preset, likewise (224 for
+    paper-resnet50)."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ def _check_prepared(options: Options, console: Console) -> int:
     root = options.data.root
     if options.prepare or options.out:
         raise DataError(f"--data.root {root}: is prepared already; --out and --prepare are for what it was made from")
+    dataset = read_prepared(root, options.data.layout)
     verify_prepared(root)
-    dataset = read_prepared(root)
     check_identities(dataset)
     for split in SPLITS:
         part = getattr(dataset, split)

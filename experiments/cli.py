@@ -8,6 +8,7 @@ from dataclasses import replace
 import tyro
 from rich.console import Console
 
+from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError, Layout, Run
 from svdnet_jax.data.splits import DataError
 from svdnet_jax.presets import PRESETS
@@ -64,9 +65,3 @@ def parse(argv: Sequence[str] | None, prog: str, description: str, layout: Layou
     if layout != "auto" and config.data.root is None:
         raise ConfigError("--data.root: not given; this experiment has no built-in data. Give the unpacked data set")
     return config
-
-
-def refuse(message: str, code: int) -> int:
-    """Says on stderr why nothing more is done, and gives the exit code back."""
-    print(f"error: {message}" if code != 130 else message, file=sys.stderr)
-    return code

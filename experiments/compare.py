@@ -22,7 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.cli import refuse
+from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError, differences
 from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.log import LogError, Record, after_rounds, read_log

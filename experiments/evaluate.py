@@ -23,12 +23,14 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from experiments.cli import refuse
-from svdnet_jax.config import ConfigError, Data, Layout, Run
+from experiments.refusal import refuse
+from svdnet_jax.config import ConfigError, Layout, Run
 from svdnet_jax.presets import PRESETS
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import Report, evaluate
+
+CHOICE = "give --query and --gallery, or --run, or --weights"
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,15 @@ class Source:
     """The data set that a network is tried on."""
 
     root: Path | None = None
-    """Folder of a data set, a CSV manifest or a prepared folder. Not given: built-in synthetic pedestrians."""
+    """Folder of a data set, a CSV manifest or a prepared folder. Not given: what the run was trained on; for --weights
+    the built-in synthetic pedestrians."""
     layout: Layout = "auto"
     """How it is laid out; auto looks."""
     cache: Path = Path("runs/data")
     """Folder for prepared data."""
     validation: int = 0
-    """So many training identities as query and gallery instead of the test set; those that training with the same
-    number and --seed 0 holds out."""
+    """So many training identities as query and gallery instead of the test set: those that the run held out, if it had
+    the same number."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,9 @@ class Options:
     gallery: Path | None = None
     """Embeddings of the gallery images (.npz)."""
     run: Path | None = None
-    """Folder of a run: its network on --data.root."""
+    """Folder of a run: the network of its latest checkpoint."""
     weights: str | None = None
-    """Weights of a backbone: its pooled feature on --data.root."""
+    """Weights of a backbone: its pooled feature."""
     preset: str = "paper-resnet50"
     """Network and input size of --weights."""
     size: tuple[int, int] | None = None
@@ -66,9 +69,11 @@ class Options:
     metric: Metric | None = None
     """Distance to rank by; cosine is 1 - cosine similarity. Not given: the run's own, else euclidean."""
     cross_camera: bool = True
-    """Leave out gallery images of the query's identity taken by the query's camera."""
+    """Leave out gallery images of the query's identity taken by the query's camera; never where the run did not."""
     save: Path | None = None
     """Folder to keep the embeddings of --run or --weights in."""
+    export: Path | None = None
+    """File (.safetensors) to keep the backbone of --run or --weights in, for --model.weights."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object only."""
 
@@ -80,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         reports = _files(options) if options.query or options.gallery else _network(options)
     except (OSError, ValueError) as error:
         return refuse(str(error), 2)
+    except KeyboardInterrupt:
+        return refuse("stopped", 130)
     if options.json:
         found = {name: report.metrics() | {"valid_queries": report.valid_queries} for name, report in reports.items()}
         print(json.dumps(found.get("", found)))
@@ -91,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _files(options: Options) -> dict[str, Report]:
     if options.query is None or options.gallery is None or options.run or options.weights:
-        raise ConfigError("give --query and --gallery, or --run, or --weights")
+        raise ConfigError(CHOICE)
     pair = Embeddings.load(options.query), Embeddings.load(options.gallery)
     return {"": evaluate(*pair, options.metric or "euclidean", options.cross_camera)}
 
@@ -99,34 +106,42 @@ def _files(options: Options) -> dict[str, Report]:
 def _network(options: Options) -> dict[str, Report]:
     # Flax and all that belongs to training, which files of embeddings can do without.
     from svdnet_jax import transfer
+    from svdnet_jax.models.pretrained import write_pretrained
 
     if (options.run is None) == (options.weights is None):
-        raise ConfigError("give --query and --gallery, or --run, or --weights")
+        raise ConfigError(CHOICE)
     console = Console(stderr=options.json)
-    if options.run:
-        embedder = transfer.from_run(options.run)
-    else:
-        config = _preset(options)
-        embedder = transfer.from_weights(options.weights or "", config)
-    dataset = transfer.load_for(embedder, Data(**vars(options.data)), console)
-    console.print(f"{embedder.source}, on {dataset.name}", highlight=False, soft_wrap=True)
+    embedder = transfer.from_run(options.run) if options.run else transfer.from_weights(*_weights(options))
+    if options.export:
+        write_pretrained(options.export, embedder.weights)
+    config = _with_data(embedder.config, options)
+    dataset = transfer.load_for(config, console)
+    console.print(f"{embedder.weights.source}, on {dataset.name}", highlight=False, soft_wrap=True)
     found = transfer.embed_test(embedder, dataset, console)
     if options.save:
         for kind, (query, gallery) in found.items():
             query.save(options.save / kind / "query.npz")
             gallery.save(options.save / kind / "gallery.npz")
-    metric = options.metric or embedder.settings.metric
-    return {kind: evaluate(*pair, metric, options.cross_camera) for kind, pair in found.items()}
+    protocol = config.eval.metric, config.eval.cross_camera
+    return {kind: evaluate(*pair, *protocol) for kind, pair in found.items()}
 
 
-def _preset(options: Options) -> Run:
+def _weights(options: Options) -> tuple[str, Run]:
     if options.preset not in PRESETS:
         raise ConfigError(f"--preset {options.preset}: unknown; choose one of {', '.join(PRESETS)}")
     config = PRESETS[options.preset]
-    if options.size is None:
-        return config
-    height, width = options.size
-    return replace(config, data=replace(config.data, height=height, width=width))
+    height, width = options.size or (config.data.height, config.data.width)
+    return options.weights or "", replace(config, data=replace(config.data, height=height, width=width))
+
+
+def _with_data(config: Run, options: Options) -> Run:
+    """The settings of a network with the data and the protocol that were asked for."""
+    data = replace(config.data, cache=options.data.cache)
+    if options.data.root or options.weights:
+        data = replace(data, root=options.data.root, layout=options.data.layout, validation=options.data.validation)
+    metric = options.metric or config.eval.metric
+    cross_camera = config.eval.cross_camera and options.cross_camera
+    return replace(config, data=data, eval=replace(config.eval, metric=metric, cross_camera=cross_camera))
 
 
 if __name__ == "__main__":

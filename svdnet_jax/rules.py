@@ -5,7 +5,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from svdnet_jax.config import ConfigError, Run
+from svdnet_jax.config import ConfigError, Phase, Run
+
+Rule = tuple[str, Any, bool, str]
+"""Option, value, whether it is valid, and what it must be."""
 
 
 def check(config: Run) -> None:
@@ -14,14 +17,19 @@ def check(config: Run) -> None:
     Raises:
         ConfigError: Names the option, the value found and what it must be.
     """
-    for option, value, valid, rule in _rules(config):
+    phases = {"base": config.base, "rri.restraint": config.rri.restraint, "rri.relaxation": config.rri.relaxation}
+    if config.rri.final:
+        phases["rri.final"] = config.rri.final
+    rules = [*_least(config), *_finite(config), *_data(config), *_model(config), *_training(config)]
+    for option, phase in phases.items():
+        rules += _phase(option, phase)
+    for option, value, valid, rule in rules:
         if not valid:
             raise ConfigError(f"--{option} {value}: must be {rule}")
 
 
-def _rules(config: Run) -> Iterator[tuple[str, Any, bool, str]]:
-    """Option, value, whether it is valid, and what it must be."""
-    data, model, rri, people = config.data, config.model, config.rri, config.data.synthetic
+def _least(config: Run) -> Iterator[Rule]:
+    data, rri, people = config.data, config.rri, config.data.synthetic
     at_least = {
         "log-every": (config.log_every, 1),
         "checkpoint-every": (config.checkpoint_every, 1),
@@ -31,7 +39,7 @@ def _rules(config: Run) -> Iterator[tuple[str, Any, bool, str]]:
         "data.validation": (data.validation, 0),
         "data.per-identity": (data.per_identity, 0),
         "data.crop-padding": (data.crop_padding, 0),
-        "model.dim": (model.dim, 0),
+        "model.dim": (config.model.dim, 0),
         "rri.unmatched-rounds": (rri.unmatched_rounds, 0),
         "rri.rounds": (rri.rounds, 0),
         "eval.batch-size": (config.eval.batch_size, 1),
@@ -47,64 +55,63 @@ def _rules(config: Run) -> Iterator[tuple[str, Any, bool, str]]:
     }
     for option, (number, least) in at_least.items():
         yield option, number, number >= least, f"{least} or more"
-    every = config.log_every
-    # A checkpoint between two lines of the log would make a resumed log differ from an unbroken one.
-    rule = f"a multiple of --log-every {every}"
-    yield "checkpoint-every", config.checkpoint_every, config.checkpoint_every % every == 0, rule
-    yield "model.dropout", model.dropout, 0 <= model.dropout < 1, "in [0, 1)"
-    yield "model.std", model.std, all(value > 0 for value in model.std or ()), "positive"
-    yield "model.eigenlayer-std", model.eigenlayer_std, model.eigenlayer_std > 0, "positive"
+
+
+def _finite(config: Run) -> Iterator[Rule]:
+    for option, value in _floats(dataclasses.asdict(config)):
+        yield option, value, math.isfinite(value), "a finite number"
+
+
+def _data(config: Run) -> Iterator[Rule]:
+    data, people = config.data, config.data.synthetic
     rule = f"a divisor of --data.batch-size, which is {data.batch_size}"
     yield "data.per-identity", data.per_identity, data.batch_size % (data.per_identity or 1) == 0, rule
     yield "data.erase", data.erase, 0 <= data.erase <= 1, "in [0, 1]"
-    yield "loss.smoothing", config.loss.smoothing, 0 <= config.loss.smoothing < 1, "in [0, 1)"
-    yield "loss.margin", config.loss.margin, config.loss.margin >= 0, "0 or more"
-    mining = config.loss.triplet == "none" or 2 <= data.per_identity < data.batch_size
-    rule = "none unless --data.per-identity is 2 or more and there are two identities or more in a batch"
-    yield "loss.triplet", config.loss.triplet, mining, rule
-    yield "rri.rounds", rri.rounds, model.dim > 0 or rri.rounds == 0, "0 where --model.dim 0 leaves out the Eigenlayer"
-    yield "seed", config.seed, config.seed < 2**32, "below 2**32"
+    yield "data.synthetic.alike", people.alike, 0 <= people.alike <= 1, "in [0, 1]"
     yield "data.synthetic.seed", people.seed, people.seed < 2**32, "below 2**32"
-    for option, value in _floats(dataclasses.asdict(config)):
-        yield option, value, math.isfinite(value), "a finite number"
-    optimizer = config.optimizer
-    rate = optimizer.learning_rate
-    yield "optimizer.learning-rate", rate, 0 < rate < math.inf, "positive"
+
+
+def _model(config: Run) -> Iterator[Rule]:
+    model, rounds = config.model, config.rri.rounds
+    yield "model.dropout", model.dropout, 0 <= model.dropout < 1, "in [0, 1)"
+    yield "model.std", model.std, all(value > 0 for value in model.std or ()), "positive"
+    yield "model.eigenlayer-std", model.eigenlayer_std, model.eigenlayer_std > 0, "positive"
+    yield "model.mean", model.mean, not (model.mean and model.mean_image), "left out where --model.mean-image is given"
+    frozen = model.batch_norm == "frozen" and model.neck == "batchnorm"
+    yield "model.neck", model.neck, not frozen, "none with --model.batch-norm frozen: it has no statistics but its own"
+    yield "rri.rounds", rounds, model.dim > 0 or rounds == 0, "0 where --model.dim 0 leaves out the Eigenlayer"
+
+
+def _training(config: Run) -> Iterator[Rule]:
+    every, data, loss, optimizer, rri = config.log_every, config.data, config.loss, config.optimizer, config.rri
+    # A checkpoint between two lines of the log would make a resumed log differ from an unbroken one.
+    rule = f"a multiple of --log-every {every}"
+    yield "checkpoint-every", config.checkpoint_every, config.checkpoint_every % every == 0, rule
+    yield "seed", config.seed, config.seed < 2**32, "below 2**32"
+    yield "loss.smoothing", loss.smoothing, 0 <= loss.smoothing < 1, "in [0, 1)"
+    yield "loss.margin", loss.margin, loss.margin >= 0, "0 or more"
+    mining = loss.triplet == "none" or 2 <= data.per_identity < data.batch_size
+    rule = "none unless --data.per-identity is 2 or more and there are two identities or more in a batch"
+    yield "loss.triplet", loss.triplet, mining, rule
+    yield "optimizer.learning-rate", optimizer.learning_rate, optimizer.learning_rate > 0, "positive"
     yield "optimizer.momentum", optimizer.momentum, 0 <= optimizer.momentum < 1, "in [0, 1)"
     yield "optimizer.weight-decay", optimizer.weight_decay, optimizer.weight_decay >= 0, "0 or more"
     rates = rri.learning_rates
-    fine = bool(rates) and all(0 < rate < math.inf for rate in rates)
-    yield "rri.learning-rates", rates, fine, "one or more positive numbers"
+    yield "rri.learning-rates", rates, bool(rates) and min(rates) > 0, "one or more positive numbers"
     yield "rri.tolerance", rri.tolerance, rri.tolerance >= 0, "0 or more"
-    yield "data.synthetic.alike", people.alike, 0 <= people.alike <= 1, "in [0, 1]"
-    phases = {"base": config.base, "rri.restraint": rri.restraint, "rri.relaxation": rri.relaxation}
     if rri.final:
-        phases["rri.final"] = rri.final
-        yield (
-            "rri.final.steps",
-            rri.final.steps,
-            rri.stop == "never",
-            "given with --rri.stop never, as it belongs to the last round",
-        )
-    for option, phase in phases.items():
-        factors = tuple(factor for _, factor in phase.multipliers)
-        yield (
-            f"{option}.multipliers",
-            factors,
-            all(factor > 0 for factor in factors),
-            "positive; freeze what must not move",
-        )
-        yield (
-            f"{option}.warmup",
-            phase.warmup,
-            0 <= phase.warmup <= phase.steps,
-            f"0 to the {phase.steps} steps of the phase",
-        )
-        yield f"{option}.steps", phase.steps, phase.steps >= 1, "1 or more"
-        drops = phase.milestones
-        ordered = list(drops) == sorted(set(drops)) and all(0 < drop < phase.steps for drop in drops)
-        rule = f"increasing, between 0 and the {phase.steps} steps of the phase"
-        yield f"{option}.milestones", drops, ordered, rule
+        rule = "given with --rri.stop never, as it belongs to the last round"
+        yield "rri.final.steps", rri.final.steps, rri.stop == "never", rule
+
+
+def _phase(option: str, phase: Phase) -> Iterator[Rule]:
+    steps, drops = phase.steps, phase.milestones
+    factors = tuple(factor for _, factor in phase.multipliers)
+    yield f"{option}.multipliers", factors, all(f > 0 for f in factors), "positive; freeze what must not move"
+    yield f"{option}.warmup", phase.warmup, 0 <= phase.warmup <= steps, f"0 to the {steps} steps of the phase"
+    yield f"{option}.steps", steps, steps >= 1, "1 or more"
+    ordered = list(drops) == sorted(set(drops)) and all(0 < drop < steps for drop in drops)
+    yield f"{option}.milestones", drops, ordered, f"increasing, between 0 and the {steps} steps of the phase"
 
 
 def _floats(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -1,7 +1,6 @@
 """One training run from settings to report: the place where data, training, evaluation and reporting meet."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,20 +9,16 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from svdnet_jax.config import Data, Run, to_json
-from svdnet_jax.data import synthetic
-from svdnet_jax.data.load import load
+from svdnet_jax.config import ConfigError, Run, to_json
 from svdnet_jax.data.pipeline import batches
-from svdnet_jax.data.splits import DISTRACTOR, JUNK, DataError, Dataset, check_identities, fingerprint, labels
-from svdnet_jax.data.validation import hold_out
+from svdnet_jax.data.splits import DataError, Dataset, check_identities, fingerprint, labels
+from svdnet_jax.loading import count_valid, load_dataset, summary
 from svdnet_jax.models.pretrained import Pretrained, read_pretrained
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.reporting.artifacts import write_artifacts
 from svdnet_jax.reporting.folder import environment, open_folder, refuse_other_settings, save_matrix, write_json
 from svdnet_jax.reporting.log import Log, open_log, read_log
-from svdnet_jax.reporting.progress import counting, print_table, progress
-from svdnet_jax.retrieval import matches as protocol
-from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.rules import check
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.initial import as_pretrained, check_start, initial_state
@@ -32,13 +27,16 @@ from svdnet_jax.training.plan import plan
 from svdnet_jax.training.rri import Hooks, Record, programs, run_rri
 from svdnet_jax.training.state import TrainState, create
 from svdnet_jax.training.step import Infer, inputs_of, make_infer
-from svdnet_jax.training.trained import Place, begun, by_map, has_checkpoint, is_run, load_trained
-
-BUILT_IN = (
-    "No --data.root given: training on built-in synthetic pedestrians. For Market-1501: --data.root FOLDER, "
-    "the unpacked data set or its parent."
+from svdnet_jax.training.trained import (
+    Place,
+    begun,
+    by_map,
+    finished_note,
+    has_checkpoint,
+    is_run,
+    load_trained,
+    read_metadata,
 )
-
 
 RANDOM = (
     "No --model.weights given: the backbone starts from random weights. Published results start from ImageNet's; "
@@ -66,7 +64,7 @@ def run(config: Run, console: Console) -> Path:
         weights = None if has_checkpoint(folder) else _first_weights(config, console)
         dataset = load_dataset(config, console)
         check_identities(dataset)
-        console.print(_summary(dataset, count_valid(dataset, config)), highlight=False, soft_wrap=True)
+        console.print(summary(dataset, count_valid(dataset, config)), highlight=False, soft_wrap=True)
         _train_and_report(config, folder, dataset, weights, console)
     return folder
 
@@ -115,55 +113,8 @@ def read_weights(config: Run) -> Pretrained | None:
         return None
     if is_run(folder := Path(spec)):
         trained = load_trained(folder)
-        return as_pretrained(trained.state, f"{spec}, {int(trained.state.step)} steps", (trained.config.model.layout,))
+        return as_pretrained(trained.state, f"{spec}, {finished_note(trained)}", (trained.config.model.layout,))
     return read_pretrained(spec)
-
-
-def load_dataset(config: Run, console: Console) -> Dataset:
-    """The data set of a run; the built-in one is drawn first if it is not there yet.
-
-    With ``data.validation`` training identities take the place of the test set, which is not looked at.
-
-    Raises:
-        DataError: Data that cannot be used.
-    """
-    try:
-        dataset = _load(config.data, console)
-    except OSError as error:
-        raise DataError(f"--data.root {config.data.root}, --data.cache {config.data.cache}: {error}") from error
-    return (
-        dataset
-        if not (held := config.data.validation)
-        else hold_out(dataset, held, config.seed, config.eval.cross_camera)
-    )
-
-
-def _load(data: Data, console: Console) -> Dataset:
-    if (root := data.root) is None:
-        console.print(BUILT_IN, highlight=False, soft_wrap=True)
-        root = data.cache / f"synthetic-{synthetic.fingerprint(data.synthetic)}"
-        if not root.exists():
-            with counting("Drawing pedestrians", synthetic.count_images(data.synthetic), console) as advance:
-                synthetic.write_synthetic(root, data.synthetic, advance)
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    dataset = load(root, data.cache, (data.height, data.width), data.layout, say)
-    return dataset if data.root else replace(dataset, name="synthetic pedestrians")
-
-
-def count_valid(dataset: Dataset, config: Run) -> int:
-    """Queries that have a right answer in the gallery, counted before any training.
-
-    Raises:
-        DataError: There are none; the message says why and what to do.
-    """
-    query, gallery = (
-        Embeddings(np.zeros((len(split), 1), np.float32), split.pids, split.cameras, split.names)
-        for split in (dataset.query, dataset.gallery)
-    )
-    found = protocol.match(query, gallery, config.eval.cross_camera)
-    if not found.count.any():
-        raise DataError(f"{dataset.name}: {protocol.explain_no_match(query, gallery, found)}")
-    return int((found.count > 0).sum())
 
 
 def train(
@@ -182,9 +133,13 @@ def train(
         progress(phases[-1].end, console) as show,
     ):
         found = checkpoint.latest(saved)
+        if found is None and has_checkpoint(folder):
+            raise ConfigError(
+                f"--out {folder}: its checkpoints are damaged; take {saved.directory} away, or give another --out"
+            )
         data = fingerprint(dataset)
         identities = labels(dataset.train.pids)[1]
-        place = Place(**found.metadata["place"]) if found else Place(data, identities)
+        place = read_metadata(folder, found.metadata)[1] if found else Place(data, identities)
         state = begun(place, phases, by_kind, fresh)
         if found:
             refuse_other_settings(folder, found.metadata["config"], to_json(config))
@@ -215,7 +170,7 @@ def _emit(folder: Path, log: Log, show: Callable[[Record], None], record: Record
     show(record)
     # Enough for the pictures: Step 0, the first decorrelation, the latest relaxation.
     match (record["event"], record.get("phase"), record.get("round")):
-        case ("phase", "base" | "relaxation" as border, _) | ("decorrelate" as border, _, 1):
+        case ("phase", "base" | "relaxation" | "final" as border, _) | ("decorrelate" as border, _, 1):
             save_matrix(folder, border, np.asarray(state.eigenlayer))
 
 
@@ -237,6 +192,7 @@ def _start_record(config: Run, dataset: Dataset, data: str, state: TrainState, w
         "preset": config.preset,
         "method": config.rri.method,
         "weights": weights.source if weights else "random",
+        "settings": _compared(config),
         "seed": config.seed,
         "identities": labels(dataset.train.pids)[1],
         "train": len(dataset.train),
@@ -245,6 +201,14 @@ def _start_record(config: Run, dataset: Dataset, data: str, state: TrainState, w
         "gallery": len(dataset.gallery),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     }
+
+
+def _compared(config: Run) -> dict[str, Any]:
+    """The settings that a run and its control must share beside steps and rates."""
+    settings = {name: to_json(config)[name] for name in ("data", "model", "loss", "optimizer", "eval")}
+    for section, place in (("data", "root"), ("data", "cache"), ("data", "layout"), ("model", "weights")):
+        del settings[section][place]
+    return settings
 
 
 def _end_record(config: Run, records: Sequence[Record], step: int) -> Record:
@@ -258,17 +222,6 @@ def _end_record(config: Run, records: Sequence[Record], step: int) -> Record:
     }
 
 
-def _summary(dataset: Dataset, valid: int) -> str:
-    train, query, gallery = dataset.train, dataset.query, dataset.gallery
-    return (
-        f"{dataset.name}: {len(train)} training images of {len(np.unique(train.pids))} identities; "
-        f"{len(query)} queries of {len(np.unique(query.pids))} other identities, {valid} of them valid (with a right "
-        f"answer); {len(gallery)} gallery images, "
-        f"of which {int((gallery.pids == DISTRACTOR).sum())} distractors and "
-        f"{int((gallery.pids == JUNK).sum())} junk"
-    )
-
-
 def _facts(config: Run, dataset: Dataset, start: Record) -> dict[str, str]:
     """What a reader must know to judge the numbers of the report."""
     chosen_on = "held-out training identities" if config.data.validation else "the test set"
@@ -278,9 +231,11 @@ def _facts(config: Run, dataset: Dataset, start: Record) -> dict[str, str]:
     method = {"none": "none: this is a control run, the same training without decorrelation"}
     return facts | {
         "Data": dataset.name + ("" if config.data.root else ", built in: drawn, not photographed"),
-        "Size": _summary(dataset, count_valid(dataset, config)).removeprefix(f"{dataset.name}: "),
+        "Size": summary(dataset, count_valid(dataset, config)).removeprefix(f"{dataset.name}: "),
         "Backbone": f"{config.model.backbone}, started from {start['weights']} weights",
-        "Replacement of W": method.get(config.rri.method, config.rri.method.upper()),
+        "Replacement of W": method.get(config.rri.method, config.rri.method.upper())
+        if config.rri.rounds
+        else "none: a run without rounds",
         "Protocol": f"{config.eval.metric} distance, "
         + ("same-camera images of the query's identity left out" if config.eval.cross_camera else "all cameras"),
         "Selection": "the numbers are those of the last phase of a fixed schedule; the checkpoint kept as best is "

@@ -44,6 +44,6 @@ def tiny(workshop):
 @pytest.fixture(scope="session")
 def dataset(tiny):
     """The tiny preset's synthetic pedestrians, loaded."""
-    from svdnet_jax.run import load_dataset
+    from svdnet_jax.loading import load_dataset
 
     return load_dataset(tiny, Console(quiet=True))

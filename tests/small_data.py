@@ -39,6 +39,16 @@ def write_market(root):
     return root
 
 
+def shelved_market(tmp_path):
+    """For a fixture: Market-1501 in a folder that holds nothing else."""
+    return write_market(tmp_path / "shelf" / "Market-1501-v15.09.15")
+
+
+def cache_folder(tmp_path):
+    """For a fixture: a cache that is not there yet."""
+    return tmp_path / "cache"
+
+
 def write_duke(root):
     write(root / "bounding_box_train" / "0001_c2_f0046182.jpg", (1, 1, 1))
     write(root / "bounding_box_train" / "0005_c8_f0046302.jpg", (50, 1, 1))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from svdnet_jax.config import ConfigError
 from svdnet_jax.models.caffenet import CaffeNet, local_response_norm
 from svdnet_jax.models.svdnet import parameter_paths
 
@@ -178,5 +179,6 @@ def test_bfloat16_is_used_by_every_layer():
 
 def test_images_that_vanish_are_refused_with_the_size_that_works():
     assert shapes(CaffeNet(), (39, 39))["fc6"]["kernel"].shape == (256, 4096)
-    with pytest.raises(ValueError, match="images of 64 x 32, expected 39 x 39 or more; the release has 227 x 227"):
+    said = "^--data.height 64, --data.width 32: too small for CaffeNet, which needs 39 x 39 or more; the release"
+    with pytest.raises(ConfigError, match=said):
         shapes(CaffeNet(), (64, 32))

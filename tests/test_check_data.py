@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from small_data import write_manifest, write_market, write_truncated
 
 from experiments.check_data import main
 from svdnet_jax.data.prepared import read_prepared
+from svdnet_jax.presets import PRESETS
 
 GOOD = """path,identity,camera,split
 a.jpg,anna,1,train
@@ -88,6 +92,31 @@ def test_a_prepared_folder_is_made_and_checked(tmp_path, check):
     assert code == 2
     assert "query_images.npy: was changed since it was written" in err
     assert check(root, "--prepare", prepared)[0] == 2
+
+
+def test_a_prepared_folder_of_another_layout_is_refused(tmp_path, check):
+    check(write_manifest(tmp_path / "mine", GOOD), "--prepare", tmp_path / "prepared")
+    code, out, err = check(tmp_path / "prepared", "--data.layout", "market1501")
+    assert (code, out) == (2, "")
+    assert "was prepared from manifest, and --data.layout market1501 is wanted" in err
+    assert check(tmp_path / "prepared", "--data.layout", "manifest")[0] == 0
+
+
+def test_help_says_which_size_to_prepare_and_what_a_prepared_folder_spares(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    data = PRESETS["paper-resnet50"].data
+    assert f"preset that will train ({data.height} for paper-resnet50), as resizing twice costs detail" in said
+    assert f"that of the preset, likewise ({data.width} for paper-resnet50)" in said
+    assert "where tensorflow-datasets is not installed" in said
+
+
+def test_checking_does_not_import_the_command_line_of_training():
+    program = "import sys, experiments.check_data; print(*{'experiments.cli', 'svdnet_jax.run'} & {*sys.modules})"
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from small_data import (
     SIZE,
+    cache_folder,
     cuhk03_colour,
     write_cuhk03_config,
     write_cuhk03_cropped,
@@ -17,10 +18,7 @@ from svdnet_jax.data.layouts import find_layout
 from svdnet_jax.data.load import load
 from svdnet_jax.data.splits import DataError
 
-
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
+cache = pytest.fixture(cache_folder)
 
 
 @pytest.fixture

@@ -3,19 +3,18 @@
 import dataclasses
 import os
 import shutil
+import typing
 
 import pytest
-from small_data import SIZE, copy, write, write_duke, write_manifest, write_market, write_msmt17
+from small_data import SIZE, copy, shelved_market, write, write_duke, write_manifest, write_msmt17
 
+from svdnet_jax import config
 from svdnet_jax.data.layouts import DUKE, LAYOUTS, MARKET, find_layout
 from svdnet_jax.data.listing import counts, refuse_strange, stamp
 from svdnet_jax.data.load import load
 from svdnet_jax.data.splits import DataError
 
-
-@pytest.fixture
-def market(tmp_path):
-    return write_market(tmp_path / "shelf" / "Market-1501-v15.09.15")
+market = pytest.fixture(shelved_market)
 
 
 def find(root, layout="auto"):
@@ -24,6 +23,10 @@ def find(root, layout="auto"):
 
 def rows(listing, split):
     return [(crop.name, crop.pid, crop.camera) for crop in listing.splits[split]]
+
+
+def test_every_layout_can_be_asked_for():
+    assert set(typing.get_args(config.Layout)) == {"auto", *LAYOUTS}
 
 
 def test_market_is_listed_by_its_file_names(market):
@@ -80,6 +83,14 @@ def test_msmt17_lines_of_another_form_are_named(tmp_path):
         find(root)
 
 
+def test_a_list_in_another_encoding_is_named(tmp_path):
+    root = write_msmt17(tmp_path / "MSMT17")
+    with (root / "list_val.txt").open("ab") as lines:
+        lines.write("0001/0001_002_14_caf\u00e9_0020_1.jpg 1\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"MSMT17/list_val.txt: is no list in UTF-8 .*0xe9.*; expected lines such as"):
+        find(root)
+
+
 def test_a_missing_image_of_a_list_is_named(tmp_path):
     root = write_msmt17(tmp_path / "MSMT17")
     (root / "test/0000/0000_001_15_0113morning_0015_1.jpg").unlink()
@@ -107,6 +118,18 @@ def test_what_was_looked_for_and_what_is_there_is_said(market, tmp_path):
     (tmp_path / "notes.txt").write_text("no data")
     with pytest.raises(DataError, match="is a file; expected a CSV manifest"):
         find(tmp_path / "notes.txt")
+
+
+def test_a_manifest_may_have_any_name_where_the_layout_is_said(tmp_path):
+    text = "path,identity,split\na.jpg,1,train\n"
+    file = write_manifest(tmp_path / "mine", text, name="people.txt") / "people.txt"
+    listing = find(file, "manifest")
+    assert (listing.name, rows(listing, "train")) == ("people", [("a.jpg", 1, 1)])
+    for layout in ("auto", "market1501"):
+        with pytest.raises(DataError, match="is a file; expected a CSV manifest"):
+            find(file, layout)
+    file = file.rename(file.with_suffix(".csv"))
+    assert find(file) == find(file, "manifest")
 
 
 def test_a_layout_asked_for_is_the_only_one_looked_for(market):

@@ -77,7 +77,7 @@ def test_other_identities_of_the_same_files_are_read_anew(tmp_path):
 
 
 def test_without_cameras_the_protocol_that_fits_is_named(tmp_path):
-    from svdnet_jax.run import count_valid
+    from svdnet_jax.loading import count_valid
 
     text = "path,identity,split\na.jpg,1,train\nb.jpg,2,train\nc.jpg,3,query\nd.jpg,3,gallery\n"
     dataset = load(write_manifest(tmp_path / "mine", text), tmp_path / "cache", SIZE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import SIZE, write, write_market, write_truncated
+from small_data import SIZE, cache_folder, shelved_market, write, write_truncated
 
 from svdnet_jax.data.layouts import find_layout
 from svdnet_jax.data.load import load, prepare
@@ -17,15 +17,8 @@ from svdnet_jax.data.splits import DataError, Dataset, Split, fingerprint
 
 REPOSITORY = Path(__file__).parents[1]
 
-
-@pytest.fixture
-def market(tmp_path):
-    return write_market(tmp_path / "shelf" / "Market-1501-v15.09.15")
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
+market = pytest.fixture(shelved_market)
+cache = pytest.fixture(cache_folder)
 
 
 @pytest.fixture
@@ -87,6 +80,20 @@ def test_a_failed_write_leaves_nothing_behind(market, cache, tmp_path):
     with pytest.raises(DataError, match="cannot be decoded"):
         prepare(find_layout(market, cache), cache, SIZE, tmp_path / "new" / "prepared")
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_folder_prepared_from_another_layout_is_refused(dataset, market, cache, tmp_path):
+    prepare(find_layout(market, cache), cache, SIZE, tmp_path / "prepared")
+    with pytest.raises(
+        DataError,
+        match=r"--data.root \S*prepared: was prepared from market1501, and --data.layout cuhk03-detected is wanted; "
+        "give the folder prepared from cuhk03-detected, or --data.layout market1501$",
+    ):
+        load(tmp_path / "prepared", cache, SIZE, "cuhk03-detected")
+    write_prepared(dataset, tmp_path / "silent")  # does not say what it was made from
+    for name, layouts in (("prepared", ("auto", "market1501")), ("silent", ("auto", "cuhk03-detected"))):
+        for layout in layouts:
+            assert len(load(tmp_path / name, cache, SIZE, layout).query)
 
 
 def damage_truncate(folder):

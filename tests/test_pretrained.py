@@ -133,6 +133,19 @@ def test_torch_names_in_safetensors_and_timms_normalisation(tmp_path):
     assert read_pretrained(str(path)).mean == IMAGENET_MEAN
 
 
+@pytest.mark.parametrize("network", ["resnetaa50", "resnetblur50.bt_in1k", "resnet50d", "seresnet50", "resnet50_gn"])
+def test_a_network_that_config_json_knows_to_be_another_is_refused(tmp_path, network):
+    torch.save(foreign.tensors(foreign.torch_state("resnet50")), tmp_path / "a.pth")
+    foreign.write_safetensors(tmp_path / "b.safetensors", foreign.torch_state("resnet50"), {"format": "pt"})
+    for file in ("a.pth", "b.safetensors"):
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": network}))
+        said = f"^--model.weights {file}: is a {network}, as config.json beside it says, .* such as hf:timm/resnet50.tv"
+        with pytest.raises(WeightsError, match=said):
+            read_pretrained(file)
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet50.tv_in1k"}))
+        assert_is_truth(read_pretrained(file))
+
+
 @pytest.mark.parametrize("head", [True, False])
 def test_our_own_file_holds_everything(tmp_path, head):
     weights = truth()._replace(head=truth().head if head else None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
+from svdnet_jax.config import Data, Eval, Loss, Model, Optimizer
 from svdnet_jax.models.svdnet import build, parameter_paths
 from svdnet_jax.presets import PRESETS
 from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
@@ -41,6 +42,29 @@ def test_paper_resnet50_has_the_authors_schedule():
     for number, rate in enumerate([1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-4, 1e-4], start=1):
         expected += [("restraint", number, 8_000, rate, (5_000,)), ("relaxation", number, 8_000, rate, (5_000,))]
     assert schedule("paper-resnet50") == expected
+
+
+def test_the_papers_inputs_and_heads():
+    assert PRESETS["paper-resnet50"].data == Data(height=224, width=224, batch_size=32, flip=True)
+    assert PRESETS["paper-resnet50"].model == Model(
+        backbone="resnet50",
+        layout="caffe",
+        last_stride=2,
+        dim=1024,
+        eigenlayer_std=0.01,
+        dropout=0.5,
+        batch_norm="frozen",
+        mean_image=True,
+    )
+    assert PRESETS["paper-caffenet"].data == Data(height=227, width=227, batch_size=128, flip=True)
+    assert PRESETS["paper-caffenet"].model == Model(
+        backbone="caffenet", dim=1024, eigenlayer_std=0.005, dropout=0.5, std=(1.0, 1.0, 1.0), mean_image=True
+    )
+    for name in ("paper-resnet50", "paper-caffenet"):
+        config = PRESETS[name]
+        assert (config.loss, config.eval) == (Loss(), Eval())
+        assert (config.optimizer.method, config.optimizer.momentum, config.rri.method) == ("sgd", 0.9, "us")
+        assert config.rri.match
 
 
 def test_paper_resnet50_trains_what_the_authors_train():
@@ -105,6 +129,22 @@ def test_short_resnet50_differs_from_the_paper_in_the_schedule_only():
 
 def test_modern_resnet50_is_the_strong_baseline():
     config = PRESETS["modern-resnet50"]
+    assert config.data == Data(
+        height=256, width=128, batch_size=64, per_identity=4, flip=True, crop_padding=10, erase=0.5
+    )
+    assert config.model == Model(
+        backbone="resnet50",
+        layout="torchvision",
+        last_stride=1,
+        neck="batchnorm",
+        dim=0,
+        dropout=0.0,
+        classifier_bias=False,
+        batch_norm="batch",
+    )
+    assert config.loss == Loss(smoothing=0.1, triplet="margin", margin=0.3)
+    assert config.optimizer == Optimizer(method="adam", learning_rate=3.5e-4, weight_decay=5e-4, no_decay=())
+    assert config.eval.metric == "cosine"
     params = shapes("modern-resnet50")
     assert "eigenlayer" not in params
     assert set(params["classifier"]) == {"kernel"}

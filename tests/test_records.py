@@ -8,22 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_data import SIZE, write, write_manifest, write_market, write_truncated
+from small_data import SIZE, cache_folder, shelved_market, write, write_manifest, write_truncated
 
 from svdnet_jax.data.layouts import find_layout
 from svdnet_jax.data.load import load
 from svdnet_jax.data.records import Reid, pack
 from svdnet_jax.data.splits import DataError
 
-
-@pytest.fixture
-def market(tmp_path):
-    return write_market(tmp_path / "shelf" / "Market-1501-v15.09.15")
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return tmp_path / "cache"
+market = pytest.fixture(shelved_market)
+cache = pytest.fixture(cache_folder)
 
 
 def test_real_folders_are_read(market, cache):

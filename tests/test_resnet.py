@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from svdnet_jax.config import ConfigError
 from svdnet_jax.models import resnet
 from svdnet_jax.models.pooling import caffe_max_pool
 from svdnet_jax.models.resnet import MiniResNet, ResNet
@@ -141,7 +142,9 @@ def test_pooling_is_that_of_caffe(height, width):
 
 
 def test_pooling_refuses_what_caffe_cannot_pool():
-    with pytest.raises(ValueError, match="found a feature map of 1 x 4, expected 2 x 2 or more"):
+    with pytest.raises(
+        ConfigError, match="^--data.height, --data.width: too small, a feature map of 1 x 4 is left where"
+    ):
         caffe_max_pool(jnp.zeros((1, 1, 4, 2)))
 
 
@@ -225,8 +228,10 @@ def test_bfloat16_is_used_by_convolutions_and_float32_by_statistics():
     images = jax.ShapeDtypeStruct((2, 64, 32, 3), jnp.float32)
     chex.assert_trees_all_equal_dtypes(variables, jax.tree.map(lambda leaf: leaf.update(dtype=jnp.float32), variables))
     program = str(jax.make_jaxpr(run)(variables, images))
-    types = {op: re.findall(rf":(\w+)\[[\d,]*\] = {op}\[", program) for op in ("conv_general_dilated", "reduce_sum")}
-    assert types == {"conv_general_dilated": ["bf16"] * 17, "reduce_sum": ["f32"] * 34}
+    operations = ("conv_general_dilated", "dot_general", "reduce_sum")
+    types = {op: re.findall(rf":(\w+)\[[\d,]*\] = {op}\[", program) for op in operations}
+    # Convolutions of 1x1 are products: three of the four in each of four blocks.
+    assert types == {"conv_general_dilated": ["bf16"] * 5, "dot_general": ["bf16"] * 12, "reduce_sum": ["f32"] * 34}
 
 
 def test_the_small_network_is_the_one_whose_numbers_are_published():

@@ -136,9 +136,7 @@ def test_what_is_printed(finished, workshop, capsys):
     assert main(arguments(finished, workshop / "data")) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert re.search(r"\d+ queries of 8 other identities, \d+ of them valid", out)
-    assert out.startswith(
-        "No --data.root given: training on built-in synthetic pedestrians. For Market-1501: --data.root"
-    )
+    assert out.startswith("No --data.root given: built-in synthetic pedestrians. For Market-1501: --data.root")
     assert "2 relaxation" in out
     assert "mAP_market" in out
     assert str(finished / "report.html") in out

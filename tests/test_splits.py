@@ -7,7 +7,7 @@ import pytest
 
 from svdnet_jax.config import Eval, Run
 from svdnet_jax.data.splits import DataError, Dataset, Split, array_hash, check_identities, fingerprint
-from svdnet_jax.run import count_valid
+from svdnet_jax.loading import count_valid
 
 
 def split(*rows):

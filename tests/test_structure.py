@@ -18,9 +18,10 @@ LEVELS = {
     "retrieval": 2,
     "training": 3,
     "reporting": 4,
-    "run": 5,
-    "transfer": 6,
-    "__init__": 7,
+    "loading": 5,
+    "run": 6,
+    "transfer": 7,
+    "__init__": 8,
 }
 FILES = sorted((ROOT / "svdnet_jax").rglob("*.py"))
 

@@ -1,6 +1,8 @@
 """A trained network on other data, and as the start of another run."""
 
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +12,16 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import cuhk03_rri, duke_rri
 from experiments import evaluate as evaluate_cli
 from experiments.market_rri import main
-from svdnet_jax.models.pretrained import write_pretrained
+from svdnet_jax.config import ConfigError, Model
+from svdnet_jax.models.pretrained import Pretrained, write_pretrained
+from svdnet_jax.models.svdnet import build, parameter_paths
+from svdnet_jax.presets import PRESETS
 from svdnet_jax.reporting.log import read_log
-from svdnet_jax.training.initial import as_pretrained
+from svdnet_jax.training.initial import as_pretrained, check_start
+from svdnet_jax.training.state import create
 from svdnet_jax.training.trained import load_trained
 
 
@@ -67,7 +74,7 @@ def test_a_run_starts_from_the_backbone_of_another(trained, workshop, tmp_path):
     assert main([*arguments, "--optimizer.learning-rate", "1e-12"]) == 0
     moved.rename(trained)
     start = read_log(out / "metrics.jsonl")[0]
-    assert start["weights"] == f"{trained}, {int(old.step)} steps"
+    assert start["weights"] == f"{trained}, step {int(old.step)}"
 
 
 def test_weights_in_a_file_are_evaluated_as_they_are(trained, workshop, tmp_path, capsys):
@@ -84,6 +91,7 @@ def test_weights_in_a_file_are_evaluated_as_they_are(trained, workshop, tmp_path
     ("options", "message"),
     [
         (["--run", "nowhere"], "nowhere: no run folder"),
+        (["--weights", "nowhere.h5", "--run", "x"], "give --query"),
         (["--weights", "nowhere.h5"], "--model.weights nowhere.h5: no such file"),
         (["--weights", "x.h5", "--preset", "big"], "--preset big: unknown"),
         (["--run", "a", "--weights", "b"], "give --query and --gallery, or --run, or --weights"),
@@ -97,6 +105,66 @@ def test_what_cannot_be_evaluated_is_refused_in_words(options, message, capsys):
 def test_stored_statistics_of_random_weights_are_refused(capsys, tmp_path):
     assert main(["--preset", "paper-resnet50", "--out", str(tmp_path)]) == 2
     assert "has no statistics to freeze" in capsys.readouterr().err
+
+
+def test_a_run_is_judged_on_the_people_it_held_out(workshop, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--preset", "tiny", "--out", str(out), "--data.cache", str(workshop / "data"), "--rri.rounds", "0"]
+    assert main([*options, "--seed", "3", "--data.validation", "4", "--base.steps", "4", "--base.milestones", "3"]) == 0
+    capsys.readouterr()
+    (last,) = [record for record in read_log(out / "metrics.jsonl") if record["event"] == "phase"]
+    found = evaluate(capsys, "--run", out, "--data.cache", workshop / "data")
+    assert found["embedding"]["mAP"] == pytest.approx(last["embedding"]["mAP"])
+    assert found["embedding"]["valid_queries"] == read_log(out / "metrics.jsonl")[0]["valid_queries"]
+
+
+def test_what_nothing_can_be_measured_on_is_refused_before_embedding(trained, workshop, tmp_path, capsys):
+    root = next((workshop / "data").glob("synthetic-*"))
+    lines = ["path,identity,camera,split"]
+    lines += [f"{path},{path.name[:4]},1,train" for path in sorted((root / "bounding_box_train").glob("*.jpg"))[:20]]
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    options = ["--run", str(trained), "--data.root", str(tmp_path / "mine.csv"), "--data.cache", str(tmp_path)]
+    assert evaluate_cli.main(options) == 2
+    assert "the query split has no images" in capsys.readouterr().err
+
+
+def test_exported_weights_start_another_run_like_the_run_itself(trained, workshop, tmp_path, capsys):
+    file = tmp_path / "mine.safetensors"
+    own = evaluate(capsys, "--run", trained, "--data.cache", workshop / "data", "--export", file)
+    config = load_trained(trained).config
+    height, width = config.data.height, config.data.width
+    options = ("--weights", file, "--preset", "tiny", "--size", height, width)
+    root = next((workshop / "data").glob("synthetic-*"))
+    found = evaluate(capsys, *options, "--data.root", root, "--data.cache", workshop / "data")
+    assert found["pooled"] == pytest.approx(own["pooled"])
+    smaller = evaluate(capsys, *options[:-2], 24, 12, "--data.root", root, "--data.cache", workshop / "data")
+    assert smaller["pooled"]["mAP"] != pytest.approx(own["pooled"]["mAP"])
+
+
+def test_weights_of_another_graph_are_refused(trained):
+    config = dataclasses.replace(PRESETS["paper-resnet50"], model=Model(backbone="resnet18"))
+    state = jax.eval_shape(lambda: create(build(config.model, 2), (64, 32), 0))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), (state.params, state.batch_stats))
+    params, batch_stats = (parameter_paths(tree["backbone"]) for tree in zeros)
+    weights = Pretrained(params, batch_stats, (0.0,) * 3, (1.0,) * 3, None, "mine", ("torchvision",))
+    with pytest.raises(ConfigError, match="mine was trained in another graph; give --model.layout torchvision"):
+        check_start(config, weights)
+    check_start(dataclasses.replace(config, model=Model(backbone="resnet18", layout="torchvision")), weights)
+
+
+def test_a_damaged_checkpoint_is_named(trained, tmp_path, capsys):
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    for path in (run / "checkpoints").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            path.write_bytes(b"x")
+    assert evaluate_cli.main(["--run", str(run)]) == 2
+    assert "the checkpoint is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("experiment", [duke_rri, cuhk03_rri])
+def test_experiments_without_built_in_data_ask_for_it(experiment, capsys):
+    assert experiment.main([]) == 2
+    assert "--data.root: not given" in capsys.readouterr().err
 
 
 BARE = """

@@ -9,9 +9,8 @@ Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", 
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,6 @@ from svdnet_jax.data.folders import Contents, Naming
 from svdnet_jax.data.listing import SPLITS, Crop
 from svdnet_jax.data.splits import DataError
 
-KINDS: Mapping[str, str] = MappingProxyType({"cuhk03-labelled": "labeled", "cuhk03-detected": "detected"})
-"""Layouts, and how the files spell them."""
 IMAGES = "cuhk-03.mat"
 NAMING = Naming(re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_\d+\.(png|jpg)$", re.IGNORECASE), "0001_c1_1.png")
 """Of the release in Market-1501's folders."""

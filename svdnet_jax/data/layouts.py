@@ -113,7 +113,8 @@ def find_layout(root: Path, cache: Path, layout: str = "auto") -> Listing:
             f"--data.root {root}: no such folder; give the unpacked data set, its parent, or a CSV manifest"
         )
     if root.is_file():
-        wanted = ["manifest"] if layout in ("auto", "manifest") and root.suffix.lower() == ".csv" else []
+        # Whoever names the layout knows that the file is a manifest, whatever it is called.
+        wanted = ["manifest"] if layout == "manifest" or (layout == "auto" and root.suffix.lower() == ".csv") else []
     else:
         wanted = list(LAYOUTS) if layout == "auto" else [layout]
     found = _found([root], wanted) or _found(_inside(root), wanted)

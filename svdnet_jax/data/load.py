@@ -27,14 +27,14 @@ def load(
         root: A prepared folder, a data set in any of `svdnet_jax.data.layouts`, its parent, or a CSV manifest.
         cache: Where records and decoded images go.
         size: Height and width that images get if they differ in size; equal ones stay as they are.
-        layout: How the data set lies on disk; ``auto`` looks.
+        layout: How the data set lies on disk; ``auto`` looks. A prepared folder must have been made from it.
         say: Gets a line of what is being done where that takes long.
 
     Raises:
         DataError: No data set there, or one that cannot be used; the message names file or folder and the remedy.
     """
     if is_prepared(root):
-        return read_prepared(root)
+        return read_prepared(root, layout)
     listing = find_layout(root, cache, layout)
     refuse_strange(listing)
     name = f"prepared-{stamp(listing)}"

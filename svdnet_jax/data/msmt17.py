@@ -32,7 +32,7 @@ def read(folder: Path) -> Contents:
     and test show different people, training identities go up by one and those of the test follow after them.
 
     Raises:
-        DataError: A line of a list is of another form; names file and line.
+        DataError: A list is not in UTF-8, or a line of it is of another form; names file and line.
     """
     train_images, test_images = _version(folder) or _VERSIONS[0]
     known = [path for path in (folder / "list_train.txt", folder / "list_val.txt") if path.is_file()]
@@ -49,7 +49,11 @@ def _version(folder: Path) -> tuple[str, str] | None:
 
 def _crops(file: Path, images: Path, first: int) -> list[Crop]:
     """The images of one list, whose identity 0 gets the number ``first``."""
-    lines = [(n, line.strip()) for n, line in enumerate(file.read_text().splitlines(), start=1) if line.strip()]
+    try:
+        text = file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: is no list in UTF-8 ({error}); expected lines such as {EXAMPLE!r}") from error
+    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
     matches = [(n, line, _LINE.fullmatch(line)) for n, line in lines]
     bad = [f"line {n}: found {line!r}" for n, line, match in matches if match is None]
     if bad:

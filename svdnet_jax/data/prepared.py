@@ -99,16 +99,27 @@ def _write_split(folder: Path, split: str, rows: Rows) -> dict[str, Any]:
     return {name: _describe(array) for name, array in arrays.items()}
 
 
-def read_prepared(folder: Path) -> Dataset:
+def read_prepared(folder: Path, layout: str = "auto") -> Dataset:
     """Maps a prepared folder into memory; images are read from disk when they are used, and cannot be written to.
 
     Identities, cameras and names are checked by their hashes; images, for the time it would take, by their number and
     size only (`verify_prepared` does the rest).
 
+    Args:
+        folder: The prepared folder.
+        layout: What it is to have been made from; with ``auto``, or where the folder does not say, anything will do.
+
     Raises:
-        DataError: The folder was made by another version, or a file is missing, truncated or changed.
+        DataError: The folder was made by another version or from another layout, or a file is missing, truncated or
+            changed.
     """
     content = _content(folder)
+    made_from = content.get("layout", layout)
+    if layout not in ("auto", made_from):
+        raise DataError(
+            f"--data.root {folder}: was prepared from {made_from}, and --data.layout {layout} is wanted; give the "
+            f"folder prepared from {layout}, or --data.layout {made_from}"
+        )
     splits = {split: _read_split(folder, split, content["arrays"][split]) for split in SPLITS}
     return Dataset(content["name"], **splits)
 

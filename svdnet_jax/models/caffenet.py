@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from svdnet_jax.config import ConfigError
 from svdnet_jax.models.pooling import caffe_max_pool
 from svdnet_jax.models.resnet import at_least_float32
 
@@ -40,13 +41,13 @@ class CaffeNet(nn.Module):
         """Maps normalised images to the outputs of fc6 after ReLU and dropout.
 
         Raises:
-            ValueError: The images have fewer than 39 pixels in height or width.
+            ConfigError: The images have fewer than 39 pixels in height or width.
         """
         if min(x.shape[1:3]) < SMALLEST:
             height, width = x.shape[1:3]
-            raise ValueError(
-                f"CaffeNet found images of {height} x {width}, expected {SMALLEST} x {SMALLEST} or more; "
-                "the release has 227 x 227 (--data.height, --data.width)"
+            raise ConfigError(
+                f"--data.height {height}, --data.width {width}: too small for CaffeNet, which needs {SMALLEST} x "
+                f"{SMALLEST} or more; the release has 227 x 227"
             )
         gaussian, constant = nn.initializers.normal, nn.initializers.constant
         conv = partial(nn.Conv, dtype=self.dtype, kernel_init=gaussian(0.01))

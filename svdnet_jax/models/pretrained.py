@@ -20,6 +20,8 @@ from svdnet_jax.models.convert import WeightsError as WeightsError
 from svdnet_jax.models.weight_files import package, parsing, read_h5, read_safetensors, read_tfjs, read_torch
 
 COLLECTIONS = ("params", "batch_stats", "head")
+PLAIN = re.compile(r"resnet(18|34|50|101|152)(\..+)?")
+"""timm's names of networks that we have, perhaps with a tag of who trained it: ``resnet50.tv_in1k``."""
 
 
 def read_pretrained(spec: str) -> Pretrained:
@@ -172,10 +174,20 @@ def _ours(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Pret
 
 
 def _normalisation(path: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of RGB in [0, 255]: timm's config.json beside the file knows, else ImageNet's."""
+    """Mean and standard deviation of RGB in [0, 255]: timm's config.json beside the file knows, else ImageNet's.
+
+    It knows the network too, which weights need not tell: anti-aliased ones have the names and shapes of plain ones.
+    """
     config = path.with_name("config.json")
     with parsing(config):
-        facts = json.loads(config.read_text("utf-8")).get("pretrained_cfg", {}) if config.exists() else {}
+        content = json.loads(config.read_text("utf-8")) if config.exists() else {}
+        network = content.get("architecture", "resnet50")
+        if not PLAIN.fullmatch(network):
+            raise WeightsError(
+                f"is a {network}, as config.json beside it says, whose graph is none of ours; take weights of a plain "
+                "resnet18, 34, 50, 101 or 152, such as hf:timm/resnet50.tv_in1k"
+            )
+        facts = content.get("pretrained_cfg", {})
         if "mean" not in facts or "std" not in facts:
             return IMAGENET_MEAN, IMAGENET_STD
         (r, g, b), (x, y, z) = facts["mean"], facts["std"]

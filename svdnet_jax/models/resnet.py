@@ -148,9 +148,7 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
         """Maps images to the last feature map, of about 1/32 (last_stride 1: 1/16) of their height and width."""
-        conv = partial(
-            nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype, conv_general_dilated=convolve
-        )
+        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype, conv_general_dilated=convolve)
         norm = partial(batch_norm, use_running_average=self.frozen_statistics or not train)
         Block: Callable[..., nn.Module] = BasicBlock
         if self.bottleneck:

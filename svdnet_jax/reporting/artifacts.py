@@ -83,6 +83,7 @@ def write_artifacts(
 
 def _gram(folder: Path) -> Any:
     moments = {"base": "after Step 0", "decorrelate": "after the first SVD", "relaxation": "after the last relaxation"}
+    moments["final"] = "after the final restraint"
     found = {title: load_matrix(folder, border) for border, title in moments.items()}
     return figures.gram({title: W.T @ W for title, W in found.items() if W is not None})
 

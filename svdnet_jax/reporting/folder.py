@@ -56,7 +56,8 @@ def refuse_other_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str
         ConfigError: The settings differ in more than where things lie; names the options.
     """
     # Folders may have been moved or named in another way; their content is what counts, and that has its fingerprint.
-    places = ("out:", "data.cache:", "data.root:")
+    # The weights that it started from are in its checkpoint.
+    places = ("out:", "data.cache:", "data.root:", "model.weights:")
     changed = [line for line in differences(old, new) if not line.startswith(places)]
     if changed:
         raise ConfigError(

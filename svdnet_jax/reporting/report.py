@@ -85,7 +85,8 @@ def _headline(records: Sequence[Record], control: Sequence[Record] | None) -> st
 
 def _state(records: Sequence[Record]) -> str:
     last = after_rounds(records)[-1]
-    place = f"the relaxation of round {last['round']}" if last["round"] else "the base (Step 0)"
+    kind = "final restraint" if last["phase"] == "final" else last["phase"]
+    place = f"the {kind} of round {last['round']}" if last["round"] else "the base (Step 0)"
     ends = [r for r in records if r["event"] == "end"]
     if not ends:
         return f"The run has not ended. The values are those after {place}."

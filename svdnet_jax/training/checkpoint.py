@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from svdnet_jax.config import ConfigError
 from svdnet_jax.training.state import TrainState
 
 
@@ -68,11 +69,16 @@ def save(
 
 
 def latest(checkpointer: ocp.training.Checkpointer) -> Saved | None:
-    """Step and metadata of the latest complete checkpoint, None if there is none."""
+    """Step and metadata of the latest complete checkpoint, None if there is none.
+
+    Raises:
+        ConfigError: It is damaged.
+    """
     if checkpointer.latest is None:
         return None
-    metadata = checkpointer.metadata(checkpointer.latest.step)
-    return Saved(checkpointer.latest.step, metadata.custom_metadata)
+    step = checkpointer.latest.step
+    with _damage(checkpointer, step):
+        return Saved(step, checkpointer.metadata(step).custom_metadata)
 
 
 def restore(checkpointer: ocp.training.Checkpointer, step: int, like: TrainState) -> TrainState:
@@ -82,6 +88,24 @@ def restore(checkpointer: ocp.training.Checkpointer, step: int, like: TrainState
         checkpointer: An open folder.
         step: One that `latest` named.
         like: A state of the same structure, shapes and dtypes; its values are not looked at.
+
+    Raises:
+        ConfigError: It is damaged.
     """
     abstract = jax.tree.map(ocp.arrays.to_shape_dtype_struct, like)
-    return checkpointer.load(step, abstract)
+    with _damage(checkpointer, step):
+        return checkpointer.load(step, abstract)
+
+
+@contextmanager
+def _damage(checkpointer: ocp.training.Checkpointer, step: int) -> Iterator[None]:
+    """Says which checkpoint cannot be read; orbax fails in many ways on one with missing or cut files."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        where = f"{checkpointer.directory}/{step}"
+        raise ConfigError(
+            f"{where}: the checkpoint is damaged, or of another version ({type(error).__name__}: {reason}). "
+            "Take that folder away to go on from an older checkpoint, or give another --out"
+        ) from error

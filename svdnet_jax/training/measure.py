@@ -1,5 +1,6 @@
 """What is measured at the borders of phases: fit of the training set, S(W), retrieval by both embeddings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -71,9 +72,11 @@ def measure(state: TrainState, *, infer: Infer, dataset: Dataset, settings: Eval
     )
 
 
-def embeddings(apply: Any, split: Split, settings: Eval) -> dict[str, Embeddings]:
+def embeddings(
+    apply: Any, split: Split, settings: Eval, advance: Callable[[int], None] = lambda _: None
+) -> dict[str, Embeddings]:
     """Both embeddings of a split, ``embedding`` (N, D) and ``pooled`` (N, C)."""
-    outputs: Outputs = embed(apply, split.images, settings.batch_size)
+    outputs: Outputs = embed(apply, split.images, settings.batch_size, advance)
     return {
         name: Embeddings(getattr(outputs, name), split.pids, split.cameras, split.names)
         for name in ("embedding", "pooled")

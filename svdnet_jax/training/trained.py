@@ -78,7 +78,7 @@ def load_trained(folder: Path) -> Trained:
         found = checkpoint.latest(saved)
         if found is None:
             raise ConfigError(f"{folder}: the run has no complete checkpoint yet")
-        config, place = _metadata(folder, found.metadata)
+        config, place = read_metadata(folder, found.metadata)
         model = build(config.model, place.identities)
         size = inputs_of(config).size
         mean = np.zeros((*size, 3), np.float32) if config.model.mean_image else np.zeros(3, np.float32)
@@ -88,11 +88,18 @@ def load_trained(folder: Path) -> Trained:
     return Trained(config, model, state, place.phase >= len(phases))
 
 
-def _metadata(folder: Path, metadata: dict[str, Any]) -> tuple[Run, Place]:
+def read_metadata(folder: Path, metadata: dict[str, Any]) -> tuple[Run, Place]:
+    """Settings and place of a checkpoint.
+
+    Raises:
+        ConfigError: They are of another version.
+    """
     try:
         return from_json(metadata["config"]), Place(**metadata["place"])
     except (KeyError, TypeError) as error:
-        raise ConfigError(f"{folder}: the checkpoint was written by another version ({error})") from error
+        raise ConfigError(
+            f"{folder}: the checkpoint is damaged, or was written by another version ({error})"
+        ) from error
 
 
 def finished_note(trained: Trained) -> str:

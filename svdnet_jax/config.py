@@ -205,7 +205,7 @@ class Run:
     out: Path | None = None
     """Folder of the run (not given: runs/ and the name of data or preset). The same command again resumes it."""
     seed: int = 0
-    """Seed of initial weights, sample order, flips and dropout."""
+    """Seed of initial weights, sample order, flips, dropout and of who is held out for validation."""
     log_every: int = 30
     """Steps between two lines of the log."""
     checkpoint_every: int = 120

@@ -72,7 +72,7 @@ _PAPER_CAFFENET = Run(
     ),
 )
 
-# The paper's network and recipe in a tenth of its steps: about ten minutes on one modern GPU.
+# The paper's network and recipe in a tenth of its steps: meant for ten minutes on a modern GPU, not yet measured.
 _SHORT_RESNET50 = replace(
     _PAPER_RESNET50,
     preset="short-resnet50",

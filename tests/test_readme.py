@@ -1,4 +1,4 @@
-"""The README says what the code does: its snippets run, its tables come from the logs beside it."""
+"""The README says what the code does: its snippets run, its tables and those of the results come from stored logs."""
 
 import io
 import re
@@ -30,9 +30,9 @@ def bare(text):
     return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n").splitlines()
 
 
-def block(marker):
+def block(marker, text=README):
     """The lines of the code block after a marker."""
-    match = re.search(rf"<!-- {re.escape(marker)} -->\n```[a-z]*\n(.*?)```", README, re.S)
+    match = re.search(rf"<!-- {re.escape(marker)} -->\n```[a-z]*\n(.*?)```", text, re.S)
     assert match, marker
     return bare(match[1])
 
@@ -40,6 +40,12 @@ def block(marker):
 def test_the_table_of_the_run_comes_from_its_log():
     records = read_log(STORED / "synthetic-0.jsonl")
     assert block("table docs/runs/synthetic-0.jsonl") == printed(lambda console: print_table(records, console))
+
+
+def test_the_table_of_the_short_run_on_real_images_comes_from_its_log():
+    records = read_log(STORED / "market-cpu.jsonl")
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert block("table docs/runs/market-cpu.jsonl", text) == printed(lambda console: print_table(records, console))
 
 
 def test_the_table_of_the_comparison_comes_from_the_logs():

@@ -16,7 +16,14 @@ from svdnet_jax.loading import count_valid, load_dataset, summary
 from svdnet_jax.models.pretrained import Pretrained, read_pretrained
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.reporting.artifacts import write_artifacts
-from svdnet_jax.reporting.folder import environment, open_folder, refuse_other_settings, save_matrix, write_json
+from svdnet_jax.reporting.folder import (
+    environment,
+    has_checkpoint,
+    open_folder,
+    refuse_other_settings,
+    save_matrix,
+    write_json,
+)
 from svdnet_jax.reporting.log import Log, open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.rules import check
@@ -32,7 +39,6 @@ from svdnet_jax.training.trained import (
     begun,
     by_map,
     finished_note,
-    has_checkpoint,
     is_run,
     load_trained,
     read_metadata,

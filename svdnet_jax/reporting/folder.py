@@ -17,7 +17,6 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float
 
 from svdnet_jax.config import ConfigError, Run, differences, to_json
-from svdnet_jax.training.trained import has_checkpoint
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -47,6 +46,11 @@ def open_folder(config: Run) -> Iterator[Path]:
         except (OSError, json.JSONDecodeError) as error:
             raise ConfigError(f"--out {folder}: cannot be used as a run folder: {error}") from None
         yield folder
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run folder has something to go on from."""
+    return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
 
 
 def refuse_other_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

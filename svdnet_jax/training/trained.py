@@ -59,11 +59,6 @@ def is_run(path: Path) -> bool:
     return (path / "checkpoints").is_dir()
 
 
-def has_checkpoint(folder: Path) -> bool:
-    """Whether a run folder has something to go on from."""
-    return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
-
-
 def load_trained(folder: Path) -> Trained:
     """Reads the latest checkpoint of a run folder, which may belong to a run that is going on.
 

@@ -169,7 +169,7 @@ def test_experiments_without_built_in_data_ask_for_it(experiment, capsys):
 
 BARE = """
 import sys
-for name in ("tensorflow", "tensorflow_datasets", "array_record", "grain", "h5py", "safetensors", "torch"):
+for name in ("tensorflow", "tensorflow_datasets", "array_record", "grain", "h5py", "safetensors"):
     sys.modules[name] = None
 from experiments.market_rri import main
 sys.exit(main(sys.argv[1:]))

@@ -152,7 +152,7 @@ def test_modern_resnet50_is_the_strong_baseline():
     assert set(groups("modern-resnet50", config.base).values()) == {Group(1.0, DECAY)}
     (only,) = plan(config)
     epoch = 185
-    rates = {0: 3.5e-6, 10: 3.5e-4, 39: 3.5e-4, 40: 3.5e-5, 70: 3.5e-6, 119: 3.5e-6}
+    rates = {0: 3.5e-6, 5: 3.5e-4 * 0.505, 10: 3.5e-4, 39: 3.5e-4, 40: 3.5e-5, 70: 3.5e-6, 119: 3.5e-6}
     assert {e: only.learning_rate_at(e * epoch) for e in rates} == pytest.approx(rates)
     assert only.settings.steps == 120 * epoch
     assert "eigenlayer" in shapes("modern-resnet50-rri")

@@ -130,6 +130,18 @@ def test_frozen_weights_are_the_same_bits_after_their_phase_and_all_others_move(
         assert trained == {path: bool((old[path] != new[path]).any()) for path in old}
 
 
+def test_the_first_rounds_may_go_without_matching(config, workbench, dataset):
+    config = dataclasses.replace(config, rri=dataclasses.replace(config.rri, unmatched_rounds=1))
+    _, seen = go(config, workbench, dataset, start(config, workbench))
+    ends = [state.eigenlayer for record, state in borders(seen) if record["phase"] != "restraint"]
+    for number, (record, state) in enumerate(borders(seen, "decorrelate"), start=1):
+        expected = eigenlayer.decorrelate(ends[number - 1], "us", match=number > 1)
+        other = eigenlayer.decorrelate(ends[number - 1], "us", match=number == 1)
+        chex.assert_trees_all_equal(state.eigenlayer, expected)
+        assert bool((expected != other).any())
+        assert record["round"] == number
+
+
 def test_decorrelation_is_us_and_changes_nothing_but_w(unbroken, config):
     before = [state for _, state in borders(unbroken[1])][0]
     record, after = borders(unbroken[1], "decorrelate")[0]

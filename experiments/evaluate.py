@@ -28,7 +28,8 @@ from svdnet_jax.config import ConfigError, Layout, Run
 from svdnet_jax.presets import PRESETS
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.metrics import Report, evaluate
+from svdnet_jax.retrieval.metrics import evaluate
+from svdnet_jax.retrieval.results import Report
 
 CHOICE = "give --query and --gallery, or --run, or --weights"
 

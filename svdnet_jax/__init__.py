@@ -10,5 +10,5 @@ from svdnet_jax.eigenlayer import gram as gram
 from svdnet_jax.eigenlayer import match_columns as match_columns
 from svdnet_jax.eigenlayer import spectrum as spectrum
 from svdnet_jax.retrieval.embeddings import Embeddings as Embeddings
-from svdnet_jax.retrieval.metrics import Report as Report
 from svdnet_jax.retrieval.metrics import evaluate as evaluate
+from svdnet_jax.retrieval.results import Report as Report

@@ -11,7 +11,7 @@ import pytest
 import reference_metrics as reference
 from hypothesis import assume, given, settings
 
-from svdnet_jax.retrieval import metrics
+from svdnet_jax.retrieval import ranks
 from svdnet_jax.retrieval.distances import offsets
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
@@ -203,7 +203,7 @@ def test_euclidean_ranking_does_not_change_under_similarities(change):
 
 def test_products_keep_float32_on_accelerators():
     # A CPU cannot show it: by default GPUs multiply in TF32 and TPUs in bfloat16, and then ranks change.
-    shapes = np.zeros((2, 3), np.float32), np.zeros((4, 3), np.float32), np.zeros(4, np.float32)
+    shapes = np.zeros((2, 3), np.float32), np.zeros((4, 3), np.float32)
     assert "Precision.HIGHEST" in str(jax.make_jaxpr(offsets)(*shapes))
 
 
@@ -218,18 +218,18 @@ def test_block_size_does_not_change_the_result(block):
 def test_blocks_shrink_so_that_memory_stays_bounded(monkeypatch):
     query, gallery = clusters(7)
     expected = evaluate(query, gallery)
-    monkeypatch.setattr(metrics, "MAX_BLOCK_ELEMENTS", 5 * expected.gallery + 1)
-    with mock.patch.object(metrics, "positive_ranks", wraps=metrics.positive_ranks) as ranks:
+    monkeypatch.setattr(ranks, "MAX_BLOCK_ELEMENTS", 5 * expected.gallery + 1)
+    with mock.patch.object(ranks, "positive_ranks", wraps=ranks.positive_ranks) as ranked:
         found = evaluate(query, gallery)
-    assert {call.args[0].shape[0] for call in ranks.call_args_list} == {5}
+    assert {call.args[0].shape[0] for call in ranked.call_args_list} == {5}
     np.testing.assert_array_equal(found.ap, expected.ap)
 
 
 def test_all_blocks_share_one_program(monkeypatch):
     query, gallery = clusters(8)
     chex.clear_trace_counter()
-    counted = chex.assert_max_traces(metrics.positive_ranks.__wrapped__, n=1)
-    monkeypatch.setattr(metrics, "positive_ranks", jax.jit(counted))
+    counted = chex.assert_max_traces(ranks.positive_ranks.__wrapped__, n=1)
+    monkeypatch.setattr(ranks, "positive_ranks", jax.jit(counted))
     evaluate(query, gallery, block=7)
     evaluate(query, gallery, block=7)
     with pytest.raises(AssertionError, match="traced"):  # the count does count

@@ -4,8 +4,9 @@ Both metrics are one rule, as 1 - cos is half the squared distance of features s
 
     d(q, g)^2 = |q|^2 + |g|^2 - 2 q.g
 
-`offsets(query, gallery)` = |g|^2 - 2 q.g orders the gallery of a query exactly as the distance does; what
-it leaves out is the same for the whole gallery and would only cost digits.
+The *offset* |g|^2 - 2 q.g orders the gallery of a query exactly as the distance does; what it leaves out is the
+same for the whole gallery and would only cost digits. With one column more on each side it is a matrix product
+and nothing else, (-2 q, 1) . (g, |g|^2), so no pass over the block of distances follows the product.
 
 The cancellation in that rule is what float32 costs. Distances do not change when one vector is subtracted
 from all features, so the gallery's mean is: with a common offset three times the spread of the features it
@@ -26,13 +27,14 @@ Metric = Literal["euclidean", "cosine"]
 
 
 class Points(NamedTuple):
-    """Features of query and gallery made ready for `offsets`."""
+    """Features of query and gallery made ready for `offsets`: E = D + 1, rounded up to a multiple of 4 by zeros."""
 
-    query: Float32[np.ndarray, "q d"]
-    gallery: Float32[np.ndarray, "g d"]
+    query: Float32[np.ndarray, "q e"]
+    """(-2 q, 1, 0, ...)."""
+    gallery: Float32[np.ndarray, "g e"]
+    """(g, |g|^2, 0, ...)."""
     query_squared: Float32[np.ndarray, " q"]
     """Squared lengths."""
-    gallery_squared: Float32[np.ndarray, " g"]
     scale: float
     """The features were multiplied by it."""
 
@@ -54,8 +56,8 @@ def points(
         metric: "euclidean", or "cosine" for 1 - cosine similarity.
 
     Raises:
-        ValueError: Features of different length, an unknown metric, or under cosine a feature of length
-            zero.
+        ValueError: Features of different length or of different models, an unknown metric, or under cosine a
+            feature of length zero.
     """
     if metric not in get_args(Metric):
         raise ValueError(f"metric must be {' or '.join(get_args(Metric))}; found {metric!r}.")
@@ -67,31 +69,32 @@ def points(
         )
     q = _select(query, query_rows, metric, "query")
     g = _select(gallery, gallery_rows, metric, "gallery")
+    features, other = g[:, :d_gallery], q[:, :d_query]
     # Both steps below keep small integers exact, and so the ties between them: the scale is a power of two
     # (squares then neither overflow nor vanish), the centre a multiple of 1/64 of the next one.
-    _, exponent = math.frexp(max(g.max(initial=0), -g.min(initial=0)))
+    _, exponent = math.frexp(max(features.max(initial=0), -features.min(initial=0)))
     scale = math.ldexp(1.0, -max(exponent, -120))
-    q *= np.float32(scale)
-    g *= np.float32(scale)
-    centre = np.rint(64 * g.mean(axis=0)) / np.float32(64)
-    q -= centre
-    g -= centre
-    return Points(q, g, _squared(q), _squared(g), scale)
+    features *= np.float32(scale)
+    other *= np.float32(scale)
+    centre = np.rint(64 * features.mean(axis=0)) / np.float32(64)
+    features -= centre
+    other -= centre
+    squared = _squared(other)
+    g[:, d_gallery] = _squared(features)
+    other *= np.float32(-2)
+    q[:, d_query] = 1
+    return Points(q, g, squared, scale)
 
 
-def offsets(
-    query: Float32[Array, "b d"], gallery: Float32[Array, "g d"], squared: Float32[Array, " g"]
-) -> Float32[Array, "b g"]:
+def offsets(query: Float32[Array, "b e"], gallery: Float32[Array, "g e"]) -> Float32[Array, "b g"]:
     """What orders the gallery of each query: squared distances less a constant of the query.
 
     Args:
-        query: Features from `points`.
-        gallery: Likewise.
-        squared: Squared lengths of the gallery's features.
+        query: Rows of `Points.query`.
+        gallery: Rows of `Points.gallery`.
     """
     # HIGHEST: accelerators default to TF32 or bfloat16, where many different distances become equal.
-    product = jnp.dot(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
-    return squared[None, :] - 2.0 * product
+    return jnp.dot(query, gallery.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def from_offsets(
@@ -112,9 +115,14 @@ def from_offsets(
 
 def _select(
     embeddings: Embeddings, rows: Int[np.ndarray, " n"], metric: Metric, what: str
-) -> Float32[np.ndarray, "n d"]:
-    """A copy of some rows, scaled to length 1 under cosine."""
-    features = embeddings.features[rows]
+) -> Float32[np.ndarray, "n e"]:
+    """A copy of some rows, scaled to length 1 under cosine, with room for the further columns."""
+    d = embeddings.features.shape[1]
+    room = np.empty((len(rows), d + 4 - d % 4), np.float32)
+    room[:, d:] = 0
+    features = room[:, :d]
+    for begin in range(0, len(rows), 4096):  # at once it would hold a second copy
+        features[begin : begin + 4096] = embeddings.features[rows[begin : begin + 4096]]
     if metric == "cosine":
         lengths = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
         if not lengths.all():
@@ -124,7 +132,7 @@ def _select(
                 "use the euclidean metric or leave the image out."
             )
         features /= lengths.astype(np.float32)[:, None]
-    return features
+    return room
 
 
 def _squared(features: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, " n"]:

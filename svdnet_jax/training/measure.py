@@ -14,7 +14,8 @@ from svdnet_jax.data.splits import Dataset, Split, labels
 from svdnet_jax.models.svdnet import Outputs
 from svdnet_jax.retrieval.embed import embed
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.metrics import Report, evaluate
+from svdnet_jax.retrieval.metrics import evaluate
+from svdnet_jax.retrieval.results import Report
 from svdnet_jax.training.state import TrainState
 from svdnet_jax.training.step import Infer
 

@@ -15,6 +15,7 @@ from svdnet_jax.retrieval.distances import Metric, from_offsets, offsets, points
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.matches import explain_no_match, match
 from svdnet_jax.retrieval.ranks import rank_blocks
+from svdnet_jax.retrieval.rerank import Mixture, Rerank, mix
 from svdnet_jax.retrieval.results import Report, RightAnswers
 
 
@@ -24,6 +25,7 @@ def evaluate(
     metric: Metric = "euclidean",
     cross_camera: bool = True,
     *,
+    rerank: Rerank | None = None,
     block: int = 256,
 ) -> Report:
     """Rank the gallery for each query and measure where the right answers are.
@@ -38,6 +40,7 @@ def evaluate(
         gallery: The images to rank.
         metric: "euclidean", or "cosine" for 1 - cosine similarity.
         cross_camera: Whether the rule about cameras holds; off where cameras are unknown or one only.
+        rerank: Re-rank first, with these settings; None for the distances as they are.
         block: Queries ranked at a time, fewer for a gallery beyond 262 144 images. Sets memory and speed,
             not the result.
 
@@ -52,8 +55,10 @@ def evaluate(
     if not valid.any():
         raise ValueError(explain_no_match(query, gallery, matches))
     n, g = len(query.pids), len(matches.kept)
-    ready = points(query, np.flatnonzero(valid), gallery, matches.kept, metric)
-    blocks = list(rank_blocks(ready.query, ready.gallery, matches, block))
+    chosen = query, np.flatnonzero(valid), gallery, matches.kept, metric
+    ready = points(*chosen)
+    mixture = mix(ready, *chosen, rerank) if rerank else Mixture(ready.query, None)
+    blocks = list(rank_blocks(mixture.query, ready.gallery, matches, block, mixture.nearer))
     ap, ap_market, inp = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
     for found in blocks:
         ap[found.queries], ap_market[found.queries], inp[found.queries] = precisions(found.ranks, found.counts)
@@ -62,6 +67,7 @@ def evaluate(
     return Report(
         metric=metric,
         cross_camera=cross_camera,
+        rerank=rerank,
         cmc=np.cumsum(np.bincount(first_hit[valid], minlength=g + 1)[1:]) / valid.sum(),
         mAP=float(ap[valid].mean()),
         mAP_market=float(ap_market[valid].mean()),

@@ -9,7 +9,7 @@ pass over its query's distances: O(Q G D + Q P G) for P right answers a query. Q
 copy of the features and a few times block x G float32, never Q x G.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float32, Int, Int32
-from scipy.sparse import csr_array
 
 from svdnet_jax.retrieval.distances import offsets
 from svdnet_jax.retrieval.matches import Matches, right_answers
@@ -47,7 +46,7 @@ def rank_blocks(
     gallery: Float32[np.ndarray, "g e"],
     matches: Matches,
     block: int,
-    nearer: csr_array | None = None,
+    nearer: Callable[[Int[np.ndarray, " b"]], Float32[np.ndarray, "b g"]] | None = None,
 ) -> Iterator[Ranks]:
     """Ranks of the right answers of all queries that have one, block by block.
 
@@ -56,7 +55,7 @@ def rank_blocks(
         gallery: `Points.gallery`, without junk.
         matches: From `match`.
         block: Queries ranked at a time.
-        nearer: What to take off the offsets, (V, G); nothing if None.
+        nearer: From rows of `query` to what to take off their offsets, as `rerank.mix` gives it.
     """
     valid = np.flatnonzero(matches.count)
     width = int(matches.count.max())
@@ -74,7 +73,7 @@ def rank_blocks(
             right_answers(matches, rows, width),
             np.int32(matches.count[rows].max()),
         )
-        less = None if nearer is None else jax.device_put(nearer[filled].toarray())
+        less = None if nearer is None else jax.device_put(nearer(filled))
         ranks = np.asarray(positive_ranks(*jax.device_put(own), *side, less))
         yield _in_order(valid[part], matches, ranks[: len(part)], own[2][: len(part)])
 

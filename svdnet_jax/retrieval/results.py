@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, Int64
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.matches import Matches
 from svdnet_jax.retrieval.ranks import Ranks
+from svdnet_jax.retrieval.rerank import Rerank
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,7 @@ class Report:
 
     metric: Metric
     cross_camera: bool
+    rerank: Rerank | None
     cmc: Float[np.ndarray, " g"]
     """cmc[k - 1] is rank-k: the share of valid queries with a right answer among the first k."""
     mAP: float  # noqa: N815 - as the field writes it
@@ -102,7 +104,7 @@ class Report:
         camera = "images of the query's identity and camera left out" if self.cross_camera else "all cameras kept"
         return "\n".join(
             [
-                f"{self.metric} distance, {camera}",
+                f"{self.metric} distance{self._reranked()}, {camera}",
                 f"{self.valid_queries} of {self.queries} queries have a right answer and count",
                 f"{self.gallery} gallery images, {self.distractors} of them distractors (pid 0); "
                 f"{self.junk} more are junk (negative pid), left out",
@@ -112,3 +114,8 @@ class Report:
                 ),
             ]
         )
+
+    def _reranked(self) -> str:
+        if self.rerank is None:
+            return ""
+        return f", re-ranked (k1 {self.rerank.k1}, k2 {self.rerank.k2}, lambda {self.rerank.weight:g})"

@@ -28,6 +28,7 @@ from svdnet_jax.reporting.log import Log, open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.rules import check
 from svdnet_jax.training import checkpoint
+from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.initial import as_pretrained, check_start, initial_state
 from svdnet_jax.training.measure import Measurement, embeddings, measure
 from svdnet_jax.training.plan import plan
@@ -80,8 +81,9 @@ def _train_and_report(
 ) -> None:
     state, infer = train(config, folder, dataset, weights, console)
     records = read_log(folder / "metrics.jsonl")
-    final = partial(infer, state.variables)
-    query, gallery = (embeddings(final, split, config.eval) for split in (dataset.query, dataset.gallery))
+    final, models = partial(infer, state.variables), fingerprints(state.variables, config)
+    look = partial(embeddings, final, settings=config.eval, models=models)
+    query, gallery = look(dataset.query), look(dataset.gallery)
     report = write_artifacts(folder, config, dataset, records, query, gallery, _facts(config, dataset, records[0]))
     print_table(records, console)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)

@@ -1,6 +1,6 @@
 """A network on data that it was not trained on: a trained run, or ImageNet weights as they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from svdnet_jax.models.pretrained import Pretrained, read_pretrained
 from svdnet_jax.models.svdnet import Outputs, SVDNet, build
 from svdnet_jax.reporting.progress import counting
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.initial import as_pretrained, pixel_statistics, with_weights
 from svdnet_jax.training.measure import embeddings
 from svdnet_jax.training.state import TrainState, create
@@ -34,6 +35,8 @@ class Embedder(NamedTuple):
     """Of the run; of the preset for weights as they are."""
     weights: Pretrained
     """Its backbone."""
+    models: Mapping[str, str]
+    """The network's fingerprint for each of its embeddings."""
 
 
 def from_run(folder: Path) -> Embedder:
@@ -69,7 +72,8 @@ def from_weights(spec: str, config: Run) -> Embedder:
 
 def _embedder(config: Run, model: SVDNet, state: TrainState, kinds: tuple[str, ...], weights: Pretrained) -> Embedder:
     infer = make_infer(model, inputs_of(config).size)
-    return Embedder(partial(infer, jax.device_put(state.variables)), kinds, config, weights)
+    models = fingerprints(state.variables, config, kinds)
+    return Embedder(partial(infer, jax.device_put(state.variables)), kinds, config, weights, models)
 
 
 def load_for(config: Run, console: Console) -> Dataset:
@@ -93,6 +97,8 @@ def load_for(config: Run, console: Console) -> Dataset:
 def embed_test(embedder: Embedder, dataset: Dataset, console: Console) -> dict[str, tuple[Embeddings, Embeddings]]:
     """Query and gallery of a data set, by each embedding."""
     with counting("Embedding images", len(dataset.query) + len(dataset.gallery), console) as advance:
-        look = partial(embeddings, embedder.apply, settings=embedder.config.eval, advance=advance)
+        look = partial(
+            embeddings, embedder.apply, settings=embedder.config.eval, advance=advance, models=embedder.models
+        )
         query, gallery = look(dataset.query), look(dataset.gallery)
     return {kind: (query[kind], gallery[kind]) for kind in embedder.kinds}

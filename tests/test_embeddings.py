@@ -2,12 +2,14 @@
 
 import io
 import zipfile
+from dataclasses import replace
 
 import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from svdnet_jax.retrieval.distances import points
 from svdnet_jax.retrieval.embeddings import Embeddings
 
 
@@ -58,6 +60,8 @@ def test_float32_features_are_not_copied():
         ({"names": ["a", "b"]}, r"names must be \(3,\), one per row of features; found \(2,\)"),
         ({"names": [1, 2, 3]}, "names must be text, found an array of int64"),
         ({"names": np.array(["a", None, "b"], object)}, "names must be text, found an array of object"),
+        ({"model": 7}, r"model must be one text, found an array of int64 with the shape \(\)"),
+        ({"model": ["a", "b", "c"]}, r"model must be one text, found an array of <U1 with the shape \(3,\)"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):
@@ -139,6 +143,7 @@ def test_absent_names_are_numbered_and_bytes_decoded(tmp_path):
         ({"names": np.array(["a", "b", "c"], object)}, "cannot read names .*no pickled objects"),
         ({"cameras": np.ones(2, int)}, r"cameras must be \(3,\), one per row of features; found \(2,\)"),
         ({"names": np.array([b"\xff", b"b", b"c"])}, "'utf-8' codec can't decode"),
+        ({"model": np.ones(3)}, "model must be one text, found an array of float64"),
     ],
 )
 def test_a_file_with_other_arrays_is_refused_by_name(tmp_path, changes, message):
@@ -174,7 +179,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, kind):
 
 def test_no_changed_byte_gives_another_kind_of_error(tmp_path):
     path = tmp_path / "e.npz"
-    sample().save(path)
+    replace(sample(), model="3f2a-pooled").save(path)
     whole = path.read_bytes()
     for i in range(0, len(whole), 2):
         path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
@@ -182,6 +187,7 @@ def test_no_changed_byte_gives_another_kind_of_error(tmp_path):
             found = Embeddings.load(path)  # the byte was part of a time, or of the word "names"
             np.testing.assert_array_equal(found.features, sample().features)
             np.testing.assert_array_equal(found.pids, sample().pids)
+            assert found.model in ("3f2a-pooled", "")  # "": of the word "model"
         except ValueError as error:
             assert str(path) in str(error)  # noqa: PT017 - either outcome is right
 
@@ -194,3 +200,26 @@ def test_a_missing_file_is_an_error_of_the_system(tmp_path):
 def test_numbers_too_large_for_int64_are_refused():
     with pytest.raises(ValueError, match="pids must fit 64 bits with a sign, found 9223372036854775813"):
         Embeddings(np.ones((2, 3), np.float32), np.array([1, 2**63 + 5], np.uint64), [1, 1])
+
+
+def test_the_model_is_kept_where_it_is_known(tmp_path):
+    for model in ("3f2a09c1d4e5b677-pooled", ""):
+        replace(sample(), model=model).save(tmp_path / "e.npz")
+        found = Embeddings.load(tmp_path / "e.npz")
+        assert (found.model, type(found.model)) == (model, str)
+        assert_same(found, sample())
+        with np.load(tmp_path / "e.npz", allow_pickle=False) as archive:
+            assert ("model" in archive.files) == bool(model)
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "refused"), [("a", "b", True), ("a", "a", False), ("a", "", False), ("", "b", False)]
+)
+def test_features_of_two_models_are_not_compared(query, gallery, refused):
+    pair = replace(sample(), model=query), replace(sample(), model=gallery)
+    rows = np.arange(3)
+    if refused:
+        with pytest.raises(ValueError, match="query features are of the model a and the gallery features of b"):
+            points(pair[0], rows, pair[1], rows, "euclidean")
+    else:
+        assert len(points(pair[0], rows, pair[1], rows, "euclidean").query) == 3

@@ -1,5 +1,7 @@
 """Embedding many images, and what is measured of a model."""
 
+import dataclasses
+import re
 from functools import partial
 
 import chex
@@ -9,11 +11,12 @@ import numpy as np
 import pytest
 
 from svdnet_jax import correlation, evaluate, spectrum
-from svdnet_jax.config import Eval, Model
+from svdnet_jax.config import Data, Eval, Model, Run
 from svdnet_jax.data.splits import labels
 from svdnet_jax.models.resnet import MiniResNet
-from svdnet_jax.models.svdnet import build
+from svdnet_jax.models.svdnet import Outputs, build
 from svdnet_jax.retrieval.embed import embed
+from svdnet_jax.training.fingerprint import fingerprints, model_fingerprint
 from svdnet_jax.training.measure import _fit, embeddings, measure
 from svdnet_jax.training.state import create
 from svdnet_jax.training.step import make_infer
@@ -65,3 +68,62 @@ def test_a_measurement_is_made_of_its_parts(dataset):
     assert found.loss == pytest.approx(_fit(logits, labels(dataset.train.pids)[0][some])[0], rel=1e-4)
     assert found.correlation == pytest.approx(float(correlation(state.eigenlayer)))
     np.testing.assert_array_equal(found.spectrum, np.asarray(spectrum(state.eigenlayer)))
+
+
+def variables():
+    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)})
+    return create(model, SIZE, seed=3).variables
+
+
+def test_a_fingerprint_is_of_every_number_that_an_embedding_depends_on():
+    tree, config = variables(), Run()
+    known = fingerprints(tree, config)
+    assert re.fullmatch("[0-9a-f]{16}-embedding", known["embedding"])
+    assert re.fullmatch("[0-9a-f]{16}-pooled", known["pooled"])
+    leaves, structure = jax.tree.flatten(tree)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    for i, path in enumerate(paths):
+        changed = np.array(leaves[i])
+        changed.flat[-1] = np.nextafter(changed.flat[-1], np.float32(9))
+        found = fingerprints(jax.tree.unflatten(structure, [*leaves[:i], changed, *leaves[i + 1 :]]), config)
+        differs = {kind for kind in known if found[kind] != known[kind]}
+        unused = {"classifier": {"embedding", "pooled"}, "eigenlayer": {"pooled"}}
+        expected = set(known) - next((kinds for name, kinds in unused.items() if name in path), set())
+        assert differs == expected, path
+    assert sum("batch_stats" in path or "pixels" in path for path in paths) > 4
+
+
+def test_a_fingerprint_is_of_the_numbers_wherever_they_lie():
+    tree, config = variables(), Run()
+    known = model_fingerprint(tree, "embedding", config)
+    on_host = {name: jax.device_get(tree[name]) for name in reversed(tree)}
+    elsewhere = jax.device_put(tree, jax.devices()[1])
+    assert model_fingerprint(on_host, "embedding", config) == known
+    assert model_fingerprint(elsewhere, "embedding", config) == known
+    half = {**tree, "pixels": jax.tree.map(lambda leaf: leaf.astype(jnp.float16), tree["pixels"])}
+    assert model_fingerprint(half, "embedding", config) != known
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": Data(height=128)},
+        {"model": Model(layout="torchvision")},
+        {"model": Model(last_stride=1)},
+        {"model": Model(backbone="resnet18")},
+    ],
+)
+def test_a_fingerprint_is_of_the_graph_too(change):
+    tree = {"params": {"backbone": {"kernel": np.ones(3, np.float32)}}}
+    known = fingerprints(tree, Run())
+    found = fingerprints(tree, dataclasses.replace(Run(), **change))
+    assert all(found[kind] != known[kind] for kind in known)
+
+
+def test_embeddings_that_are_kept_carry_the_fingerprint(dataset):
+    def apply(images):
+        sums = images.astype(jnp.float32).sum(axis=(1, 2))
+        return Outputs(sums, sums, sums, sums)
+
+    found = embeddings(apply, dataset.query, Eval(batch_size=64), models={"pooled": "12ab-pooled"})
+    assert (found["pooled"].model, found["embedding"].model) == ("12ab-pooled", "")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from svdnet_jax.retrieval import neighbours
+from svdnet_jax.retrieval import all_pairs, neighbours
 from svdnet_jax.retrieval.distances import points
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.neighbours import nearest, on_device, on_host
+from svdnet_jax.retrieval.neighbours import nearest, on_device, on_host, packed, unpacked
 
 
 def ready(query, gallery):
@@ -114,6 +114,41 @@ def test_an_approximate_search_finds_most():
     shared = [len(set(a) & set(b)) for a, b in zip(found.rows, rows, strict=True)]
     assert np.mean(shared) >= 5
     assert np.isnan(found.farthest).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(hnp.arrays(np.float32, (90, 2), elements=st.integers(-4, 4)), st.sampled_from([1, 2]), st.sampled_from([32, 90]))
+def test_all_pairs_equal_a_sort_with_ties(features, k, block):
+    p = ready(features, features)
+    rows, offsets, farthest = by_sorting(p, k)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(all_pairs, "BLOCK", block)
+        found = all_pairs.nearest_of_all(p.gallery, k)
+    own = p.query_squared
+    assert_equal(found, (rows, offsets + own[:, None], farthest + own))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_all_pairs_of_many_blocks_or_many_neighbours(backend, monkeypatch):
+    features = np.random.default_rng(3).integers(-3, 4, (700, 4)).astype(np.float32)
+    p = ready(features, features)
+    monkeypatch.setattr(all_pairs, "BLOCK", 100)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    for k in (1, 6, 7, 40, 700):  # beyond 6 a block has no k groups
+        rows, offsets, farthest = by_sorting(p, k)
+        own = p.query_squared
+        assert_equal(all_pairs.nearest_of_all(p.gallery, k), (rows, offsets + own[:, None], farthest + own))
+    with pytest.raises(ValueError, match="between 1 and the 700 images; found 701"):
+        all_pairs.nearest_of_all(p.gallery, 701)
+
+
+@given(hnp.arrays(np.float32, 8, elements=st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)))
+def test_packing_keeps_the_order_and_the_numbers(values):
+    rows = np.arange(8)[::-1]
+    keys = packed(values, rows)
+    np.testing.assert_array_equal(np.argsort(keys), np.lexsort((rows, values)))
+    np.testing.assert_array_equal(unpacked(keys)[0], rows)
+    np.testing.assert_array_equal(unpacked(keys)[1], values)
 
 
 def test_no_queries_and_impossible_k():

@@ -15,14 +15,18 @@ import pytest
 from experiments import cuhk03_rri, duke_rri
 from experiments import evaluate as evaluate_cli
 from experiments.market_rri import main
+from svdnet_jax import transfer
 from svdnet_jax.config import ConfigError, Model
 from svdnet_jax.models.pretrained import Pretrained, write_pretrained
 from svdnet_jax.models.svdnet import build, parameter_paths
 from svdnet_jax.presets import PRESETS
 from svdnet_jax.reporting.log import read_log
+from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.training.initial import as_pretrained, check_start
 from svdnet_jax.training.state import create
 from svdnet_jax.training.trained import load_trained
+
+SAVED = ("query.npz", "gallery.npz")
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +42,18 @@ def evaluate(capsys, *options):
     return json.loads(capsys.readouterr().out)
 
 
-def test_a_run_evaluated_from_its_folder_gives_what_its_log_says(trained, workshop, capsys):
+def test_a_run_evaluated_from_its_folder_gives_what_its_log_says(trained, workshop, tmp_path, capsys):
     last = [record for record in read_log(trained / "metrics.jsonl") if record["event"] == "phase"][-1]
     root = next((workshop / "data").glob("synthetic-*"))
-    found = evaluate(capsys, "--run", trained, "--data.root", root, "--data.cache", workshop / "data")
+    options = ("--data.root", root, "--data.cache", workshop / "data", "--save", tmp_path)
+    found = evaluate(capsys, "--run", trained, *options)
+    models = set()
     for kind in ("embedding", "pooled"):
         assert {name: found[kind][name] for name in last[kind]} == pytest.approx(last[kind])
+        # The run wrote its own from memory, the others are of its checkpoint.
+        files = [folder / kind / name for folder in (trained / "embeddings", tmp_path) for name in SAVED]
+        models |= {Embeddings.load(file).model for file in files}
+    assert sorted(models) == sorted(transfer.from_run(trained).models.values())
 
 
 def test_a_run_is_evaluated_on_a_manifest_of_other_people(trained, workshop, tmp_path, capsys):
@@ -137,6 +147,8 @@ def test_exported_weights_start_another_run_like_the_run_itself(trained, worksho
     root = next((workshop / "data").glob("synthetic-*"))
     found = evaluate(capsys, *options, "--data.root", root, "--data.cache", workshop / "data")
     assert found["pooled"] == pytest.approx(own["pooled"])
+    exported = transfer.from_weights(str(file), config)
+    assert exported.models == {"pooled": transfer.from_run(trained).models["pooled"]}
     smaller = evaluate(capsys, *options[:-2], 24, 12, "--data.root", root, "--data.cache", workshop / "data")
     assert smaller["pooled"]["mAP"] != pytest.approx(own["pooled"]["mAP"])
 

@@ -21,18 +21,29 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int
 
-from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.embeddings import Embeddings, check_same_model
 
 Metric = Literal["euclidean", "cosine"]
 
 
+class Prepared(NamedTuple):
+    """Gallery features made ready for `offsets`: E = D + 2, rounded up to a multiple of 4."""
+
+    features: Float32[np.ndarray, "g e"]
+    """(g, 0, ..., |g|^2, 1)."""
+    scale: float
+    """The features were multiplied by it,"""
+    centre: Float32[np.ndarray, " d"]
+    """and then moved by it."""
+
+
 class Points(NamedTuple):
-    """Features of query and gallery made ready for `offsets`: E = D + 1, rounded up to a multiple of 4 by zeros."""
+    """Features of query and gallery made ready for `offsets`."""
 
     query: Float32[np.ndarray, "q e"]
-    """(-2 q, 1, 0, ...)."""
+    """(-2 q, 0, ..., 1, 0)."""
     gallery: Float32[np.ndarray, "g e"]
-    """(g, |g|^2, 0, ...)."""
+    """As in `Prepared`."""
     query_squared: Float32[np.ndarray, " q"]
     """Squared lengths."""
     scale: float
@@ -59,31 +70,50 @@ def points(
         ValueError: Features of different length or of different models, an unknown metric, or under cosine a
             feature of length zero.
     """
-    if metric not in get_args(Metric):
-        raise ValueError(f"metric must be {' or '.join(get_args(Metric))}; found {metric!r}.")
+    check_same_model(query, gallery)
     d_query, d_gallery = query.features.shape[1], gallery.features.shape[1]
     if d_query != d_gallery:
         raise ValueError(
             f"query features have {d_query} dimensions and gallery features {d_gallery}; "
             "both must come from the same embedding."
         )
-    q = _select(query, query_rows, metric, "query")
-    g = _select(gallery, gallery_rows, metric, "gallery")
-    features, other = g[:, :d_gallery], q[:, :d_query]
+    ready = prepare(gallery, gallery_rows, metric)
+    features, squared = prepare_query(query, query_rows, metric, ready)
+    return Points(features, ready.features, squared, ready.scale)
+
+
+def prepare(gallery: Embeddings, rows: Int[np.ndarray, " g"], metric: Metric) -> Prepared:
+    """The side of the gallery, which serves any number of queries; arguments and errors as in `points`."""
+    if metric not in get_args(Metric):
+        raise ValueError(f"metric must be {' or '.join(get_args(Metric))}; found {metric!r}.")
+    d = gallery.features.shape[1]
+    room = _select(gallery, rows, metric, "gallery")
+    features = room[:, :d]
     # Both steps below keep small integers exact, and so the ties between them: the scale is a power of two
     # (squares then neither overflow nor vanish), the centre a multiple of 1/64 of the next one.
     _, exponent = math.frexp(max(features.max(initial=0), -features.min(initial=0)))
     scale = math.ldexp(1.0, -max(exponent, -120))
     features *= np.float32(scale)
-    other *= np.float32(scale)
     centre = np.rint(64 * features.mean(axis=0)) / np.float32(64)
     features -= centre
-    other -= centre
-    squared = _squared(other)
-    g[:, d_gallery] = _squared(features)
-    other *= np.float32(-2)
-    q[:, d_query] = 1
-    return Points(q, g, squared, scale)
+    room[:, -2] = _squared(features)
+    room[:, -1] = 1
+    return Prepared(room, scale, centre)
+
+
+def prepare_query(
+    query: Embeddings, rows: Int[np.ndarray, " q"], metric: Metric, gallery: Prepared
+) -> tuple[Float32[np.ndarray, "q e"], Float32[np.ndarray, " q"]]:
+    """The side of the queries, `Points.query` and `Points.query_squared`, for a prepared gallery."""
+    d = query.features.shape[1]
+    room = _select(query, rows, metric, "query")
+    features = room[:, :d]
+    features *= np.float32(gallery.scale)
+    features -= gallery.centre
+    squared = _squared(features)
+    features *= np.float32(-2)
+    room[:, -2] = 1
+    return room, squared
 
 
 def offsets(query: Float32[Array, "b e"], gallery: Float32[Array, "g e"]) -> Float32[Array, "b g"]:
@@ -118,7 +148,7 @@ def _select(
 ) -> Float32[np.ndarray, "n e"]:
     """A copy of some rows, scaled to length 1 under cosine, with room for the further columns."""
     d = embeddings.features.shape[1]
-    room = np.empty((len(rows), d + 4 - d % 4), np.float32)
+    room = np.empty((len(rows), d + 2 + -(d + 2) % 4), np.float32)
     room[:, d:] = 0
     features = room[:, :d]
     for begin in range(0, len(rows), 4096):  # at once it would hold a second copy

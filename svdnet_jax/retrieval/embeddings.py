@@ -1,12 +1,13 @@
 """`Embeddings`: what retrieval works on, and its file format.
 
-A file is an uncompressed `.npz` with exactly the arrays `features`, `pids`, `cameras` and `names`, nothing
-pickled, so any program that has numpy can write and read it.
+A file is an uncompressed `.npz` with the arrays `features`, `pids`, `cameras` and `names`, and with `model`, one text,
+where the network is known. Nothing is pickled, so any program that has numpy can write and read it.
 """
 
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 ARRAYS = ("features", "pids", "cameras", "names")
+"""What every file holds; `names` may be absent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +39,9 @@ class Embeddings:
     """Camera of each image; all alike where unknown (then evaluate with cross_camera=False)."""
     names: Shaped[np.ndarray, " n"] = field(default_factory=lambda: np.empty(0, np.str_))
     """File name of each image, or anything else that tells them apart. Not given: "0" to "N-1"."""
+    model: str = ""
+    """Fingerprint of the network that made the features; empty where it is not known. Features of two networks are
+    never compared: see `check_same_model`."""
 
     def __post_init__(self) -> None:
         features = _features(self.features)
@@ -45,6 +50,7 @@ class Embeddings:
         object.__setattr__(self, "pids", _integers("pids", self.pids, n))
         object.__setattr__(self, "cameras", _integers("cameras", self.cameras, n))
         object.__setattr__(self, "names", _names(self.names, n))
+        object.__setattr__(self, "model", as_text("model", self.model))
 
     def save(self, path: str | Path) -> None:
         """Write to exactly this path, whatever its suffix; a reader never sees half a file.
@@ -55,23 +61,15 @@ class Embeddings:
         Raises:
             OSError: The file cannot be written.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Through an open file, as np.savez adds .npz to a path that ends otherwise.
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with draft.open("wb") as file:
-                np.savez(file, **{name: getattr(self, name) for name in ARRAYS})
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        arrays = {name: getattr(self, name) for name in ARRAYS}
+        write_arrays(Path(path), arrays | ({"model": np.array(self.model)} if self.model else {}))
 
     @classmethod
     def load(cls, path: str | Path) -> "Embeddings":
         """Read a file written by `save` or, in the same format, by another program.
 
         Features of another number type are converted, absent names numbered, names in bytes read as
-        UTF-8; further arrays are ignored.
+        UTF-8, an absent model is unknown; further arrays are ignored.
 
         Args:
             path: The file.
@@ -82,7 +80,7 @@ class Embeddings:
                 together; the message names the file, what was found and what is expected.
         """
         path = Path(path)
-        arrays = _read(path)
+        arrays = read_arrays(path, (*ARRAYS, "model"), f"the arrays {', '.join(ARRAYS)} as Embeddings.save writes them")
         missing = [name for name in ARRAYS[:3] if name not in arrays]
         if missing:
             raise ValueError(
@@ -90,25 +88,67 @@ class Embeddings:
                 f"expected {', '.join(ARRAYS)}."
             )
         try:
-            return cls(**arrays)
+            return cls(model=as_text("model", arrays.pop("model", "")), **arrays)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """Those of the four arrays that the file holds, read without pickle."""
+def check_same_model(query: Embeddings, gallery: Embeddings) -> None:
+    """Refuses to compare features of different networks; where either is unknown there is nothing to go by.
+
+    Raises:
+        ValueError: Both models are known and they differ.
+    """
+    if query.model and gallery.model and query.model != gallery.model:
+        raise ValueError(
+            f"the query features are of the model {query.model} and the gallery features of {gallery.model}; distances "
+            "between features of different models mean nothing. Embed both with the same run and the same kind of "
+            "embedding."
+        )
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write an `.npz` to exactly this path; a reader never sees half a file.
+
+    Args:
+        path: The file; its folder is made if needed, an older file is replaced.
+        arrays: Numbers and text by name.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Through an open file, as np.savez adds .npz to a path that ends otherwise.
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with draft.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read_arrays(path: Path, wanted: Sequence[str], expected: str) -> dict[str, np.ndarray]:
+    """Those of the wanted arrays that an `.npz` holds, read without pickle.
+
+    Args:
+        path: The file.
+        wanted: Names of arrays; others are passed over.
+        expected: What a good file is, for the message.
+
+    Raises:
+        OSError: The file is missing or cannot be read.
+        ValueError: It is no .npz, is damaged, or holds pickled objects.
+    """
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ValueError(
-                f"{path}: not an .npz file, or one cut short; expected the arrays "
-                f"{', '.join(ARRAYS)} as Embeddings.save writes them."
-            )
+            raise ValueError(f"{path}: not an .npz file, or one cut short; expected {expected}.")
         file.seek(0)
         arrays: dict[str, np.ndarray] = {}
         name = "the list of arrays"
         try:
             with np.load(file, allow_pickle=False) as archive:
-                for name in ARRAYS:
+                for name in wanted:
                     if name in archive.files:
                         arrays[name] = archive[name]
         # What numpy and zipfile raise for pickled objects and for files with any one byte changed.
@@ -117,6 +157,18 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 f"{path}: cannot read {name} ({error}); expected plain numbers and text, no pickled objects."
             ) from error
     return arrays
+
+
+def as_text(name: str, value: object) -> str:
+    """One text, which a file holds as an array without dimensions.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    raw = np.asarray(value)
+    if raw.shape != () or raw.dtype.kind != "U":
+        raise ValueError(f"{name} must be one text, found an array of {raw.dtype} with the shape {raw.shape}.")
+    return str(raw)
 
 
 def _features(values: object) -> np.ndarray:

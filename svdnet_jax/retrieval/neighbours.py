@@ -9,6 +9,7 @@ Either way the cost is the product, O(Q G D), and one pass over the offsets; mem
 time, whatever Q and G. Of equal offsets the image that comes first in the gallery wins, as in `evaluate`.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float32, Int32, Int64
+from jaxtyping import Array, Float32, Int, Int32, Int64, UInt64
 
 from svdnet_jax.retrieval.distances import offsets
 
@@ -38,15 +39,6 @@ class Nearest(NamedTuple):
     """As `distances.offsets` gives them."""
     farthest: Float32[np.ndarray, " q"]
     """The largest offset of each query; NaN where it was not asked for."""
-
-
-class Candidates(NamedTuple):
-    """Pairs that may belong to the first k."""
-
-    query: Int64[np.ndarray, " n"]
-    offset: Float32[np.ndarray, " n"]
-    row: Int64[np.ndarray, " n"]
-    """Ascending for each query."""
 
 
 def nearest(
@@ -95,66 +87,90 @@ def _scan(query: Float32[np.ndarray, "b e"], gallery: Float32[np.ndarray, "g e"]
     b, step = len(query), max(HOST_STEP, HOST_GROUP * k)
     # One column a query: BLAS is faster with the longer side first.
     buffer = np.empty((min(step, len(gallery)), b), np.float32)
-    best = np.empty((b, 0), np.float32), np.empty((b, 0), np.int32)
     most = np.full(b, -np.inf if farthest else np.nan, np.float32)
-    bound = np.full(b, np.inf, np.float32)
+    best, bound = np.empty((b, 0), np.uint64), np.empty(b, np.float32)
     waiting: list[Candidates] = []
     for begin in range(0, len(gallery), step):
         part = gallery[begin : begin + step]
         offset = np.matmul(part, query.T, out=buffer[: len(part)])
         if farthest:
             np.maximum(most, offset.max(axis=0), out=most)
-        waiting.append(_candidates(offset, bound, k, begin))
+        waiting.append(candidates(offset, bound if begin else first_bound(offset, k), begin))
         # Merged when there are as many as would change the bound, not for a few.
         if not begin or 2 * sum(len(each.query) for each in waiting) > b * k or begin + step >= len(gallery):
-            best = _merged(best, Candidates(*(np.concatenate(each) for each in zip(*waiting, strict=True))), k)
-            bound, waiting = best[0][:, -1], []
-    return Nearest(best[1], best[0], most)
+            best, waiting = merged(best, waiting, k), []
+            bound = unpacked(best[:, -1])[1]
+    return Nearest(*unpacked(best), most)
 
 
 def _sort(query: Float32[np.ndarray, "b e"], gallery: Float32[np.ndarray, "g e"], k: int, farthest: bool) -> Nearest:
     """For a k that is much of the gallery."""
     offset = query @ gallery.T
-    rows = np.argsort(offset, axis=1, kind="stable")
-    most = np.take_along_axis(offset, rows[:, -1:], 1)[:, 0] if farthest else np.full(len(query), np.nan, np.float32)
-    return Nearest(rows[:, :k].astype(np.int32), np.take_along_axis(offset, rows[:, :k], 1), most)
+    most = offset.max(axis=1) if farthest else np.full(len(query), np.nan, np.float32)
+    keys = np.sort(packed(offset, np.arange(len(gallery))), axis=1)[:, :k]
+    return Nearest(*unpacked(keys), most)
 
 
-def _candidates(offset: Float32[np.ndarray, "c b"], bound: Float32[np.ndarray, " b"], k: int, begin: int) -> Candidates:
-    """What is nearer than the bounds: one pass for the least of every group of rows, then a look into few groups."""
-    whole = len(offset) // HOST_GROUP * HOST_GROUP
+class Candidates(NamedTuple):
+    """Pairs that may belong to the first k of a query."""
+
+    query: Int64[np.ndarray, " n"]
+    keys: UInt64[np.ndarray, " n"]
+    """From `packed`."""
+
+
+def packed(offset: Float32[np.ndarray, "*n"], rows: Int[np.ndarray, "*#n"]) -> UInt64[np.ndarray, "*n"]:
+    """Numbers that are in the order of the offsets, and of the rows where offsets are equal."""
+    bits = (offset + np.float32(0)).view(np.uint32)  # -0 becomes 0, which it equals
+    # The bits of floats are in their order but for the sign: negative ones are turned round and go first.
+    bits = bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
+    return (bits.astype(np.uint64) << 32) | rows.astype(np.uint64)
+
+
+def unpacked(keys: UInt64[np.ndarray, "*n"]) -> tuple[Int32[np.ndarray, "*n"], Float32[np.ndarray, "*n"]]:
+    """Rows and offsets of `packed`."""
+    bits = (keys >> 32).astype(np.uint32)
+    bits ^= np.where(bits >> 31, np.uint32(0x80000000), np.uint32(0xFFFFFFFF))
+    return (keys & 0xFFFFFFFF).astype(np.int32), bits.view(np.float32)
+
+
+def first_bound(offset: Float32[np.ndarray, "c b"], k: int) -> Float32[np.ndarray, " b"]:
+    """A bound on the k-th least of each column: the k-th least of the groups' least; needs k groups."""
+    least = offset[: len(offset) // HOST_GROUP * HOST_GROUP].reshape(-1, HOST_GROUP, offset.shape[1]).min(axis=1)
+    return np.partition(least, k - 1, axis=0)[k - 1]
+
+
+def candidates(offset: Float32[np.ndarray, "c b"], bound: Float32[np.ndarray, " b"], begin: int) -> Candidates:
+    """What is within the bounds of the columns: one pass for the least of every group, then a look into few groups.
+
+    Args:
+        offset: Of C gallery images (rows) from B queries (columns).
+        bound: Of each query.
+        begin: Row of the first of these gallery images in the gallery.
+    """
     b = offset.shape[1]
+    whole = len(offset) // HOST_GROUP * HOST_GROUP
     grouped = offset[:whole].reshape(-1, HOST_GROUP, b)
-    least = grouped.min(axis=1)
-    if not begin:
-        # k groups have something this near; the next float up, as what equals it may belong to the best.
-        bound = np.nextafter(np.partition(least, k - 1, axis=0)[k - 1], np.float32(np.inf))
-    group, query = np.divmod(np.flatnonzero(least < bound), b)
+    group, query = np.divmod(np.flatnonzero(grouped.min(axis=1) <= bound), b)
     members = grouped[group, :, query]
-    hit, member = np.divmod(np.flatnonzero(members < bound[query][:, None]), HOST_GROUP)
-    row, column = np.divmod(np.flatnonzero(offset[whole:] < bound), b)
-    return Candidates(
-        np.concatenate([query[hit], column]),
-        np.concatenate([members[hit, member], offset[whole + row, column]]),
-        np.concatenate([group[hit] * HOST_GROUP + member, whole + row]) + begin,
-    )
+    hit, member = np.divmod(np.flatnonzero(members <= bound[query][:, None]), HOST_GROUP)
+    row, column = np.divmod(np.flatnonzero(offset[whole:] <= bound), b)
+    rows = np.concatenate([group[hit] * HOST_GROUP + member, whole + row]) + begin
+    values = np.concatenate([members[hit, member], offset[whole + row, column]])
+    return Candidates(np.concatenate([query[hit], column]), packed(values, rows))
 
 
-def _merged(
-    best: tuple[Float32[np.ndarray, "b m"], Int32[np.ndarray, "b m"]], new: Candidates, k: int
-) -> tuple[Float32[np.ndarray, "b k"], Int32[np.ndarray, "b k"]]:
-    """The best k of the best so far and new candidates, sorted by offset and then by row."""
-    b, m = best[0].shape
-    # Queries in 16 bits are sorted by radix.
-    order = np.argsort(new.query.astype(np.int16), kind="stable")
-    query, count = new.query[order], np.bincount(new.query, minlength=b)
-    slot = m + np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
-    width = m + int(count.max(initial=0))
-    offsets, rows = np.full((b, width), np.inf, np.float32), np.zeros((b, width), np.int32)
-    offsets[:, :m], rows[:, :m] = best
-    offsets[query, slot], rows[query, slot] = new.offset[order], new.row[order]
-    order = np.argsort(offsets, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(offsets, order, 1), np.take_along_axis(rows, order, 1)
+def merged(best: UInt64[np.ndarray, "b m"], new: Sequence[Candidates], k: int) -> UInt64[np.ndarray, "b k"]:
+    """The best k of the best so far and new candidates, in order; of each query there are k at least."""
+    b, m = best.shape
+    query, keys = (np.concatenate(each) for each in zip(*new, strict=True))
+    order = np.argsort(query.astype(np.int16), kind="stable")  # 16 bits are sorted by radix
+    query, found = query[order], np.bincount(query, minlength=b)
+    slot = m + np.arange(len(query)) - np.repeat(np.cumsum(found) - found, found)
+    every = np.full((b, m + int(found.max(initial=0))), np.iinfo(np.uint64).max, np.uint64)
+    every[:, :m] = best
+    every[query, slot] = keys[order]
+    return np.sort(every, axis=1)[:, :k]
 
 
 def on_device(

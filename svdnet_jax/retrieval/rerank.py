@@ -26,13 +26,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int, Int32, Int64
 from scipy import sparse
 
-from svdnet_jax.retrieval.distances import Metric, Points, points
+from svdnet_jax.retrieval.all_pairs import nearest_of_all
+from svdnet_jax.retrieval.distances import Metric, Points, prepare
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.neighbours import nearest
+from svdnet_jax.retrieval.neighbours import Nearest
 
 BLOCK = 2**18
 """Neighbours' neighbours looked at together."""
-PAIRS = 2**15
+PAIRS = 2**13
 """Pairs of images whose distance is computed together."""
 
 
@@ -118,13 +119,13 @@ def reciprocal(
     n = len(query.pids) + len(gallery.pids)
     nobody = np.zeros(n, np.int64)
     both = Embeddings(np.concatenate([query.features, gallery.features]), nobody, nobody)
-    ready = points(both, np.arange(n), both, np.arange(n), metric)
+    ready = prepare(both, np.arange(n), metric)
     del both
-    found = nearest(ready.query, ready.gallery, min(max(settings.k1 + 1, settings.k2), n), farthest=True)
+    found = nearest_of_all(ready.features, min(max(settings.k1 + 1, settings.k2), n))
     # The largest is 0 where all images are alike; any number then does.
-    farthest = np.maximum(found.farthest + ready.query_squared, np.finfo(np.float32).tiny)
+    farthest = np.maximum(found.farthest, np.finfo(np.float32).tiny)
     row, column = _expanded(found.rows[:, : settings.k1 + 1], settings.k1)
-    squared = np.maximum(_squared_distances(ready, found.rows, found.offsets, row, column), 0)
+    squared = np.maximum(_squared_distances(ready.features, found, row, column), 0)
     weights = np.exp(-squared / farthest[row])
     total = np.bincount(row, weights, minlength=n)
     vectors = sparse.csr_array(((weights / total[row]).astype(np.float32), (row, column)), shape=(n, n))
@@ -190,24 +191,21 @@ def _expand(
 
 
 def _squared_distances(
-    ready: Points,
-    rows: Int32[np.ndarray, "n k"],
-    offsets: Float32[np.ndarray, "n k"],
-    row: Int64[np.ndarray, " p"],
-    column: Int64[np.ndarray, " p"],
+    images: Float32[np.ndarray, "n e"], found: Nearest, row: Int64[np.ndarray, " p"], column: Int64[np.ndarray, " p"]
 ) -> Float32[np.ndarray, " p"]:
-    """Squared distances of pairs; most of them the search has found."""
-    n = len(rows)
-    key, known = row * n + column, (np.arange(n)[:, None] * n + rows).ravel()
+    """Squared distances of pairs, most of which the search has found."""
+    n = len(images)
+    key, known = row * n + column, (np.arange(n)[:, None] * n + found.rows).ravel()
     order = np.argsort(known)
-    place = np.searchsorted(known, key, sorter=order).clip(max=len(known) - 1)
-    place = order[place]
-    offset = offsets.ravel()[place]
+    place = order[np.searchsorted(known, key, sorter=order).clip(max=len(known) - 1)]
+    squared = found.offsets.ravel()[place]
     unknown = np.flatnonzero(known[place] != key)
     for begin in range(0, len(unknown), PAIRS):
         part = unknown[begin : begin + PAIRS]
-        offset[part] = np.einsum("pe,pe->p", ready.query[row[part]], ready.gallery[column[part]])
-    return offset + ready.query_squared[row]
+        # But for the last two columns, which are not features.
+        between = images[row[part], :-2] - images[column[part], :-2]
+        squared[part] = np.einsum("pd,pd->p", between, between)
+    return squared
 
 
 def _averages(rows: Int32[np.ndarray, "n k"]) -> sparse.csr_array:

@@ -1,8 +1,9 @@
 """What is measured at the borders of phases: fit of the training set, S(W), retrieval by both embeddings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.results import Report
 from svdnet_jax.training.state import TrainState
 from svdnet_jax.training.step import Infer
+
+UNKNOWN: Mapping[str, str] = MappingProxyType({})
+"""No fingerprints: embeddings that are looked at and not kept."""
 
 
 class TrainingDiverged(ArithmeticError):
@@ -74,12 +78,24 @@ def measure(state: TrainState, *, infer: Infer, dataset: Dataset, settings: Eval
 
 
 def embeddings(
-    apply: Any, split: Split, settings: Eval, advance: Callable[[int], None] = lambda _: None
+    apply: Any,
+    split: Split,
+    settings: Eval,
+    advance: Callable[[int], None] = lambda _: None,
+    models: Mapping[str, str] = UNKNOWN,
 ) -> dict[str, Embeddings]:
-    """Both embeddings of a split, ``embedding`` (N, D) and ``pooled`` (N, C)."""
+    """Both embeddings of a split, ``embedding`` (N, D) and ``pooled`` (N, C).
+
+    Args:
+        apply: The network at rest, from images to `Outputs`.
+        split: The images.
+        settings: Of the evaluation.
+        advance: Told how many images more are on their way.
+        models: `fingerprints` of the network, where the embeddings are to be kept.
+    """
     outputs: Outputs = embed(apply, split.images, settings.batch_size, advance)
     return {
-        name: Embeddings(getattr(outputs, name), split.pids, split.cameras, split.names)
+        name: Embeddings(getattr(outputs, name), split.pids, split.cameras, split.names, models.get(name, ""))
         for name in ("embedding", "pooled")
     }
 

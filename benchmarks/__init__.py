@@ -1,0 +1,1 @@
+"""Performance, shown as ratios to named peers in one run."""

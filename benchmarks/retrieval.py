@@ -1,0 +1,139 @@
+"""Evaluation, re-ranking and search at Market-1501's size, beside what the toolkits do: ratios in one run.
+
+    python -m benchmarks.retrieval                  all of it: 15 minutes on 2 cores, and 14 GB for the dense peers
+    python -m benchmarks.retrieval --tasks search   one part
+    python -m benchmarks.retrieval --share 0.25     a quarter of the images: two minutes
+    python -m benchmarks.retrieval --limits         10 000 x 1 000 000, and re-ranking 100 000 images: ours only
+    python -m benchmarks.retrieval --cython FILE    torchreid's compiled evaluation too (cythonize -i rank_cy.pyx)
+
+Features are synthetic (benchmarks/features.py). Every contender runs in a process of its own: "first" is its first
+call, compilation included, "seconds" the best of three, "memory" the peak above what the process held once
+the features were made. faiss-cpu, scikit-learn and torchreid (pip install --no-deps torchreid) take part where they are
+installed. Appends to docs/benchmarks/retrieval.jsonl, from which docs/benchmarks.md is made, and prints the table.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+import re
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import tyro
+
+from benchmarks import contenders
+from benchmarks.features import GALLERY, PEOPLE, QUERIES, market_sized
+from benchmarks.table import table
+
+Task = Literal["evaluation", "rerank", "search"]
+PACKAGES = ("jax", "numpy", "scipy", "faiss-cpu", "scikit-learn", "torchreid")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run."""
+
+    tasks: tuple[Task, ...] = ("evaluation", "rerank", "search")
+    share: float = 1.0
+    """Of Market-1501's people, queries and gallery."""
+    limits: bool = False
+    """Sizes at which memory decides, ours only, instead of Market-1501's."""
+    cython: Path | None = None
+    """Compiled module of torchreid's evaluation."""
+    out: Path = Path("docs/benchmarks/retrieval.jsonl")
+    """Rows are appended to it."""
+
+
+def main(options: Options) -> int:
+    """Runs the contenders one after another, each in a new process."""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"machine": _machine(), "versions": _versions(), "date": time.strftime("%Y-%m-%d")}
+    rows = []
+    for task, size in _sizes(options):
+        for name in getattr(contenders, task)(options.cython):
+            if options.limits and name != "svdnet_jax":
+                continue
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found = pool.apply(measure, (task, name, size, options.cython, 1 if options.limits else 3))
+            rows.append({"task": task, "name": name} | size | found | machine)
+            print(f"{task}, {size['gallery']} images: {name}: {found['seconds']:.2f} s", file=sys.stderr)
+            with options.out.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+    print(table(rows))
+    return 0
+
+
+def _sizes(options: Options) -> list[tuple[str, dict[str, int]]]:
+    if options.limits:
+        large = {"queries": 10_000, "gallery": 1_000_000, "people": 2250, "dimensions": 256}
+        return [("evaluation", large), ("rerank", {"gallery": 100_000 - QUERIES})]
+    market = {"queries": QUERIES, "gallery": GALLERY, "people": PEOPLE}
+    market = {name: round(options.share * number) for name, number in market.items()}
+    sizes: list[tuple[str, dict[str, int]]] = [(task, market) for task in options.tasks]
+    if "search" in options.tasks:
+        sizes.append(("search", market | {"gallery": round(options.share * 200_000)}))
+    return sizes
+
+
+def measure(task: str, name: str, size: dict[str, int], compiled: Path | None, calls: int) -> dict[str, Any]:
+    """One contender, in this process: seconds, peak memory in MB and what it found."""
+    query, gallery = market_sized(**size)
+    jax.device_put(0.0).block_until_ready()
+    before = _reset_peak()
+    call = getattr(contenders, task)(compiled)[name](query, gallery)
+    seconds: list[float] = []
+    # A contender of more than 20 seconds is called once: nothing of it is compiled.
+    while len(seconds) <= calls and sum(seconds) < 20:
+        start = time.perf_counter()
+        numbers = call()
+        seconds.append(time.perf_counter() - start)
+    features = (query.features.nbytes + gallery.features.nbytes) / 2**20
+    return {
+        "first": seconds[0],
+        "seconds": min(seconds[1:] or seconds),
+        "memory": _peak() - before,
+        "features": features,
+        "numbers": numbers,
+    }
+
+
+def _reset_peak() -> float:
+    """Starts to measure the peak anew and gives what the process holds now, in MB (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak() -> float:
+    return _status("VmHWM")
+
+
+def _status(name: str) -> float:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, name
+    return int(found[1]) / 1024
+
+
+def _machine() -> str:
+    device = jax.devices()[0]
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores {platform.machine()}" + ("" if device.platform == "cpu" else f", {device.device_kind}")
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, description=__doc__)))

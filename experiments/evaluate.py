@@ -2,15 +2,18 @@
 
     python -m experiments.evaluate --query q.npz --gallery g.npz
     python -m experiments.evaluate --query q.npz --gallery g.npz --metric cosine --no-cross-camera --json
+    python -m experiments.evaluate --query q.npz --gallery g.npz --rerank --distances --camera-pairs --figures figures
+    python -m experiments.evaluate --query gt_bbox.npz --gallery g.npz --multi-query
     python -m experiments.evaluate --run runs/synthetic --data.root Market-1501-v15.09.15   a run on other data
     python -m experiments.evaluate --weights resnet50.h5 --data.root Market-1501-v15.09.15  ImageNet weights as they are
 
 Prints rank-1, 5, 10 and 20, mAP by both rules and mINP, with the protocol and the counts they rest on. With
 the option --json: one JSON object and nothing else, of rank1, rank5, rank10, rank20, mAP, mAP_market and mINP
-in [0, 1], and valid_queries; for a network, one such object for each embedding. A file holds the arrays features
+in [0, 1], and valid_queries, with --rerank those of the new ranking and the others under without_rerank, and what else
+was asked for under its name; for a network, one such object for each embedding. A file holds the arrays features
 (N, D), pids (N,), cameras (N,) and names (N,), as svdnet_jax.Embeddings.save writes them. Market-1501's size
 (3 368 queries, 19 732 gallery images, D = 1024) takes about four seconds on two CPU cores, half of them for starting
-up; embedding that many images with a ResNet-50 takes about half an hour there.
+up, and with --rerank ten more; embedding that many images with a ResNet-50 takes about half an hour there.
 """
 
 import json
@@ -23,13 +26,12 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from experiments.findings import Findings, Flag, Measures, as_json, draw, look, text
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError, Layout, Run
 from svdnet_jax.presets import PRESETS
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.metrics import evaluate
-from svdnet_jax.retrieval.results import Report
 
 CHOICE = "give --query and --gallery, or --run, or --weights"
 
@@ -75,7 +77,8 @@ class Options:
     """Folder to keep the embeddings of --run or --weights in."""
     export: Path | None = None
     """File (.safetensors) to keep the backbone of --run or --weights in, for --model.weights."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    measures: Annotated[Measures, tyro.conf.arg(name="")] = field(default_factory=Measures)
+    json: Flag = False
     """Print one JSON object only."""
 
 
@@ -83,28 +86,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
     options = tyro.cli(Options, args=argv, prog="python -m experiments.evaluate", description=__doc__)
     try:
-        reports = _files(options) if options.query or options.gallery else _network(options)
+        found = _files(options) if options.query or options.gallery else _network(options)
+        drawn = _draw(found, options.measures.figures)
     except (OSError, ValueError) as error:
         return refuse(str(error), 2)
     except KeyboardInterrupt:
         return refuse("stopped", 130)
     if options.json:
-        found = {name: report.metrics() | {"valid_queries": report.valid_queries} for name, report in reports.items()}
-        print(json.dumps(found.get("", found)))
+        values = {name: as_json(each) for name, each in found.items()}
+        print(json.dumps(values.get("", values)))
         return 0
-    for name, report in reports.items():
-        print(*([f"{name}:"] if name else []), report, sep="\n")
+    for name, each in found.items():
+        print(*([f"{name}:"] if name else []), text(each), sep="\n")
+    if drawn:
+        print("figures:", *drawn)
     return 0
 
 
-def _files(options: Options) -> dict[str, Report]:
+def _draw(found: dict[str, Findings], folder: Path | None) -> list[Path]:
+    return [path for name, each in found.items() for path in draw(each, folder / name)] if folder else []
+
+
+def _files(options: Options) -> dict[str, Findings]:
     if options.query is None or options.gallery is None or options.run or options.weights:
         raise ConfigError(CHOICE)
     pair = Embeddings.load(options.query), Embeddings.load(options.gallery)
-    return {"": evaluate(*pair, options.metric or "euclidean", options.cross_camera)}
+    return {"": look(*pair, options.metric or "euclidean", options.cross_camera, options.measures)}
 
 
-def _network(options: Options) -> dict[str, Report]:
+def _network(options: Options) -> dict[str, Findings]:
     # Flax and all that belongs to training, which files of embeddings can do without.
     from svdnet_jax import transfer
     from svdnet_jax.models.pretrained import write_pretrained
@@ -124,7 +134,7 @@ def _network(options: Options) -> dict[str, Report]:
             query.save(options.save / kind / "query.npz")
             gallery.save(options.save / kind / "gallery.npz")
     protocol = config.eval.metric, config.eval.cross_camera
-    return {kind: evaluate(*pair, *protocol) for kind, pair in found.items()}
+    return {kind: look(*pair, *protocol, options.measures) for kind, pair in found.items()}
 
 
 def _weights(options: Options) -> tuple[str, Run]:

@@ -72,3 +72,43 @@ def evaluate(query, gallery, metric="euclidean", cross_camera=True):
         "first_hit": first,
         "valid_queries": len(cmc),
     }
+
+
+def camera_pairs(query, gallery, metric="euclidean", cross_camera=True):
+    """(rank-1, AP, trapezoid AP, INP) of each query that has an answer, in a list by (query camera, gallery camera)."""
+    matrix = distances(query.features, gallery.features, metric)
+    found = {}
+    for i, (pid, camera) in enumerate(zip(query.pids, query.cameras, strict=True)):
+        ranking = sorted(range(len(gallery.pids)), key=lambda j: (matrix[i, j], j))
+        for there in sorted(set(gallery.cameras)):
+            same = {j for j in ranking if gallery.pids[j] == pid and pid >= 0}
+            good = {j for j in same if gallery.cameras[j] == there and not (cross_camera and there == camera)}
+            junk = {j for j in ranking if gallery.pids[j] < 0} | (same - good)
+            if good:
+                curve, average, negative = plain([j in good for j in ranking if j not in junk])
+                found.setdefault((int(camera), int(there)), []).append(
+                    (int(curve[0]), average, market(good, junk, ranking), negative)
+                )
+    return found
+
+
+def single_shot(query, gallery, orders, metric="euclidean", cross_camera=True):
+    """Rank of each query's right answer, a row per order of the gallery's rows that are not junk; 0 if it has none."""
+    matrix = distances(query.features, gallery.features, metric)
+    kept = [j for j in range(len(gallery.pids)) if gallery.pids[j] >= 0]
+    ranks = np.zeros((len(orders), len(query.pids)), int)
+    for r, order in enumerate(orders):
+        for i, (pid, camera) in enumerate(zip(query.pids, query.cameras, strict=True)):
+            answer, images = None, {}
+            for j in (kept[position] for position in order):
+                if gallery.pids[j] == pid:
+                    if answer is None and not (cross_camera and gallery.cameras[j] == camera):
+                        answer = j
+                elif gallery.pids[j] == 0:
+                    images[0, j] = j  # each distractor is somebody else
+                else:
+                    images.setdefault(gallery.pids[j], j)
+            if pid >= 0 and answer is not None:
+                ahead = [j for j in images.values() if (matrix[i, j], j) < (matrix[i, answer], answer)]
+                ranks[r, i] = 1 + len(ahead)
+    return ranks

@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 
 from experiments.evaluate import main
+from svdnet_jax.retrieval.camera_pairs import camera_pairs
+from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate
+from svdnet_jax.retrieval.multi_query import multi_query
+from svdnet_jax.retrieval.rerank import Rerank
+from svdnet_jax.retrieval.single_shot import evaluate_single_shot
 
 KEYS = ["rank1", "rank5", "rank10", "rank20", "mAP", "mAP_market", "mINP", "valid_queries"]
 
@@ -62,6 +67,70 @@ def test_options_reach_the_evaluation(files, capsys, options, metric, cross_came
     assert capsys.readouterr().out == f"{evaluate(query, gallery, metric, cross_camera)}\n"
 
 
+def test_what_is_asked_for_is_measured(files, capsys):
+    asked = [
+        "--rerank",
+        "--k1",
+        "5",
+        "--k2",
+        "2",
+        "--lambda",
+        "0.4",
+        "--single-shot",
+        "3",
+        "--camera-pairs",
+        "--distances",
+    ]
+    pair = [Embeddings.load(files / name) for name in ("q.npz", "g.npz")]
+    assert main([*arguments(files), *asked, "--metric", "cosine", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    report = evaluate(*pair, "cosine", rerank=Rerank(5, 2, 0.4))
+    assert list(found) == [*KEYS, "rerank", "without_rerank", "single_shot", "camera_pairs", "distances"]
+    assert {name: found[name] for name in KEYS} == report.metrics() | {"valid_queries": 9}
+    assert found["rerank"] == {"k1": 5, "k2": 2, "lambda": 0.4}
+    assert found["without_rerank"] == evaluate(*pair, "cosine").metrics()
+    assert found["without_rerank"]["mAP"] != found["mAP"]
+    shot = evaluate_single_shot(*pair, "cosine", repeats=3)
+    assert found["single_shot"] == shot.metrics() | {"repeats": 3}
+    assert found["camera_pairs"] == camera_pairs(report, *pair).to_json()
+    distances = distance_distributions(*pair, "cosine")
+    assert found["distances"] == json.loads(json.dumps(distances.to_json()))
+    assert main([*arguments(files), *asked, "--metric", "cosine"]) == 0
+    parts = evaluate(*pair, "cosine"), report, shot, camera_pairs(report, *pair), distances
+    assert capsys.readouterr().out == "\n\n".join(str(part) for part in parts) + "\n"
+
+
+def test_multi_query_is_that_of_the_library(files, capsys):
+    query, gallery = (Embeddings.load(files / name) for name in ("q.npz", "g.npz"))
+    pooled = multi_query(query, "cosine")
+    assert len(pooled.pids) < len(query.pids)
+    assert main([*arguments(files), "--multi-query", "--metric", "cosine", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["mAP"] == evaluate(pooled, gallery, "cosine").mAP
+    assert found["valid_queries"] == evaluate(pooled, gallery, "cosine").valid_queries
+
+
+@pytest.mark.parametrize("json_only", [False, True])
+def test_figures_are_drawn_where_asked(files, capsys, json_only):
+    folder = files / "figures"
+    assert main([*arguments(files), "--rerank", "--figures", str(folder), *(["--json"] if json_only else [])]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["camera_pairs.png", "cmc.png", "distances.png"]
+    out = capsys.readouterr().out
+    assert json.loads(out) if json_only else f"figures: {folder / 'cmc.png'}" in out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--rerank", "--k1", "0"], "k1 and k2 of at least 1; found 0 and 6"),
+        (["--rerank", "--lambda", "2"], "must be in [0, 1]; found 2.0"),
+        (["--single-shot", "-1"], "repeats must be at least 1; found -1"),
+    ],
+)
+def test_impossible_settings_are_refused(files, capsys, wrong, said):
+    assert said in refused(capsys, *arguments(files), *wrong)
+
+
 def refused(capsys, *argv):
     """What stderr says about a call that must give exit code 2 and print no result."""
     assert main([str(argument) for argument in argv]) == 2
@@ -87,7 +156,7 @@ def test_no_valid_query_is_refused_with_the_fix(files, capsys):
     assert main([*one_camera, "--no-cross-camera"]) == 0
 
 
-@pytest.mark.parametrize("wrong", [["--rerank"], ["--metric", "l1"], ["--block", "0"]])
+@pytest.mark.parametrize("wrong", [["--re-rank"], ["--metric", "l1"], ["--block", "0"]])
 def test_options_that_do_not_exist_are_refused(files, capsys, wrong):
     with pytest.raises(SystemExit) as stopped:
         main([*arguments(files), *wrong])

@@ -21,7 +21,7 @@ INK = "#222222"
 FAINT = "#8a8a8a"
 COLOURS = {"embedding": "#0072B2", "pooled": "#D55E00"}
 SHADES = {"base": "#f1f1f1", "restraint": "#dcd9ee", "relaxation": "#fdf3c8", "final": "#dcd9ee"}
-_TEXT = 9.0
+TEXT = 9.0
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -45,8 +45,8 @@ def curves(records: Sequence[Record]) -> Figure:
     series = _series(records, "correlation", ("step", "phase"))
     below.plot(*series, color=COLOURS["embedding"], linewidth=1.4)
     below.set_ylim(0, 1.05)
-    _tidy(below, "Correlation S(W) of the Eigenlayer: 1 = orthogonal columns", "S(W)")
-    below.set_xlabel("step", fontsize=_TEXT, color=INK)
+    tidy(below, "Correlation S(W) of the Eigenlayer: 1 = orthogonal columns", "S(W)")
+    below.set_xlabel("step", fontsize=TEXT, color=INK)
     named = dict(zip(*reversed(above.get_legend_handles_labels()), strict=True))
     figure.legend(
         named.values(),
@@ -54,7 +54,7 @@ def curves(records: Sequence[Record]) -> Figure:
         loc="outside lower center",
         ncols=4,
         frameon=False,
-        fontsize=_TEXT,
+        fontsize=TEXT,
     )
     figure.align_ylabels()
     return figure
@@ -87,13 +87,13 @@ def rounds(records: Sequence[Record], control: Sequence[Record] | None = None) -
                     linewidth=1.6,
                     label=f"{name}, {'RRI' if style == '-' else 'control'}" if control else name,
                 )
-        _tidy(axes, title, "per cent")
+        tidy(axes, title, "per cent")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}" if value > 0 else "base")
-        axes.set_xlabel("after relaxation of round", fontsize=_TEXT, color=INK)
+        axes.set_xlabel("after relaxation of round", fontsize=TEXT, color=INK)
         axes.margins(y=0.12)
     handles = panels[0].get_lines()
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=_TEXT)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=TEXT)
     return figure
 
 
@@ -113,13 +113,13 @@ def gram(matrices: Mapping[str, Float[np.ndarray, "D D"]]) -> Figure:
         cosines = np.divide(size, scale, out=np.zeros_like(size), where=scale > 0)
         image = axes.imshow(cosines, vmin=0, vmax=1, cmap="Blues", interpolation="antialiased")
         correlation = np.trace(size) / size.sum()
-        axes.set_title(f"{title}: S(W) = {correlation:.3f}", fontsize=_TEXT + 1, color=INK)
-        axes.set_xlabel("column of W", fontsize=_TEXT, color=INK)
-        axes.tick_params(labelsize=_TEXT - 1, color=FAINT, labelcolor=INK)
+        axes.set_title(f"{title}: S(W) = {correlation:.3f}", fontsize=TEXT + 1, color=INK)
+        axes.set_xlabel("column of W", fontsize=TEXT, color=INK)
+        axes.tick_params(labelsize=TEXT - 1, color=FAINT, labelcolor=INK)
         axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=list(panels), shrink=0.85, pad=0.02)
-    bar.set_label("|cosine| between columns", fontsize=_TEXT, color=INK)
-    bar.ax.tick_params(labelsize=_TEXT - 1, color=FAINT, labelcolor=INK)
+    bar.set_label("|cosine| between columns", fontsize=TEXT, color=INK)
+    bar.ax.tick_params(labelsize=TEXT - 1, color=FAINT, labelcolor=INK)
     bar.outline.set_visible(False)
     return figure
 
@@ -137,9 +137,9 @@ def singular_values(spectra: Mapping[str, Float[np.ndarray, " D"]]) -> Figure:
         axes.plot(np.arange(1, len(values) + 1), values, color=shade, linewidth=1.5, label=name)
     _log_scale(axes)
     axes.set_xlim(1, max(len(values) for values in spectra.values()))
-    axes.legend(loc="upper right", frameon=False, fontsize=_TEXT)
-    _tidy(axes, "Singular values of the Eigenlayer's W", "singular value (log scale)")
-    axes.set_xlabel("index, largest first", fontsize=_TEXT, color=INK)
+    axes.legend(loc="upper right", frameon=False, fontsize=TEXT)
+    tidy(axes, "Singular values of the Eigenlayer's W", "singular value (log scale)")
+    axes.set_xlabel("index, largest first", fontsize=TEXT, color=INK)
     return figure
 
 
@@ -169,7 +169,7 @@ def _draw_loss(axes: Axes, records: Sequence[Record]) -> None:
         axes.plot(drops, heights, "v", color=INK, markersize=5, transform=at_edge, label=label)
     _log_scale(axes)
     axes.margins(y=0.16)
-    _tidy(axes, "Training loss", "cross-entropy (log scale)")
+    tidy(axes, "Training loss", "cross-entropy (log scale)")
 
 
 def _series(records: Sequence[Record], name: str, events: tuple[str, ...]) -> tuple[list[int], list[float]]:
@@ -225,7 +225,7 @@ def _number_rounds(axes: Axes, records: Sequence[Record]) -> None:
             transform=axes.get_xaxis_transform(),
             horizontalalignment="center",
             verticalalignment="top",
-            fontsize=_TEXT - 1,
+            fontsize=TEXT - 1,
             color=INK,
         )
 
@@ -238,11 +238,11 @@ def _log_scale(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _tidy(axes: Axes, title: str, label: str) -> None:
+def tidy(axes: Axes, title: str, label: str) -> None:
     """Gives axes the common look: title at the left, thin horizontal grid, no box."""
-    axes.set_title(title, fontsize=_TEXT + 1, color=INK, loc="left")
-    axes.set_ylabel(label, fontsize=_TEXT, color=INK)
-    axes.tick_params(labelsize=_TEXT - 1, color=FAINT, labelcolor=INK, length=3)
+    axes.set_title(title, fontsize=TEXT + 1, color=INK, loc="left")
+    axes.set_ylabel(label, fontsize=TEXT, color=INK)
+    axes.tick_params(labelsize=TEXT - 1, color=FAINT, labelcolor=INK, length=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.grid(axis="y", color="#d9d9d9", linewidth=0.6)

@@ -1,0 +1,125 @@
+"""What experiments.evaluate finds out about query and gallery: measured, printed, written as JSON, drawn."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from svdnet_jax.retrieval.camera_pairs import CameraPairs, camera_pairs
+from svdnet_jax.retrieval.distances import Metric
+from svdnet_jax.retrieval.distributions import Distributions, distance_distributions
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.metrics import evaluate
+from svdnet_jax.retrieval.multi_query import multi_query
+from svdnet_jax.retrieval.rerank import Rerank
+from svdnet_jax.retrieval.results import Report
+from svdnet_jax.retrieval.single_shot import SingleShot, evaluate_single_shot
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What to measure beside CMC, mAP and mINP."""
+
+    rerank: Flag = False
+    """Re-rank by k-reciprocal neighbours (Zhong et al. 2017); the numbers without it are given too."""
+    k1: int = 20
+    """--rerank: neighbours that must be reciprocal."""
+    k2: int = 6
+    """--rerank: images that the query expansion averages."""
+    weight: Annotated[float, tyro.conf.arg(name="lambda")] = 0.3
+    """--rerank: weight of the original distance."""
+    multi_query: Flag = False
+    """One query for each identity and camera, the mean of its images' features (Market-1501's come from gt_bbox)."""
+    camera_pairs: Flag = False
+    """Rank-1 and mAP from each camera to each other one."""
+    single_shot: int = 0
+    """So many random galleries of one image an identity, CUHK03's first protocol; 0 for none."""
+    distances: Flag = False
+    """Distances of right and wrong pairs, and thresholds for chosen rates of false matches."""
+    figures: Path | None = None
+    """Folder for figures: CMC, cameras, distances."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was measured; None what was not asked for."""
+
+    report: Report
+    without_rerank: Report | None
+    pairs: CameraPairs | None
+    single_shot: SingleShot | None
+    distances: Distributions | None
+
+
+def look(query: Embeddings, gallery: Embeddings, metric: Metric, cross_camera: bool, asked: Measures) -> Findings:
+    """Measures what is asked for.
+
+    Raises:
+        ValueError: As `evaluate` does, and for re-ranking that cannot be.
+    """
+    rerank = Rerank(asked.k1, asked.k2, asked.weight) if asked.rerank else None
+    if asked.multi_query:
+        query = multi_query(query, metric)
+    protocol = metric, cross_camera
+    plain = evaluate(query, gallery, *protocol)
+    report = evaluate(query, gallery, *protocol, rerank=rerank) if rerank else plain
+    single = None
+    if asked.single_shot:
+        single = evaluate_single_shot(query, gallery, *protocol, repeats=asked.single_shot)
+    drawn = asked.figures is not None
+    return Findings(
+        report,
+        plain if rerank else None,
+        camera_pairs(report, query, gallery) if asked.camera_pairs or drawn else None,
+        single,
+        distance_distributions(query, gallery, *protocol) if asked.distances or drawn else None,
+    )
+
+
+def text(found: Findings) -> str:
+    """All of it, for people."""
+    parts = [found.without_rerank, found.report, found.single_shot, found.pairs, found.distances]
+    return "\n\n".join(str(part) for part in parts if part is not None)
+
+
+def as_json(found: Findings) -> dict[str, Any]:
+    """All of it, for programs; the numbers at the top are those of the protocol asked for."""
+    values: dict[str, Any] = found.report.metrics() | {"valid_queries": found.report.valid_queries}
+    if (rerank := found.report.rerank) and found.without_rerank:
+        values["rerank"] = {"k1": rerank.k1, "k2": rerank.k2, "lambda": rerank.weight}
+        values["without_rerank"] = found.without_rerank.metrics()
+    if found.single_shot:
+        values["single_shot"] = found.single_shot.metrics() | {"repeats": found.single_shot.repeats}
+    if found.pairs:
+        values["camera_pairs"] = found.pairs.to_json()
+    if found.distances:
+        values["distances"] = found.distances.to_json()
+    return values
+
+
+def draw(found: Findings, folder: Path) -> list[Path]:
+    """Draws CMC, cameras and distances.
+
+    Returns:
+        The files.
+    """
+    # matplotlib takes half a second to import.
+    from svdnet_jax.reporting.distance_figures import distributions
+    from svdnet_jax.reporting.figures import save
+    from svdnet_jax.reporting.retrieval_figures import camera_pairs as pairs_figure
+    from svdnet_jax.reporting.retrieval_figures import cmc
+
+    curves = {"as they are": found.without_rerank, "re-ranked": found.report}
+    if not found.without_rerank:
+        curves = {found.report.metric: found.report}
+    figures = {"cmc": cmc({name: report for name, report in curves.items() if report})}
+    if found.pairs:
+        figures["camera_pairs"] = pairs_figure(found.pairs)
+    if found.distances:
+        figures["distances"] = distributions({f"{found.report.metric} distance": found.distances})
+    for name, figure in figures.items():
+        save(figure, folder / f"{name}.png")
+    return [folder / f"{name}.png" for name in figures]

@@ -35,7 +35,7 @@ def cmc(reports: Mapping[str, Report]) -> Figure:
         axes.plot(np.arange(1, len(shown) + 1), shown, style, color=colour, linewidth=1.8, marker=mark, label=label)
     tidy(axes, "Queries with a right answer among the first k", "per cent")
     axes.set_xlabel("k", fontsize=TEXT, color=INK)
-    last = max(len(line.get_xdata()) for line in axes.get_lines())
+    last = max(len(report.cmc) for report in reports.values())
     axes.set_xticks([k for k in RANKS if k <= last])
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.margins(x=0.02, y=0.08)

@@ -9,7 +9,7 @@
 Features are synthetic (benchmarks/features.py). Every contender runs in a process of its own: "first" is its first
 call, compilation included, "seconds" the best of three, "memory" the peak above what the process held once
 the features were made. faiss-cpu, scikit-learn and torchreid (pip install --no-deps torchreid) take part where they are
-installed. Appends to docs/benchmarks/retrieval.jsonl, from which docs/benchmarks.md is made, and prints the table.
+installed. Prints tables, and keeps the rows in docs/benchmarks.jsonl, from which the tables of docs/benchmarks.md come.
 """
 
 import json
@@ -29,7 +29,7 @@ import tyro
 
 from benchmarks import contenders
 from benchmarks.features import GALLERY, PEOPLE, QUERIES, market_sized
-from benchmarks.table import table
+from benchmarks.table import read_rows, table
 
 Task = Literal["evaluation", "rerank", "search"]
 PACKAGES = ("jax", "numpy", "scipy", "faiss-cpu", "scikit-learn", "torchreid")
@@ -46,16 +46,16 @@ class Options:
     """Sizes at which memory decides, ours only, instead of Market-1501's."""
     cython: Path | None = None
     """Compiled module of torchreid's evaluation."""
-    out: Path = Path("docs/benchmarks/retrieval.jsonl")
-    """Rows are appended to it."""
+    out: Path = Path("docs/benchmarks.jsonl")
+    """Keeps the rows, in place of those of the same task and size."""
 
 
 def main(options: Options) -> int:
     """Runs the contenders one after another, each in a new process."""
     options.out.parent.mkdir(parents=True, exist_ok=True)
     machine = {"machine": _machine(), "versions": _versions(), "date": time.strftime("%Y-%m-%d")}
-    rows = []
     for task, size in _sizes(options):
+        rows = []
         for name in getattr(contenders, task)(options.cython):
             if options.limits and name != "svdnet_jax":
                 continue
@@ -63,16 +63,24 @@ def main(options: Options) -> int:
                 found = pool.apply(measure, (task, name, size, options.cython, 1 if options.limits else 3))
             rows.append({"task": task, "name": name} | size | found | machine)
             print(f"{task}, {size['gallery']} images: {name}: {found['seconds']:.2f} s", file=sys.stderr)
-            with options.out.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-    print(table(rows))
+        _keep(rows, options.out)
+        print(table(rows), end="\n\n")
     return 0
+
+
+def _keep(rows: list[dict[str, Any]], path: Path) -> None:
+    """Writes the rows in place of those of the same task and size."""
+    keys = "task", "queries", "gallery"
+    old = read_rows(path) if path.exists() else []
+    kept = [row for row in old if any(row.get(key) != rows[0].get(key) for key in keys)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in kept + rows))
 
 
 def _sizes(options: Options) -> list[tuple[str, dict[str, int]]]:
     if options.limits:
         large = {"queries": 10_000, "gallery": 1_000_000, "people": 2250, "dimensions": 256}
-        return [("evaluation", large), ("rerank", {"gallery": 100_000 - QUERIES})]
+        many = {"queries": QUERIES, "gallery": 100_000 - QUERIES, "people": PEOPLE}
+        return [("evaluation", large), ("rerank", many)]
     market = {"queries": QUERIES, "gallery": GALLERY, "people": PEOPLE}
     market = {name: round(options.share * number) for name, number in market.items()}
     sizes: list[tuple[str, dict[str, int]]] = [(task, market) for task in options.tasks]

@@ -1,6 +1,8 @@
-"""The table of a benchmark, from its rows."""
+"""The tables of a benchmark, from its rows."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 HEAD = """| {title} | seconds | first call | ratio | memory, MB | found |
@@ -28,3 +30,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             lines.append(f"| {row['name']} | {times} | {row['memory']:.0f} | {found} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows as a benchmark keeps them, one JSON object a line."""
+    return [json.loads(line) for line in path.read_text().splitlines()]

@@ -15,7 +15,7 @@ from svdnet_jax.data.splits import DataError, Dataset, check_identities, fingerp
 from svdnet_jax.loading import count_valid, load_dataset, summary
 from svdnet_jax.models.pretrained import Pretrained, read_pretrained
 from svdnet_jax.models.svdnet import build
-from svdnet_jax.reporting.artifacts import write_artifacts
+from svdnet_jax.reporting.artifacts import base_embeddings, save_embeddings, write_artifacts
 from svdnet_jax.reporting.folder import (
     environment,
     has_checkpoint,
@@ -26,6 +26,7 @@ from svdnet_jax.reporting.folder import (
 )
 from svdnet_jax.reporting.log import Log, open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
+from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.rules import check
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.fingerprint import fingerprints
@@ -81,12 +82,19 @@ def _train_and_report(
 ) -> None:
     state, infer = train(config, folder, dataset, weights, console)
     records = read_log(folder / "metrics.jsonl")
-    final, models = partial(infer, state.variables), fingerprints(state.variables, config)
-    look = partial(embeddings, final, settings=config.eval, models=models)
-    query, gallery = look(dataset.query), look(dataset.gallery)
+    query, gallery = _test_embeddings(config, dataset, infer, state)
     report = write_artifacts(folder, config, dataset, records, query, gallery, _facts(config, dataset, records[0]))
     print_table(records, console)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
+
+
+def _test_embeddings(
+    config: Run, dataset: Dataset, infer: Infer, state: TrainState
+) -> tuple[dict[str, Embeddings], dict[str, Embeddings]]:
+    """Both embeddings of queries and gallery, to be kept."""
+    apply, models = partial(infer, state.variables), fingerprints(state.variables, config)
+    look = partial(embeddings, apply, settings=config.eval, models=models)
+    return look(dataset.query), look(dataset.gallery)
 
 
 def preflight(config: Run) -> None:
@@ -158,8 +166,11 @@ def train(
             state = checkpoint.restore(saved, found.step, state)
         log = open_log(folder / "metrics.jsonl", place.log_offset)
         look = partial(measure, infer=infer, dataset=dataset, settings=config.eval)
+        embed_test = partial(_test_embeddings, config, dataset, infer) if config.rri.rounds else None
         hooks = Hooks(
-            look, partial(_emit, folder, log, show), partial(_save, config, saved, log, Place(data, identities))
+            look,
+            partial(_emit, folder, log, show, embed_test),
+            partial(_save, config, saved, log, Place(data, identities)),
         )
         if place.phase < len(phases):
             write_json(folder / "environment.json", environment())
@@ -173,13 +184,23 @@ def train(
     return state, infer
 
 
-def _emit(folder: Path, log: Log, show: Callable[[Record], None], record: Record, state: TrainState) -> None:
+def _emit(
+    folder: Path,
+    log: Log,
+    show: Callable[[Record], None],
+    embed_test: Callable[[TrainState], tuple[dict[str, Embeddings], dict[str, Embeddings]]] | None,
+    record: Record,
+    state: TrainState,
+) -> None:
     log.write(record)
     show(record)
     # Enough for the pictures: Step 0, the first decorrelation, the latest relaxation.
     match (record["event"], record.get("phase"), record.get("round")):
         case ("phase", "base" | "relaxation" | "final" as border, _) | ("decorrelate" as border, _, 1):
             save_matrix(folder, border, np.asarray(state.eigenlayer))
+    # On disk before the checkpoint that follows, so that a run which goes on from there has them.
+    if embed_test and record["event"] == "phase" and record["phase"] == "base":
+        save_embeddings(base_embeddings(folder), *embed_test(state))
 
 
 def _save(

@@ -85,8 +85,10 @@ def test_the_threshold_is_marked_and_named(found):
         threshold = one.threshold(0.001)
         assert mark(axes) == threshold.distance / one.of_negatives().mean
         (text,) = axes.texts
-        true = f"{100 * threshold.true_match_rate:.1f} % true matches"
-        assert text.get_text() == f"distance ≤ {threshold.distance:.4g}:\n0.1 % false matches\n{true}"
+        false, true = 100 * threshold.false_match_rate, 100 * threshold.true_match_rate
+        assert 0.09 < false <= 0.1
+        expected = f"distance ≤ {threshold.distance:.4g}:\n{false:.2g} % false matches\n{true:.1f} % true matches"
+        assert text.get_text() == expected
     assert mark(figure.axes[-1]) == 0.1
 
 

@@ -1,5 +1,7 @@
 """The main job as a user runs it, on the tiny preset: what it prints, writes, refuses, and how it goes on."""
 
+import dataclasses
+import html
 import json
 import os
 import random
@@ -21,7 +23,9 @@ from filelock import FileLock
 from experiments.market_rri import main
 from svdnet_jax import Embeddings, evaluate
 from svdnet_jax.models.svdnet import build
+from svdnet_jax.reporting.artifacts import _distances
 from svdnet_jax.reporting.log import read_log
+from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.plan import plan
 from svdnet_jax.training.state import begin, create
@@ -82,7 +86,7 @@ def test_the_folder_holds_what_the_design_promises(finished):
     assert {"python", "packages", "devices", "commit"} <= environment.keys()
 
 
-FIGURES = ("contact_sheet", "curves", "gram", "ranked_lists", "rounds", "singular_values")
+FIGURES = ("contact_sheet", "curves", "distances", "gram", "ranked_lists", "rounds", "singular_values")
 
 
 def test_the_log_has_the_format_that_other_programs_read(finished):
@@ -122,6 +126,54 @@ def test_saved_embeddings_give_the_logged_numbers(finished):
     for name in ("embedding", "pooled"):
         query, gallery = (Embeddings.load(finished / "embeddings" / name / f"{s}.npz") for s in ("query", "gallery"))
         assert evaluate(query, gallery).metrics() == last[name]
+
+
+def base(folder, name):
+    return [Embeddings.load(folder / "embeddings" / "base" / name / f"{split}.npz") for split in ("query", "gallery")]
+
+
+def test_the_embeddings_of_step_0_are_kept(finished):
+    first = [record for record in read_log(finished / "metrics.jsonl") if record["event"] == "phase"][0]
+    for name in ("embedding", "pooled"):
+        query, gallery = base(finished, name)
+        assert evaluate(query, gallery).metrics() == first[name]
+        assert re.fullmatch(f"[0-9a-f]{{16}}-{name}", query.model)
+        assert query.model == gallery.model
+
+
+def distances(folder):
+    """The caption of the figure of distances."""
+    (found,) = re.findall("<figcaption>(Distances [^<]*)</figcaption>", (folder / "report.html").read_text())
+    return html.unescape(found)
+
+
+def test_the_report_compares_distances_before_and_after_the_rounds(finished):
+    last = finished / "embeddings" / "embedding"
+    moments = base(finished, "embedding"), [Embeddings.load(last / f"{s}.npz") for s in ("query", "gallery")]
+    before, after = (distance_distributions(*sides) for sides in moments)
+    text = distances(finished)
+    assert "by the Eigenlayer's output (after Step 0 → after the last round)" in text
+    assert f"d' {before.separation:.2f} → {after.separation:.2f}" in text
+
+
+def test_what_there_is_to_compare_depends_on_the_run(again, tiny):
+    folder = again / "embeddings"
+    query, gallery = (
+        {k: Embeddings.load(folder / k / f"{s}.npz") for k in ("embedding", "pooled")} for s in ("query", "gallery")
+    )
+
+    def caption(config, query=query, gallery=gallery):
+        return {name: text for name, (text, _) in _distances(again, config, query, gallery).items()}
+
+    assert "(after Step 0 → after the last round)" in caption(tiny)["distances"]
+    without_rounds = dataclasses.replace(tiny, rri=dataclasses.replace(tiny.rri, rounds=0))
+    assert "(after Step 0): d'" in caption(without_rounds)["distances"]  # whatever lies in the folder
+    baseline = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, dim=0))
+    assert "by the pooled feature" in caption(baseline)["distances"]
+    alone = ({k: dataclasses.replace(e, pids=0 * e.pids + 1) for k, e in side.items()} for side in (query, gallery))
+    assert caption(tiny, *alone) == {}
+    (folder / "base" / "embedding" / "gallery.npz").unlink()  # as in a run that older code began
+    assert "(after the last round): d'" in caption(tiny)["distances"]
 
 
 def test_the_report_is_self_contained(finished):
@@ -274,3 +326,6 @@ def test_killed_runs_end_like_the_unbroken_one(kills, tiny, workshop, tmp_path):
     assert "resumed at step" in finished.stdout
     chex.assert_trees_all_equal(final_state(broken, tiny), final_state(whole, tiny))
     assert timeless(broken) == timeless(whole)
+    for name in ("embedding", "pooled"):
+        for ours, theirs in zip(base(broken, name), base(whole, name), strict=True):
+            np.testing.assert_array_equal(ours.features, theirs.features)

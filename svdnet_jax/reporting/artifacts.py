@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from svdnet_jax.config import Run, to_json
+from svdnet_jax.config import ConfigError, Run, to_json
 from svdnet_jax.data.splits import Dataset, Split
 from svdnet_jax.data.synthetic import contact_sheet
-from svdnet_jax.reporting import figures
+from svdnet_jax.reporting import distance_figures, figures
 from svdnet_jax.reporting.folder import load_matrix
 from svdnet_jax.reporting.log import Record, after_rounds, border_name
 from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
 from svdnet_jax.reporting.report import write_report
+from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
 
@@ -46,12 +47,11 @@ def write_artifacts(
     Returns:
         The report.
     """
-    for name in query:
-        query[name].save(folder / "embeddings" / name / "query.npz")
-        gallery[name].save(folder / "embeddings" / name / "gallery.npz")
+    save_embeddings(folder / "embeddings", query, gallery)
     drawn = {
         "curves": ("Loss and S(W) while training", figures.curves(records)),
         "rounds": ("Retrieval by round, for both embeddings", figures.rounds(records)),
+        **_distances(folder, config, query, gallery),
         "gram": ("Cosines between the columns of W", _gram(folder)),
         "singular_values": ("Spectrum of W", figures.singular_values(_spectra(records))),
         "ranked_lists": (
@@ -79,6 +79,41 @@ def write_artifacts(
         facts=facts,
     )
     return report
+
+
+def save_embeddings(folder: Path, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]) -> None:
+    """Writes ``<name>/query.npz`` and ``<name>/gallery.npz`` for each embedding, by name."""
+    for name in query:
+        query[name].save(folder / name / "query.npz")
+        gallery[name].save(folder / name / "gallery.npz")
+
+
+def base_embeddings(folder: Path) -> Path:
+    """Where a run with rounds keeps the embeddings of Step 0, as `save_embeddings` writes them."""
+    return folder / "embeddings" / "base"
+
+
+def _distances(
+    folder: Path, config: Run, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]
+) -> dict[str, tuple[str, Any]]:
+    """Distances before and after the rounds, as caption and figure; nothing for a test set of one identity."""
+    kind, by = ("embedding", "the Eigenlayer's output") if config.model.dim else ("pooled", "the pooled feature")
+    after, base = (query[kind], gallery[kind]), base_embeddings(folder) / kind
+    if len(np.unique(np.concatenate([side.pids[side.pids >= 0] for side in after]))) < 2:
+        return {}
+    moments = {"after the last round" if config.rri.rounds else "after Step 0": after}
+    # There is none beside a run that an older version of this code began.
+    if config.rri.rounds and (base / "query.npz").exists() and (base / "gallery.npz").exists():
+        try:
+            before = Embeddings.load(base / "query.npz"), Embeddings.load(base / "gallery.npz")
+        except ValueError as error:
+            raise ConfigError(f"{error} Take it away and start the command again: nothing else is lost.") from error
+        moments = {"after Step 0": before} | moments
+    protocol = config.eval.metric, config.eval.cross_camera
+    found = {title: distance_distributions(*sides, *protocol) for title, sides in moments.items()}
+    caption = f"Distances within and between identities, by {by} ({' → '.join(found)}): "
+    caption += distance_figures.key_numbers(found)
+    return {"distances": (caption, distance_figures.distributions(found))}
 
 
 def _gram(folder: Path) -> Any:

@@ -70,7 +70,7 @@ def marked_rate(found: Mapping[str, Distributions]) -> float | None:
     return next((rate for rate in _MARKED if all(one.measures(rate) for one in found.values())), None)
 
 
-def _densities(axes: Axes, one: Distributions, bars: Float[np.ndarray, " n+1"], rate: float | None) -> None:
+def _densities(axes: Axes, one: Distributions, bars: Float[np.ndarray, " b"], rate: float | None) -> None:
     """Draws both densities over the bars and, where there is a rate, its threshold."""
     unit = one.of_negatives().mean or 1.0
     sides = {"pairs of one identity": (one.positives, _POSITIVE), "pairs of two": (one.negatives, _NEGATIVE)}
@@ -118,7 +118,7 @@ def _curves(axes: Axes, found: Mapping[str, Distributions], rate: float | None) 
     axes.set_xlabel("false-match rate, per cent (log scale)", fontsize=TEXT, color=INK)
 
 
-def _bars(found: Mapping[str, Distributions]) -> Float[np.ndarray, " n+1"]:
+def _bars(found: Mapping[str, Distributions]) -> Float[np.ndarray, " b"]:
     """Bars shared by all panels, from the smallest to the largest distances; a thousandth at each end left out."""
     ends = []
     for one in found.values():

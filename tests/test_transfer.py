@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from experiments import cuhk03_rri, duke_rri
+from experiments import embed as embed_cli
 from experiments import evaluate as evaluate_cli
 from experiments.market_rri import main
-from svdnet_jax import transfer
 from svdnet_jax.config import ConfigError, Model
 from svdnet_jax.models.pretrained import Pretrained, write_pretrained
 from svdnet_jax.models.svdnet import build, parameter_paths
@@ -25,8 +25,6 @@ from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.training.initial import as_pretrained, check_start
 from svdnet_jax.training.state import create
 from svdnet_jax.training.trained import load_trained
-
-SAVED = ("query.npz", "gallery.npz")
 
 
 @pytest.fixture(scope="module")
@@ -42,18 +40,21 @@ def evaluate(capsys, *options):
     return json.loads(capsys.readouterr().out)
 
 
+def models(folder):
+    """Of which networks the saved embeddings of a folder are."""
+    return {Embeddings.load(folder / name).model for name in ("query.npz", "gallery.npz")}
+
+
 def test_a_run_evaluated_from_its_folder_gives_what_its_log_says(trained, workshop, tmp_path, capsys):
     last = [record for record in read_log(trained / "metrics.jsonl") if record["event"] == "phase"][-1]
     root = next((workshop / "data").glob("synthetic-*"))
     options = ("--data.root", root, "--data.cache", workshop / "data", "--save", tmp_path)
     found = evaluate(capsys, "--run", trained, *options)
-    models = set()
     for kind in ("embedding", "pooled"):
         assert {name: found[kind][name] for name in last[kind]} == pytest.approx(last[kind])
         # The run wrote its own from memory, the others are of its checkpoint.
-        files = [folder / kind / name for folder in (trained / "embeddings", tmp_path) for name in SAVED]
-        models |= {Embeddings.load(file).model for file in files}
-    assert sorted(models) == sorted(transfer.from_run(trained).models.values())
+        (model,) = models(trained / "embeddings" / kind) | models(tmp_path / kind)
+        assert model.endswith(f"-{kind}")
 
 
 def test_a_run_is_evaluated_on_a_manifest_of_other_people(trained, workshop, tmp_path, capsys):
@@ -68,6 +69,18 @@ def test_a_run_is_evaluated_on_a_manifest_of_other_people(trained, workshop, tmp
     )
     saved = evaluate(capsys, "--query", tmp_path / "pooled/query.npz", "--gallery", tmp_path / "pooled/gallery.npz")
     assert saved == found["pooled"]
+
+
+def test_a_folder_is_embedded_as_the_run_embedded_it(trained, workshop, tmp_path):
+    folder = next((workshop / "data").glob("synthetic-*")) / "query"
+    options = ["--images", str(folder), "--run", str(trained), "--out", str(tmp_path / "mine.npz")]
+    assert embed_cli.main(options) == 0
+    found = Embeddings.load(tmp_path / "mine.npz")
+    own = Embeddings.load(trained / "embeddings" / "embedding" / "query.npz")
+    assert found.names.tolist() == own.names.tolist()
+    assert found.model == own.model
+    # Batches of another size are summed in another order.
+    np.testing.assert_allclose(found.features, own.features, rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_starts_from_the_backbone_of_another(trained, workshop, tmp_path):
@@ -145,11 +158,11 @@ def test_exported_weights_start_another_run_like_the_run_itself(trained, worksho
     height, width = config.data.height, config.data.width
     options = ("--weights", file, "--preset", "tiny", "--size", height, width)
     root = next((workshop / "data").glob("synthetic-*"))
-    found = evaluate(capsys, *options, "--data.root", root, "--data.cache", workshop / "data")
+    data = ("--data.root", root, "--data.cache", workshop / "data")
+    found = evaluate(capsys, *options, *data, "--save", tmp_path / "weights")
     assert found["pooled"] == pytest.approx(own["pooled"])
-    exported = transfer.from_weights(str(file), config)
-    assert exported.models == {"pooled": transfer.from_run(trained).models["pooled"]}
-    smaller = evaluate(capsys, *options[:-2], 24, 12, "--data.root", root, "--data.cache", workshop / "data")
+    assert models(tmp_path / "weights" / "pooled") == models(trained / "embeddings" / "pooled")
+    smaller = evaluate(capsys, *options[:-2], 24, 12, *data)
     assert smaller["pooled"]["mAP"] != pytest.approx(own["pooled"]["mAP"])
 
 

@@ -1,0 +1,167 @@
+"""The nearest images of a gallery: builds an index, saves it, and asks it.
+
+    python -m experiments.search --gallery g.npz --index people.npz --kind hnsw    builds an index and saves it
+    python -m experiments.search --index people.npz --query q.npz --k 10           asks it for the nearest
+    python -m experiments.search --gallery g.npz --query q.npz --k 10              the same without a file of an index
+    python -m experiments.search --index people.npz --query q.npz --out nearest.csv --json
+
+Query and gallery are files of embeddings, as a run writes them (embeddings/) and experiments.embed makes them of a
+folder of images; both must be of one model. Nothing is left out of an answer, whatever identities and cameras say;
+experiments.evaluate is for measuring. Prints the nearest images of the first 20 queries with rank, distance, pid,
+camera and name; --out gives all as CSV (query, rank, name, pid, camera, distance, row), and --json as one object
+{"results": [{"query": name, "nearest": [{"name", "pid", "camera", "distance", "row"}, ...]}, ...]}, row being that of
+the gallery's file.
+
+Kind exact needs nothing more than this package. The others need FAISS (pip install 'svdnet-jax[faiss]'), but for
+approx, which is exact where there is no TPU. For Market-1501's gallery (19 732 images, D = 1024, drawn features) on two
+CPU cores, the time to build, the time for 3 368 queries, and the share of the ten nearest that is found: exact 0.1 s,
+1 s, all; ivf 2 s, 1 s, 0.99; hnsw 9 s, 1 s, 1.00; pq 7 s, 2 s, 0.90 in a file of 6 MB instead of 83. A single query
+takes about 1.3 s with any of them, nearly all of it for starting up; in a process that stays, exact takes 3 ms and
+these three 1 ms or less.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from experiments.refusal import refuse
+from svdnet_jax.config import ConfigError
+from svdnet_jax.retrieval.distances import Metric
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.search import Index, Kind, build, load, save, search
+
+CHOICE = "give --gallery with --index, --query or both, or --index with --query"
+SHOWN = 20
+"""Queries whose answers are printed."""
+COLUMNS = ("name", "pid", "camera", "distance", "row")
+Answer = dict[str, Any]
+"""A query's name, and under `nearest` its images by `COLUMNS`."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to search in, and for what."""
+
+    gallery: Path | None = None
+    """Embeddings to build an index of (.npz)."""
+    index: Path | None = None
+    """File of an index: written if there is a gallery, read if not."""
+    query: Path | None = None
+    """Embeddings of the images to search for (.npz)."""
+    k: int = 10
+    """Images to find for each query."""
+    kind: Kind | None = None
+    """How a new index searches: exact, approx (on a TPU), or by FAISS: flat (exact), ivf (clusters), hnsw (a graph) or
+    pq (a byte for every few dimensions). Not given: exact."""
+    metric: Metric | None = None
+    """Distance of a new index; cosine is 1 - cosine similarity. Not given: euclidean."""
+    options: dict[str, int] = field(default_factory=dict)
+    """What FAISS is to do other than by the gallery's size: nlist and nprobe of ivf; m, ef_construction and ef_search
+    of hnsw; subquantisers of pq. Names and numbers in turn: --options nlist 64 nprobe 8."""
+    out: Path | None = None
+    """File for all results as CSV."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print all results as one JSON object, and nothing else."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
+    options = tyro.cli(Options, args=argv, prog="python -m experiments.search", description=__doc__)
+    try:
+        _check(options)
+        index = _index(options)
+        if options.query:
+            _answer(index, options)
+    except (OSError, ValueError) as error:
+        return refuse(str(error), 2)
+    except KeyboardInterrupt:
+        return refuse("stopped", 130)
+    return 0
+
+
+def _check(options: Options) -> None:
+    """Refuses before any work what does not go together."""
+    if sum(given is not None for given in (options.gallery, options.index, options.query)) < 2:
+        raise ConfigError(CHOICE)
+    if options.query is None and (options.json or options.out):
+        raise ConfigError("--json and --out are for results; give --query")
+    if options.gallery is None and (options.kind or options.metric or options.options):
+        raise ConfigError(
+            "--kind, --metric and --options are for a new index, and an index that is read has its own; give --gallery "
+            "to build one"
+        )
+
+
+def _index(options: Options) -> Index:
+    """The index that was asked for: read, or built and, if it has a name, saved."""
+    if options.gallery is None:
+        return load(options.index or "")
+    gallery = Embeddings.load(options.gallery)
+    index = build(gallery, options.kind or "exact", options.metric or "euclidean", options.options)
+    if options.index:
+        save(index, options.index)
+        model = f"of the model {gallery.model}" if gallery.model else "of an unknown model"
+        line = f"{options.index}: {len(gallery.pids)} images {model}, kind {index.kind}, {index.metric} distance"
+        print(line, file=sys.stderr if options.json else sys.stdout)
+    return index
+
+
+def _answer(index: Index, options: Options) -> None:
+    """Searches, and gives the results in the forms that were asked for."""
+    query = Embeddings.load(options.query or "")
+    answers = nearest(index, query, options.k)
+    if options.out:
+        _write(options.out, answers)
+    if options.json:
+        print(json.dumps({"results": answers}))
+        return
+    for answer in answers[:SHOWN]:
+        print(_table(answer))
+    if len(answers) > SHOWN:
+        print(f"These are the first {SHOWN} of {len(answers)} queries; --out FILE and --json give all.")
+
+
+def nearest(index: Index, query: Embeddings, k: int) -> list[Answer]:
+    """The k nearest images of each query, with what the gallery says of them; fewer where fewer were found.
+
+    Raises:
+        ValueError: What `search` refuses.
+    """
+    found, gallery = search(index, query, k), index.gallery
+    answers = []
+    for name, rows, distances in zip(query.names.tolist(), found.rows, found.distances, strict=True):
+        some = rows >= 0
+        rows, distances = rows[some], distances[some]
+        columns = (gallery.names[rows], gallery.pids[rows], gallery.cameras[rows], distances, rows)
+        lines = zip(*(column.tolist() for column in columns), strict=True)
+        answers.append({"query": name, "nearest": [dict(zip(COLUMNS, line, strict=True)) for line in lines]})
+    return answers
+
+
+def _table(answer: Answer) -> str:
+    """A query's name and its images, a line each."""
+    lines = [f"{answer['query']}", f"  {'rank':>4}  {'distance':>10}  {'pid':>6}  {'camera':>6}  name"]
+    for rank, image in enumerate(answer["nearest"], start=1):
+        numbers = f"{rank:>4}  {image['distance']:>10.4f}  {image['pid']:>6}  {image['camera']:>6}"
+        lines.append(f"  {numbers}  {image['name']}")
+    return "\n".join(lines) + "\n"
+
+
+def _write(path: Path, answers: Sequence[Answer]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("query", "rank", *COLUMNS))
+        for answer in answers:
+            for rank, image in enumerate(answer["nearest"], start=1):
+                table.writerow((answer["query"], rank, *image.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -17,6 +17,8 @@ from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.neighbours import nearest
 from svdnet_jax.retrieval.rerank import Rerank
+from svdnet_jax.retrieval.search import build
+from svdnet_jax.retrieval.search import search as look
 
 Numbers = dict[str, float]
 Contender = Callable[[Embeddings, Embeddings], Callable[[], Numbers]]
@@ -127,15 +129,8 @@ def _torchreid_reranked(query: Embeddings, gallery: Embeddings) -> Numbers:
 
 
 def _search(query: Embeddings, gallery: Embeddings) -> Callable[[], Numbers]:
-    ready = prepare(gallery, np.arange(len(gallery.pids)), "euclidean")
-    rows = np.arange(len(query.pids))
-
-    def look() -> Numbers:
-        features, squared = prepare_query(query, rows, "euclidean", ready)
-        found = nearest(features, ready.features, TOP)
-        return _distances((found.offsets + squared[:, None]) / ready.scale**2)
-
-    return look
+    index = build(gallery)
+    return lambda: _distances(look(index, query, TOP).distances ** 2)
 
 
 def _faiss(query: Embeddings, gallery: Embeddings) -> Callable[[], Numbers]:

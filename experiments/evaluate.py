@@ -29,7 +29,6 @@ from rich.console import Console
 from experiments.findings import Findings, Flag, Measures, as_json, draw, look, text
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError, Layout, Run
-from svdnet_jax.presets import PRESETS
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import Embeddings
 
@@ -122,7 +121,10 @@ def _network(options: Options) -> dict[str, Findings]:
     if (options.run is None) == (options.weights is None):
         raise ConfigError(CHOICE)
     console = Console(stderr=options.json)
-    embedder = transfer.from_run(options.run) if options.run else transfer.from_weights(*_weights(options))
+    if options.run:
+        embedder = transfer.from_run(options.run)
+    else:
+        embedder = transfer.from_weights(options.weights or "", transfer.preset(options.preset, options.size))
     if options.export:
         write_pretrained(options.export, embedder.weights)
     config = _with_data(embedder.config, options)
@@ -135,14 +137,6 @@ def _network(options: Options) -> dict[str, Findings]:
             gallery.save(options.save / kind / "gallery.npz")
     protocol = config.eval.metric, config.eval.cross_camera
     return {kind: look(*pair, *protocol, options.measures) for kind, pair in found.items()}
-
-
-def _weights(options: Options) -> tuple[str, Run]:
-    if options.preset not in PRESETS:
-        raise ConfigError(f"--preset {options.preset}: unknown; choose one of {', '.join(PRESETS)}")
-    config = PRESETS[options.preset]
-    height, width = options.size or (config.data.height, config.data.width)
-    return options.weights or "", replace(config, data=replace(config.data, height=height, width=width))
 
 
 def _with_data(config: Run, options: Options) -> Run:

@@ -18,18 +18,21 @@ held. The cost is the neighbour search, O(N^2 D).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int, Int32, Int64
-from scipy import sparse
 
 from svdnet_jax.retrieval.all_pairs import nearest_of_all
 from svdnet_jax.retrieval.distances import Metric, Points, prepare
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.neighbours import Nearest
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
 
 BLOCK = 2**18
 """Neighbours' neighbours looked at together."""
@@ -104,7 +107,7 @@ def mix(
 
 def reciprocal(
     query: Embeddings, gallery: Embeddings, metric: Metric, settings: Rerank
-) -> tuple[sparse.csr_array, Float64[np.ndarray, " n"]]:
+) -> tuple["sparse.csr_array", Float64[np.ndarray, " n"]]:
     """The vectors of all images, those of the query first.
 
     Args:
@@ -116,6 +119,8 @@ def reciprocal(
     Returns:
         The vectors, (N, N) float32, and each image's largest squared distance.
     """
+    from scipy import sparse  # plain evaluation does without it
+
     n = len(query.pids) + len(gallery.pids)
     nobody = np.zeros(n, np.int64)
     both = Embeddings(np.concatenate([query.features, gallery.features]), nobody, nobody)
@@ -134,7 +139,7 @@ def reciprocal(
     return vectors, farthest / np.float64(ready.scale) ** 2
 
 
-def _shared(mine: sparse.csr_array, holders: sparse.csr_array) -> Float64[np.ndarray, " bg"]:
+def _shared(mine: "sparse.csr_array", holders: "sparse.csr_array") -> Float64[np.ndarray, " bg"]:
     """Sums over images of the smaller of two weights, of vectors (B, N) with all vectors given by image (N, G)."""
     # Each nonzero of a query meets the gallery images that hold the same image.
     start, length = holders.indptr[mine.indices], np.diff(holders.indptr)[mine.indices]
@@ -208,8 +213,10 @@ def _squared_distances(
     return squared
 
 
-def _averages(rows: Int32[np.ndarray, "n k"]) -> sparse.csr_array:
+def _averages(rows: Int32[np.ndarray, "n k"]) -> "sparse.csr_array":
     """The matrix that averages the given rows of another, (N, N)."""
+    from scipy import sparse
+
     n, k = rows.shape
     shares = np.full(rows.size, 1 / k, np.float32)
     return sparse.csr_array((shares, rows.ravel(), np.arange(0, rows.size + 1, k)), shape=(n, n))

@@ -50,13 +50,25 @@ def test_float32_features_are_not_copied():
     ("change", "message"),
     [
         ({"features": np.ones(3)}, r"features must be \(N, D\), one row per image; found the shape \(3,\)"),
+        ({"features": np.ones((3, 4, 1, 1))}, r"Flatten each image's: features.reshape\(len\(features\), -1\)"),
+        ({"features": np.ones((4, 3))}, r"found \(3,\). The features are \(4, 3\): transpose them .*\(features.T\)"),
         ({"features": np.array([["a"]] * 3)}, "features must be real numbers, found an array of <U1"),
         ({"features": np.ones((3, 4), complex)}, "real numbers, found an array of complex128"),
         ({"features": np.ones((2, 4))}, r"pids must be \(2,\), one per row of features; found \(3,\)"),
         ({"pids": np.ones((3, 1), int)}, r"pids must be \(3,\), one per row of features; found \(3, 1\)"),
-        ({"pids": [1.0, 2.0, 3.0]}, "pids must be integers, found an array of float64"),
+        ({"pids": [[1, 2, 3]]}, r"found \(1, 3\). Flatten it: pids.ravel\(\)"),
+        (
+            {"pids": [1.0, 2.0, 3.0]},
+            r"must be integers, found an array of float64. Convert them: pids.astype\(np.int64\)",
+        ),
+        ({"pids": ["0002", "-1", "0"]}, "Number them, each identity by one number in query and gallery.*-1 marks junk"),
+        (
+            {"pids": np.array([1, -1, 2]).astype(np.uint16)},
+            "pids hold 65535, which is what -1 .junk. becomes in uint16",
+        ),
+        ({"pids": np.array([1, -1, 2]).astype(np.uint64)}, "which is what -1 .junk. becomes in uint64"),
         ({"cameras": [1, 2]}, r"cameras must be \(3,\), one per row of features; found \(2,\)"),
-        ({"cameras": ["c1", "c2", "c3"]}, "cameras must be integers, found an array of <U2"),
+        ({"cameras": ["c1", "c2", "c3"]}, "found an array of <U2. Number them, each camera by one number"),
         ({"names": ["a", "b"]}, r"names must be \(3,\), one per row of features; found \(2,\)"),
         ({"names": [1, 2, 3]}, "names must be text, found an array of int64"),
         ({"names": np.array(["a", None, "b"], object)}, "names must be text, found an array of object"),
@@ -138,9 +150,17 @@ def test_absent_names_are_numbered_and_bytes_decoded(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pids": None, "cameras": None}, "no array pids, cameras; found features, names of the expected"),
+        (
+            {"pids": None, "cameras": None},
+            "no array pids, cameras; expected features, .*, found features, names. Query",
+        ),
+        ({"cameras": None}, r"no array cameras; .*give all images one \(np.zeros\(N, int\)\).*--no-cross-camera"),
+        ({"features": None, "gallery_f": np.ones(3)}, "no array features; .*found pids, cameras, names, gallery_f"),
         ({"pids": np.array([1, "x", 2], object)}, "cannot read pids .*no pickled objects"),
-        ({"names": np.array(["a", "b", "c"], object)}, "cannot read names .*no pickled objects"),
+        (
+            {"names": np.array(["a", "b", "c"], object)},
+            r"cannot read names .*pickled objects: np.array\(names, dtype=str",
+        ),
         ({"cameras": np.ones(2, int)}, r"cameras must be \(3,\), one per row of features; found \(2,\)"),
         ({"names": np.array([b"\xff", b"b", b"c"])}, "'utf-8' codec can't decode"),
         ({"model": np.ones(3)}, "model must be one text, found an array of float64"),

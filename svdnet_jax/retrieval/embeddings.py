@@ -45,11 +45,10 @@ class Embeddings:
 
     def __post_init__(self) -> None:
         features = _features(self.features)
-        n = len(features)
         object.__setattr__(self, "features", features)
-        object.__setattr__(self, "pids", _integers("pids", self.pids, n))
-        object.__setattr__(self, "cameras", _integers("cameras", self.cameras, n))
-        object.__setattr__(self, "names", _names(self.names, n))
+        object.__setattr__(self, "pids", _integers("pids", self.pids, features))
+        object.__setattr__(self, "cameras", _integers("cameras", self.cameras, features))
+        object.__setattr__(self, "names", _names(self.names, features))
         object.__setattr__(self, "model", as_text("model", self.model))
 
     def save(self, path: str | Path) -> None:
@@ -83,10 +82,7 @@ class Embeddings:
         arrays = read_arrays(path, (*ARRAYS, "model"), f"the arrays {', '.join(ARRAYS)} as Embeddings.save writes them")
         missing = [name for name in ARRAYS[:3] if name not in arrays]
         if missing:
-            raise ValueError(
-                f"{path}: no array {', '.join(missing)}; found {', '.join(arrays) or 'none'} of the "
-                f"expected {', '.join(ARRAYS)}."
-            )
+            raise ValueError(f"{path}: {_not_there(missing, path)}")
         try:
             return cls(model=as_text("model", arrays.pop("model", "")), **arrays)
         except ValueError as error:
@@ -154,7 +150,8 @@ def read_arrays(path: Path, wanted: Sequence[str], expected: str) -> dict[str, n
         # What numpy and zipfile raise for pickled objects and for files with any one byte changed.
         except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
-                f"{path}: cannot read {name} ({error}); expected plain numbers and text, no pickled objects."
+                f"{path}: cannot read {name} ({error}); expected plain numbers and text, no pickled objects: "
+                "np.array(names, dtype=str), np.array(pids, dtype=np.int64)."
             ) from error
     return arrays
 
@@ -178,7 +175,8 @@ def _features(values: object) -> np.ndarray:
     if not (jnp.issubdtype(raw.dtype, jnp.floating) or jnp.issubdtype(raw.dtype, jnp.integer)):
         raise ValueError(f"features must be real numbers, found an array of {raw.dtype}.")
     if raw.ndim != 2:
-        raise ValueError(f"features must be (N, D), one row per image; found the shape {raw.shape}.")
+        remedy = " Flatten each image's: features.reshape(len(features), -1)." if raw.ndim > 2 else ""
+        raise ValueError(f"features must be (N, D), one row per image; found the shape {raw.shape}.{remedy}")
     with np.errstate(over="ignore"):  # a float64 too large for float32 is reported below
         features = raw.astype(np.float32, copy=False)
     # By extremes, which NaN passes through: no second array of this size.
@@ -192,25 +190,66 @@ def _features(values: object) -> np.ndarray:
     return features
 
 
-def _integers(name: str, values: object, n: int) -> np.ndarray:
+def _integers(name: str, values: object, features: np.ndarray) -> np.ndarray:
     """As int64 (N,)."""
-    raw = np.asarray(values)
-    if raw.shape != (n,):
-        raise ValueError(f"{name} must be ({n},), one per row of features; found {raw.shape}.")
+    raw, n = np.asarray(values), len(features)
+    _check_length(name, raw, features)
     if n and raw.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be integers, found an array of {raw.dtype}.")
+        raise ValueError(f"{name} must be integers, found an array of {raw.dtype}. {_as_integers(name, raw)}")
+    # Who keeps pids without a sign has lost the -1 of junk, which comes back as the type's largest number.
+    if n and name == "pids" and raw.dtype.kind == "u" and raw.max() == np.iinfo(raw.dtype).max:
+        raise ValueError(
+            f"pids hold {raw.max()}, which is what -1 (junk) becomes in {raw.dtype}, a type without a sign; store pids "
+            "as np.int64 before they lose it."
+        )
     if n and int(raw.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name} must fit 64 bits with a sign, found {raw.max()}; number them anew.")
     return raw.astype(np.int64, copy=False)
 
 
-def _names(values: object, n: int) -> np.ndarray:
+def _as_integers(name: str, raw: np.ndarray) -> str:
+    """How integers come from another array."""
+    if raw.dtype.kind == "f":
+        return f"Convert them: {name}.astype(np.int64)."
+    if name == "cameras":
+        return "Number them, each camera by one number in query and gallery."
+    return (
+        "Number them, each identity by one number in query and gallery, from 1 on: -1 marks junk, 0 distractors. "
+        "Texts of digits convert: pids.astype(np.int64)."
+    )
+
+
+def _check_length(name: str, raw: np.ndarray, features: np.ndarray) -> None:
+    """Refuses what is not one value per row of features."""
+    n = len(features)
+    if raw.shape == (n,):
+        return
+    remedy = ""
+    if raw.size == n and raw.ndim > 1:
+        remedy = f" Flatten it: {name}.ravel()."  # MATLAB's files have no vectors, only matrices
+    elif raw.shape == (features.shape[1],):
+        remedy = f" The features are {features.shape}: transpose them if an image is a column (features.T)."
+    raise ValueError(f"{name} must be ({n},), one per row of features; found {raw.shape}.{remedy}")
+
+
+def _not_there(missing: Sequence[str], path: Path) -> str:
+    """What a file lacks, what it has instead, and what to do."""
+    with np.load(path, allow_pickle=False) as archive:
+        held = ", ".join(archive.files) or "none"
+    remedy = (
+        " Where cameras are unknown, give all images one (np.zeros(N, int)) and evaluate with --no-cross-camera."
+        if list(missing) == ["cameras"]
+        else " Query and gallery are two files, with arrays of these names in each."
+    )
+    return f"no array {', '.join(missing)}; expected {', '.join(ARRAYS)}, found {held}.{remedy}"
+
+
+def _names(values: object, features: np.ndarray) -> np.ndarray:
     """As text (N,); numbered where none are given."""
     raw = np.asarray(values)
     if raw.size == 0:
-        return np.arange(n).astype(np.str_)
-    if raw.shape != (n,):
-        raise ValueError(f"names must be ({n},), one per row of features; found {raw.shape}.")
+        return np.arange(len(features)).astype(np.str_)
+    _check_length("names", raw, features)
     if raw.dtype.kind == "S":
         return np.char.decode(raw, "utf-8")
     if raw.dtype.kind == "O" and all(isinstance(name, str) for name in raw):

@@ -97,7 +97,8 @@ def mix(
     factor = settings.weight / (farthest[query_rows] * ready.scale**2)
 
     def nearer(rows: Int[np.ndarray, " b"]) -> Float32[np.ndarray, "b g"]:
-        shared = _shared(mine[rows], holders).reshape(len(rows), width)
+        # float32 here: half the way to a device, and the same numbers where JAX is told to keep float64.
+        shared = _shared(mine[rows], holders).astype(np.float32).reshape(len(rows), width)
         shared /= 2 - shared
         shared *= np.float32(1 - settings.weight)
         return shared

@@ -16,10 +16,10 @@ from svdnet_jax.retrieval.rerank import Rerank
 class RightAnswers:
     """The right answers of all queries, one after another, each query's in the order of its ranking.
 
-    Those of query q are the entries from `start[q]` to `start[q + 1]`.
+    Those of query q are the entries from `start[q]` to `start[q + 1]`: S is one more than the queries.
     """
 
-    start: Int64[np.ndarray, " q+1"]
+    start: Int64[np.ndarray, " s"]
     ranks: Int64[np.ndarray, " n"]
     """From 1 on, ascending for each query."""
     images: Int64[np.ndarray, " n"]

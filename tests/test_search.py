@@ -6,6 +6,7 @@ import sys
 
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -144,6 +145,25 @@ def test_approx_asks_for_a_share_of_the_neighbours(monkeypatch):
     for kind in OURS:
         search(build(gallery, kind), query, 2)
     assert asked == [1.0, 0.95]
+
+
+def test_a_gallery_moves_to_an_accelerator_once(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # the device of the tests serves for one
+    gallery, query = clustered(130, 3)
+    index = build(gallery)
+    assert isinstance(index.rows, jax.Array)
+    moved = []
+    put = jax.device_put
+
+    def device_put(x, *more):
+        moved.extend(each.shape for each in jax.tree.leaves(x) if isinstance(each, np.ndarray))
+        return put(x, *more)
+
+    monkeypatch.setattr(jax, "device_put", device_put)
+    found = [search(index, query, 2) for _ in range(2)]
+    assert moved == [(len(query.pids), index.rows.shape[1])] * 2  # the queries alone
+    monkeypatch.undo()
+    np.testing.assert_array_equal(found[1].rows, search(build(gallery), query, 2).rows)
 
 
 @needs_faiss

@@ -41,9 +41,14 @@ class Nearest(NamedTuple):
     """The largest offset of each query; NaN where it was not asked for."""
 
 
+def placed(gallery: Float32[np.ndarray, "g e"]) -> Float32[np.ndarray | Array, "g e"]:
+    """`Points.gallery` on the accelerator, if there is one, so that it moves once for many searches."""
+    return gallery if jax.default_backend() == "cpu" else jax.device_put(gallery)
+
+
 def nearest(
     query: Float32[np.ndarray, "q e"],
-    gallery: Float32[np.ndarray, "g e"],
+    gallery: Float32[np.ndarray | Array, "g e"],
     k: int,
     *,
     farthest: bool = False,
@@ -53,7 +58,7 @@ def nearest(
 
     Args:
         query: `Points.query`.
-        gallery: `Points.gallery`.
+        gallery: `Points.gallery`, `placed` or not.
         k: Neighbours, at most G.
         farthest: Whether to find the largest offsets too, for a fiftieth of the time more.
         recall: Below 1, the expected share of the true neighbours that is enough. On a TPU, which has hardware for
@@ -65,7 +70,7 @@ def nearest(
     if not 1 <= k <= len(gallery):
         raise ValueError(f"k must be between 1 and the gallery's {len(gallery)} images; found {k}.")
     if jax.default_backend() == "cpu":
-        return on_host(query, gallery, k, farthest)
+        return on_host(query, np.asarray(gallery), k, farthest)
     return on_device(query, gallery, k, farthest, recall if jax.default_backend() == "tpu" else 1.0)
 
 
@@ -175,39 +180,37 @@ def merged(best: UInt64[np.ndarray, "b m"], new: Sequence[Candidates], k: int) -
 
 def on_device(
     query: Float32[np.ndarray, "q e"],
-    gallery: Float32[np.ndarray, "g e"],
+    gallery: Float32[np.ndarray | Array, "g e"],
     k: int,
     farthest: bool = False,
     recall: float = 1.0,
 ) -> Nearest:
     """`nearest` by JAX."""
-    missing = -len(gallery) % DEVICE_GROUP
-    side = jax.device_put(np.pad(gallery, ((0, missing), (0, 0))) if missing else gallery)
+    side = jax.device_put(gallery)
     size = max(1, min(len(query), DEVICE_ELEMENTS // len(side)))
     found: list[tuple[Array, Array, Array]] = []
     for begin in range(0, len(query), size):
         part = np.arange(begin, begin + size) % len(query)  # the last block too is a full one: one program
-        found.append(_select(jax.device_put(query[part]), side, k, len(gallery), recall))
+        found.append(_select(jax.device_put(query[part]), side, k, recall))
     rows, least, most = (np.concatenate(each)[: len(query)] for each in zip(*jax.device_get(found), strict=True))
     return Nearest(rows, least, most if farthest else np.full(len(query), np.nan, np.float32))
 
 
-@partial(jax.jit, static_argnames=("k", "real", "recall"))
+@partial(jax.jit, static_argnames=("k", "recall"))
 def _select(
-    query: Float32[Array, "b e"], gallery: Float32[Array, "g e"], k: int, real: int, recall: float
+    query: Float32[Array, "b e"], gallery: Float32[Array, "g e"], k: int, recall: float
 ) -> tuple[Int32[Array, "b k"], Float32[Array, "b k"], Float32[Array, " b"]]:
-    """Of a gallery filled up to whole groups, the best k of the real images."""
+    """The best k, and the largest offset."""
     offset = offsets(query, gallery)
-    filler = lax.broadcasted_iota(jnp.int32, (1, len(gallery)), 1) >= real
-    farthest = jnp.max(jnp.where(filler, -jnp.inf, offset), axis=1)
-    offset = jnp.where(filler, jnp.inf, offset)
+    farthest = jnp.max(offset, axis=1)
     if recall < 1.0:
         best, rows = lax.approx_min_k(offset, k, recall_target=recall)
         return rows, best, farthest
     if k >= len(gallery) // DEVICE_GROUP:
         least, rows = lax.top_k(-offset, k)
         return rows, -least, farthest
-    grouped = offset.reshape(len(query), -1, DEVICE_GROUP)
+    filled = jnp.pad(offset, ((0, 0), (0, -len(gallery) % DEVICE_GROUP)), constant_values=jnp.inf)
+    grouped = filled.reshape(len(query), -1, DEVICE_GROUP)
     _, groups = lax.top_k(-grouped.min(axis=2), k)
     # Ascending, so that of equal offsets the first in the gallery is first here.
     groups = jnp.sort(groups, axis=1)

@@ -16,13 +16,13 @@ from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Array, Float32, Int64, UInt8
 
 from svdnet_jax.retrieval import faiss_index
 from svdnet_jax.retrieval.distances import Metric, Prepared, from_offsets, prepare, prepare_query
 from svdnet_jax.retrieval.embeddings import Embeddings, as_text, read_arrays, write_arrays
 from svdnet_jax.retrieval.faiss_index import FaissKind
-from svdnet_jax.retrieval.neighbours import nearest
+from svdnet_jax.retrieval.neighbours import nearest, placed
 
 Kind = Literal["exact", "approx", "flat", "ivf", "hnsw", "pq"]
 
@@ -45,7 +45,9 @@ class Index:
     """The images that can be found, with the model that all queries must be of. Features (N, D) as they were given for
     exact and approx, (N, 0) where FAISS holds them."""
     ready: Prepared
-    """The gallery's side of all distances; without rows where FAISS holds them."""
+    """The gallery's side of all distances, without its rows: what queries are readied by."""
+    rows: Float32[np.ndarray | Array, "n e"] | None = None
+    """Its rows, on an accelerator where there is one; None where FAISS holds them."""
     faiss: Any = None
     """The index of FAISS, if the kind is one of its."""
 
@@ -81,12 +83,13 @@ def build(
         raise ValueError(f"the gallery has nothing to search in: its features are {gallery.features.shape}.")
     if options and kind not in get_args(FaissKind):
         raise ValueError(f"kind {kind} has no options; found {', '.join(options)}.")
-    ready = prepare(gallery, np.arange(len(gallery.pids)), metric)
+    full = prepare(gallery, np.arange(len(gallery.pids)), metric)
+    ready = full._replace(features=full.features[:0].copy())
     if kind in get_args(FaissKind):
-        made = faiss_index.make(ready.features[:, : len(ready.centre)], cast(FaissKind, kind), options)
+        made = faiss_index.make(full.features[:, : len(full.centre)], cast(FaissKind, kind), options)
         bare = replace(gallery, features=gallery.features[:, :0].copy())
-        return Index(kind, metric, bare, ready._replace(features=ready.features[:0].copy()), made)
-    return Index(kind, metric, gallery, ready)
+        return Index(kind, metric, bare, ready, faiss=made)
+    return Index(kind, metric, gallery, ready, rows=placed(full.features))
 
 
 def search(index: Index, query: Embeddings, k: int) -> Found:
@@ -117,8 +120,8 @@ def search(index: Index, query: Embeddings, k: int) -> Found:
     if not q:
         return Found(np.empty((q, k), np.int64), distances)
     features, squared = prepare_query(query, np.arange(q), index.metric, ready)
-    if index.faiss is None:
-        best = nearest(features, ready.features, k, recall=RECALL if index.kind == "approx" else 1.0)
+    if index.rows is not None:
+        best = nearest(features, index.rows, k, recall=RECALL if index.kind == "approx" else 1.0)
         rows, offsets = best.rows.astype(np.int64), best.offsets
     else:
         # The queries are ready to be multiplied, as -2 q; FAISS takes them plain, and gives distances, not offsets.
@@ -145,7 +148,7 @@ def save(index: Index, path: str | Path) -> None:
     gallery = index.gallery
     arrays = {name: np.array(value) for name, value in (("kind", index.kind), ("metric", index.metric))}
     arrays |= {name: np.asarray(getattr(gallery, name)) for name in ("model", "pids", "cameras", "names")}
-    if index.faiss is None:
+    if index.rows is not None:
         arrays["features"] = gallery.features
     else:
         arrays["faiss"] = faiss_index.to_bytes(index.faiss)
@@ -195,7 +198,7 @@ def _index(arrays: Mapping[str, np.ndarray]) -> Index:
     if not theirs:
         return build(gallery, cast(Kind, kind), cast(Metric, metric))
     made, ready = _whole(arrays, len(features))
-    return Index(cast(Kind, kind), cast(Metric, metric), gallery, ready, made)
+    return Index(cast(Kind, kind), cast(Metric, metric), gallery, ready, faiss=made)
 
 
 def _whole(arrays: Mapping[str, np.ndarray], n: int) -> tuple[Any, Prepared]:

@@ -89,6 +89,11 @@ def _check(options: Options) -> None:
     """Refuses before any work what does not go together."""
     if sum(given is not None for given in (options.gallery, options.index, options.query)) < 2:
         raise ConfigError(CHOICE)
+    read = [path.resolve() for path in (options.gallery, options.query) if path]
+    written = [path for path in (options.index if options.gallery else None, options.out) if path]
+    lost = [str(path) for path in written if path.resolve() in read or written.count(path) > 1]
+    if lost:
+        raise ConfigError(f"{lost[0]} would be written over; give --index and --out files of their own")
     if options.query is None and (options.json or options.out):
         raise ConfigError("--json and --out are for results; give --query")
     if options.gallery is None and (options.kind or options.metric or options.options):

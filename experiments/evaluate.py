@@ -10,10 +10,17 @@
 Prints rank-1, 5, 10 and 20, mAP by both rules and mINP, with the protocol and the counts they rest on. With
 the option --json: one JSON object and nothing else, of rank1, rank5, rank10, rank20, mAP, mAP_market and mINP
 in [0, 1], and valid_queries, with --rerank those of the new ranking and the others under without_rerank, and what else
-was asked for under its name; for a network, one such object for each embedding. A file holds the arrays features
-(N, D), pids (N,), cameras (N,) and names (N,), as svdnet_jax.Embeddings.save writes them. Market-1501's size
-(3 368 queries, 19 732 gallery images, D = 1024) takes about four seconds on two CPU cores, half of them for starting
-up, and with --rerank ten more; embedding that many images with a ResNet-50 takes about half an hour there.
+was asked for under its name; for a network, one such object for each embedding.
+
+A file holds the arrays features (N, D), pids (N,), cameras (N,) and, if there are any, names (N,), as
+svdnet_jax.Embeddings.save or np.savez writes them. Features are of any number type, pids and cameras integers of any
+type with a sign, which mean the same in both files; pid -1 marks junk, 0 distractors. Junk is left out here, but that
+re-ranking looks at it, as its authors' code does; toolkits drop it before, so for their re-ranked numbers drop it from
+the file. Features are taken as they are: for numbers published with cosine similarity or features of length 1, give
+--metric cosine.
+
+Market-1501's size (3 368 queries, 19 732 gallery images, D = 1024) takes about four seconds on two CPU cores, half of
+them for starting up, and with --rerank ten more; embedding that many images with a ResNet-50 takes about half an hour.
 """
 
 import json
@@ -85,12 +92,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
     options = tyro.cli(Options, args=argv, prog="python -m experiments.evaluate", description=__doc__)
     try:
-        found = _files(options) if options.query or options.gallery else _network(options)
+        _check(options)
+        found = _files(options) if options.query else _network(options)
         drawn = _draw(found, options.measures.figures)
     except (OSError, ValueError) as error:
         return refuse(str(error), 2)
     except KeyboardInterrupt:
         return refuse("stopped", 130)
+    for note in dict.fromkeys(note for each in found.values() for note in each.notes):
+        print(f"note: {note}", file=sys.stderr)
     if options.json:
         values = {name: as_json(each) for name, each in found.items()}
         print(json.dumps(values.get("", values)))
@@ -102,14 +112,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _check(options: Options) -> None:
+    """Refuses before any work what does not go together, lest it be passed over in silence."""
+    files = options.query is not None or options.gallery is not None
+    sources = files, options.run is not None, options.weights is not None
+    if sum(sources) != 1 or (files and None in (options.query, options.gallery)):
+        raise ConfigError(CHOICE)
+    if files and (options.save or options.export or options.data != Source()):
+        raise ConfigError("--save, --export and --data are for a network; give --run or --weights, or leave them out")
+    if options.weights is None and (options.size or options.preset != Options.preset):
+        raise ConfigError("--preset and --size are for --weights; files and runs have their own")
+
+
 def _draw(found: dict[str, Findings], folder: Path | None) -> list[Path]:
     return [path for name, each in found.items() for path in draw(each, folder / name)] if folder else []
 
 
 def _files(options: Options) -> dict[str, Findings]:
-    if options.query is None or options.gallery is None or options.run or options.weights:
-        raise ConfigError(CHOICE)
-    pair = Embeddings.load(options.query), Embeddings.load(options.gallery)
+    pair = Embeddings.load(options.query or ""), Embeddings.load(options.gallery or "")
     return {"": look(*pair, options.metric or "euclidean", options.cross_camera, options.measures)}
 
 
@@ -118,8 +138,6 @@ def _network(options: Options) -> dict[str, Findings]:
     from svdnet_jax import transfer
     from svdnet_jax.models.pretrained import write_pretrained
 
-    if (options.run is None) == (options.weights is None):
-        raise ConfigError(CHOICE)
     console = Console(stderr=options.json)
     if options.run:
         embedder = transfer.from_run(options.run)

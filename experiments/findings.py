@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from svdnet_jax.retrieval.camera_pairs import CameraPairs, camera_pairs
@@ -52,14 +53,18 @@ class Findings:
     pairs: CameraPairs | None
     single_shot: SingleShot | None
     distances: Distributions | None
+    notes: list[str]
+    """What about the data makes the numbers mean something else than one would think."""
 
 
 def look(query: Embeddings, gallery: Embeddings, metric: Metric, cross_camera: bool, asked: Measures) -> Findings:
     """Measures what is asked for.
 
     Raises:
-        ValueError: As `evaluate` does, and for re-ranking that cannot be.
+        ValueError: As `evaluate` does, and for re-ranking that cannot be or was not asked for but set.
     """
+    if not asked.rerank and Rerank(asked.k1, asked.k2, asked.weight) != Rerank():
+        raise ValueError("--k1, --k2 and --lambda are of the re-ranking; give --rerank too.")
     rerank = Rerank(asked.k1, asked.k2, asked.weight) if asked.rerank else None
     if asked.multi_query:
         query = multi_query(query, metric)
@@ -76,7 +81,27 @@ def look(query: Embeddings, gallery: Embeddings, metric: Metric, cross_camera: b
         camera_pairs(report, query, gallery) if asked.camera_pairs or drawn else None,
         single,
         distance_distributions(query, gallery, *protocol) if asked.distances or drawn else None,
+        _notes(plain, query, gallery),
     )
+
+
+def _notes(report: Report, query: Embeddings, gallery: Embeddings) -> list[str]:
+    """What about the data makes the numbers mean something else than one would think."""
+    said, right = [], report.right
+    some = np.flatnonzero(np.diff(right.start))
+    first = right.images[right.start[some]]
+    copies = sum(np.array_equal(query.features[q], gallery.features[g]) for q, g in zip(some, first, strict=True))
+    if copies:
+        said.append(
+            f"the first right answer of {copies} of {len(some)} queries has the very feature of the query: if it is "
+            "the same image, take it out of the gallery, as finding it is no achievement."
+        )
+    if nobody := int((query.pids == 0).sum()):
+        said.append(
+            f"{nobody} queries have the pid 0, which marks distractors; to them it counts as an identity like any "
+            "other. If identities are numbered from 0, add 1 to every pid but -1, in query and gallery."
+        )
+    return said
 
 
 def text(found: Findings) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference_metrics as reference
+from test_metrics import clusters
 
 from experiments.evaluate import main
 from svdnet_jax.retrieval.camera_pairs import camera_pairs
@@ -145,7 +147,7 @@ def test_files_that_cannot_be_used_are_refused(files, capsys):
     Embeddings(np.ones((2, 5)), [1, 2], [1, 1]).save(files / "short.npz")
     assert "nope.npz" in refused(capsys, *arguments(files, query="nope.npz"))
     assert "text.npz: not an .npz file" in refused(capsys, *arguments(files, gallery="text.npz"))
-    assert "few.npz: no array pids, cameras" in refused(capsys, *arguments(files, gallery="few.npz"))
+    assert "few.npz: no array pids, cameras; expected" in refused(capsys, *arguments(files, gallery="few.npz"))
     assert "8 dimensions and gallery features 5" in refused(capsys, *arguments(files, gallery="short.npz"))
 
 
@@ -164,6 +166,73 @@ def test_options_that_do_not_exist_are_refused(files, capsys, wrong):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert wrong[0] in captured.err
+
+
+FOREIGN = {
+    "as MATLAB numbers": {"features": np.float64, "pids": np.int32, "cameras": np.uint8},
+    "small": {"features": np.float16, "pids": np.int16, "cameras": np.int8},
+    "other bytes first": {"features": ">f4", "pids": ">i8", "cameras": ">i2"},
+}
+
+
+@pytest.mark.parametrize("types", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_files_of_other_programs_give_the_numbers_of_the_protocol(types, metric, tmp_path, capsys):
+    pair = [Embeddings(np.float16(e.features), e.pids, e.cameras - 1) for e in clusters(3)]
+    for name, images in zip(("q.npz", "g.npz"), pair, strict=True):
+        arrays = {array: getattr(images, array).astype(kind) for array, kind in types.items()}
+        np.savez_compressed(
+            tmp_path / name, **arrays | {"features": np.asfortranarray(arrays["features"])}, more="text"
+        )
+    assert main([*arguments(tmp_path), "--metric", metric, "--json"]) == 0
+    found, expected = json.loads(capsys.readouterr().out), reference.evaluate(*pair, metric)
+    assert {-1, 0} < set(pair[1].pids.tolist())
+    for name in ("mAP", "mAP_market", "mINP"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-9), name
+    assert [found[f"rank{k}"] for k in (1, 5, 10, 20)] == pytest.approx(
+        [expected["cmc"][k - 1] for k in (1, 5, 10, 20)]
+    )
+    assert found["valid_queries"] == expected["valid_queries"]
+
+
+def test_a_query_that_finds_itself_is_noted_beside_the_numbers(files, capsys):
+    same = arguments(files, "q.npz", "q.npz")
+    assert main([*same, "--no-cross-camera", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["rank1"] == 1.0
+    assert "note: the first right answer of 9 of 9 queries has the very feature of the query" in captured.err
+    assert main([*arguments(files), "--no-cross-camera"]) == 0
+    assert capsys.readouterr().err == ""
+    query = Embeddings.load(files / "q.npz")
+    _, images = np.unique([query.pids, query.cameras], axis=1, return_counts=True)
+    alone = sum(images == 1)  # the mean of one image is the image
+    assert 0 < alone < len(images)
+    assert main([*same, "--no-cross-camera", "--multi-query"]) == 0
+    assert f"{alone} of {len(images)} queries" in capsys.readouterr().err
+
+
+def test_identities_numbered_from_zero_are_noted(files, capsys):
+    for name in ("q.npz", "g.npz"):
+        e = Embeddings.load(files / name)
+        Embeddings(e.features, np.where(e.pids < 0, -1, e.pids - 1), e.cameras).save(files / name)
+    assert main(arguments(files)) == 0
+    assert "queries have the pid 0, which marks distractors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--k1", "10"], "--k1, --k2 and --lambda are of the re-ranking; give --rerank too"),
+        (["--lambda", "0.5"], "give --rerank too"),
+        (["--save", "x"], "--save, --export and --data are for a network"),
+        (["--data.root", "x"], "--save, --export and --data are for a network"),
+        (["--size", "64", "32"], "--preset and --size are for --weights"),
+        (["--preset", "tiny"], "--preset and --size are for --weights"),
+        (["--run", "x"], "give --query and --gallery, or --run, or --weights"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(more, said, files, capsys):
+    assert said in refused(capsys, *arguments(files), *more)
 
 
 def test_both_files_are_needed(files, capsys):

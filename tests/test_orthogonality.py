@@ -150,12 +150,19 @@ def test_penalties_by_hand():
     assert float(spectral_difference(W)) == pytest.approx(5**0.5, rel=1e-6)
 
 
-def test_srip_settles_on_eigenvalues_of_opposite_sign():
-    """Two unit columns at an angle: WᵀW - I has the eigenvalues cos and -cos, and its powers go to and fro."""
+def test_srip_of_eigenvalues_of_opposite_sign():
+    """Two unit columns at an angle: WᵀW - I has the eigenvalues cos and -cos, between which no step decides."""
     for cosine in (0.9, -0.9):
         W = jnp.array([[1.0, cosine], [0.0, (1 - cosine**2) ** 0.5]])
         for iterations in (1, 2, 5):
             assert float(srip(W, iterations)) == pytest.approx(0.9, rel=1e-5)
+
+
+def test_no_eigenvector_is_missed():
+    """Those of WᵀW are (1, 1) and (1, -1), in either order: a start of equal entries would see one of them only."""
+    for cosine in (0.9, -0.9):
+        W = jnp.array([[1.0, cosine], [0.0, (1 - cosine**2) ** 0.5]])
+        assert float(spectral_difference(W)) == pytest.approx(1.8, rel=1e-5)
 
 
 def test_equal_eigenvalues_have_no_difference():

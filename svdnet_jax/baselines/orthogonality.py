@@ -16,7 +16,7 @@ arguments only (the releases draw a new start each time and take one step or two
 derivative (`stop_gradient`) and the eigenvalue is computed from them once more, as a Rayleigh quotient or as the length
 of an image: of that the derivative is exact where the vector is exact, since eigenvalues are stationary in their
 vectors. The releases differentiate through the steps as well, which is the same in the limit and costs the memory of
-all steps. Products are with vectors only, at most 4 C D multiply-adds a step, and no Gram matrix (D x D) is made.
+all steps. Products are with vectors only, 2 C D multiply-adds a step, and no Gram matrix (D x D) is made.
 """
 
 from collections.abc import Callable
@@ -126,9 +126,9 @@ def mutual_coherence(W: Float[Array, "C D"]) -> Float[Array, ""]:
 def srip(W: Float[Array, "C D"], iterations: int = ITERATIONS) -> Float[Array, ""]:
     """Spectral restricted isometry: the spectral norm of WᵀW - I (Bansal et al., equations 8 and 9).
 
-    Approached from below, as the length of (WᵀW - I) v for a unit vector v after ``iterations`` steps with the square
-    of that matrix: its eigenvalues may come in pairs of opposite sign, on which steps with the matrix itself never
-    settle. The paper takes one step and reads the norm as here; its release squares the norm.
+    Approached from below, as the length of (WᵀW - I) v for a unit vector v from power iteration. As a length and not as
+    a Rayleigh quotient: eigenvalues may come in pairs of opposite sign, and of a mixture of their vectors the length is
+    right and the quotient too small. The paper takes one step and reads the length too; its release squares it.
 
     Raises:
         ValueError: W is no float matrix, or fewer than one iteration.
@@ -139,7 +139,7 @@ def srip(W: Float[Array, "C D"], iterations: int = ITERATIONS) -> Float[Array, "
         return _product(W.T, _product(W, v)) - v
 
     fixed = jax.lax.stop_gradient(W)
-    v = _dominant(lambda v: residual(fixed, residual(fixed, v)), _start(W.shape[1], W.dtype), iterations)
+    v = _dominant(lambda v: residual(fixed, v), _start(W.shape[1], W.dtype), iterations)
     image = residual(W, v)
     # Zero on orthonormal columns, where the root has no derivative; zero is one of its subgradients.
     squared = jnp.sum(image**2)

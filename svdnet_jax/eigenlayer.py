@@ -11,14 +11,14 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Float64, Int
 
 Method = Literal["us", "u", "uvt", "qd", "none"]
 
 
 def gram(W: Float[Array, "C D"]) -> Float[Array, "D D"]:
     """Inner products of all pairs of columns, G = WᵀW (equation 5 of the paper)."""
-    _check_matrix(W)
+    check_matrix(W)
     # Full precision on every device: TF32 would blur the entries that S(W) counts as zero.
     return jnp.matmul(W.T, W, precision=jax.lax.Precision.HIGHEST)
 
@@ -35,7 +35,7 @@ def correlation(W: Float[Array, "C D"]) -> Float[Array, ""]:
 
 def spectrum(W: Float[Array, "C D"]) -> Float[Array, " R"]:
     """Singular values, largest first; R = min(C, D)."""
-    _check_matrix(W)
+    check_matrix(W)
     return jnp.linalg.svd(W, compute_uv=False)
 
 
@@ -57,16 +57,14 @@ def decorrelate(W: Float[Array, "C D"], method: Method = "us", *, match: bool = 
     """
     if method not in get_args(Method):
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(get_args(Method))}")
-    _check_matrix(W)
+    check_matrix(W)
     C, D = W.shape
     if D > C:
         raise ValueError(
             f"W is {C} x {D}: its rank is at most {C}, so {D - C} of {D} decorrelated columns would be zero, "
             f"dead outputs for good; choose an Eigenlayer of at most {C} outputs"
         )
-    if not bool(jnp.isfinite(W).all()):
-        bad = int(jnp.sum(~jnp.isfinite(W)))
-        raise ValueError(f"W has {bad} NaN or Inf among its {W.size} entries; training diverged before")
+    _check_finite(W)
     if method == "none":
         return W
     with jax.enable_x64(True):
@@ -76,6 +74,26 @@ def decorrelate(W: Float[Array, "C D"], method: Method = "us", *, match: bool = 
             order, sign = match_columns(W64, new)
             new = new[:, order] * sign[None, :]
         return new.astype(W.dtype)
+
+
+def factorise(
+    W: Float[Array, "C D"],
+) -> tuple[Float64[np.ndarray, "C R"], Float64[np.ndarray, " R"], Float64[np.ndarray, "R D"]]:
+    """The thin SVD, W = U S Vᵀ, in float64 whatever W's dtype; R = min(C, D).
+
+    Not for use inside jit. Of numpy, since JAX has float64 only within a scope.
+
+    Returns:
+        U, the diagonal of S with the largest first, and Vᵀ.
+
+    Raises:
+        ValueError: W is no float matrix, or has NaN or Inf.
+    """
+    check_matrix(W)
+    _check_finite(W)
+    with jax.enable_x64(True):
+        U, S, Vt = jnp.linalg.svd(jnp.asarray(np.asarray(W), dtype=jnp.float64), full_matrices=False)
+        return np.asarray(U), np.asarray(S), np.asarray(Vt)
 
 
 def match_columns(old: Float[Array, "C D"], new: Float[Array, "C D"]) -> tuple[Int[Array, " D"], Float[Array, " D"]]:
@@ -88,7 +106,7 @@ def match_columns(old: Float[Array, "C D"], new: Float[Array, "C D"]) -> tuple[I
     Returns:
         Order and sign, such that ``new[:, order] * sign`` is the matched matrix.
     """
-    cosine = jnp.matmul(_unit_columns(old).T, _unit_columns(new), precision=jax.lax.Precision.HIGHEST)
+    cosine = jnp.matmul(unit_columns(old).T, unit_columns(new), precision=jax.lax.Precision.HIGHEST)
     return _greedy(cosine)
 
 
@@ -111,20 +129,33 @@ def _replacement(W: Float[Array, "C D"], method: Method) -> Float[Array, "C D"]:
     if method == "qd":
         Q, R = jnp.linalg.qr(W)
         return Q * jnp.diag(R)[None, :]
-    U, S, Vt = jnp.linalg.svd(W, full_matrices=False)
+    U, S, Vt = factorise(W)
     if method == "us":
-        return U * S[None, :]
-    return U if method == "u" else U @ Vt
+        return jnp.asarray(U * S[None, :])
+    return jnp.asarray(U if method == "u" else U @ Vt)
 
 
-def _unit_columns(W: Float[Array, "C D"]) -> Float[Array, "C D"]:
-    length = jnp.linalg.norm(W, axis=0, keepdims=True)
-    return W / jnp.where(length > 0, length, jnp.ones_like(length))
+def unit_columns(W: Float[Array, "C D"]) -> Float[Array, "C D"]:
+    """Every column divided by its length; zero columns stay zero, with a finite gradient."""
+    squared = jnp.sum(W**2, axis=0, keepdims=True)
+    # The root of a zero has an infinite gradient, which even a `where` behind it would turn into NaN.
+    return W / jnp.sqrt(jnp.where(squared > 0, squared, jnp.ones_like(squared)))
 
 
-def _check_matrix(W: Array) -> None:
+def check_matrix(W: Array) -> None:
+    """Refuses what is no float matrix.
+
+    Raises:
+        ValueError: It is of another type, dtype or number of dimensions.
+    """
     if getattr(W, "ndim", None) != 2 or not jnp.issubdtype(W.dtype, jnp.floating):
         raise ValueError(
             f"expected a float matrix W (inputs, outputs), found {getattr(W, 'dtype', type(W).__name__)} "
             f"of shape {getattr(W, 'shape', ())}"
         )
+
+
+def _check_finite(W: Float[Array, "C D"]) -> None:
+    if not bool(jnp.isfinite(W).all()):
+        bad = int(jnp.sum(~jnp.isfinite(W)))
+        raise ValueError(f"W has {bad} NaN or Inf among its {W.size} entries; training diverged before")

@@ -16,6 +16,7 @@ LEVELS = {
     "models": 2,
     "data": 2,
     "retrieval": 2,
+    "baselines": 2,
     "training": 3,
     "reporting": 4,
     "loading": 5,

@@ -1,0 +1,1 @@
+"""What SVDNet is compared with, as pure functions: see `orthogonality`, `truncated_svd` and `pcanet`."""

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError, Layout, Run
 from svdnet_jax.data.splits import DataError
+from svdnet_jax.machines import joined, leave
 from svdnet_jax.presets import PRESETS
 from svdnet_jax.reporting.log import LogError
 from svdnet_jax.run import run
@@ -29,13 +31,17 @@ def train(argv: Sequence[str] | None, name: str, description: str, layout: Layou
     console = Console()
     try:
         config = parse(argv, f"python -m experiments.{name}", description, layout)
-        run(config, console)
+        with joined(config.machines):
+            run(config, console)
     except (ConfigError, DataError, LogError) as error:
-        return refuse(str(error), 2)
+        return leave(refuse(str(error), 2))
     except TrainingDiverged as error:
-        return refuse(str(error), 1)
+        return leave(refuse(str(error), 1))
     except KeyboardInterrupt:
-        return refuse("stopped; the same command goes on from the last checkpoint", 130)
+        return leave(refuse("stopped; the same command goes on from the last checkpoint", 130))
+    except Exception:
+        traceback.print_exc()
+        return leave(1)
     return 0
 
 

@@ -23,10 +23,11 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.refusal import refuse
-from svdnet_jax.config import ConfigError, differences
+from svdnet_jax.config import ConfigError
 from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.log import LogError, Record, after_rounds, read_log
 from svdnet_jax.reporting.report import write_report
+from svdnet_jax.settings import differences
 
 ROWS = [(name, measure) for name in ("embedding", "pooled") for measure in ("rank1", "mAP", "mAP_market")]
 

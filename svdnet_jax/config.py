@@ -5,17 +5,14 @@ refuses what cannot work before any work starts. Lengths of training are counted
 authors' solver files.
 """
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import cattrs
+from typing import Literal
 
 from svdnet_jax.eigenlayer import Method
 
 PhaseKind = Literal["base", "restraint", "relaxation", "final"]
+Parallel = Literal["auto", "pmap", "single"]
 Layout = Literal["auto", "market1501", "dukemtmc", "msmt17", "cuhk03-labelled", "cuhk03-detected", "manifest"]
 
 
@@ -111,6 +108,9 @@ class Model:
     """Divides RGB after the mean. Not given: likewise."""
     mean_image: bool = False
     """Subtract the mean of the training images pixel by pixel instead of one mean a channel (the authors' recipe)."""
+    recompute: bool = False
+    """Compute the activations inside a residual block again for the gradient instead of keeping them: a good deal less
+    memory for about a third more work, and the same results. A run may go on with another value."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,9 @@ class Optimizer:
     """Added to the gradient, times the weight."""
     no_decay: tuple[str, ...] = ("*/bias",)
     """Weights without decay: shell patterns over paths."""
+    accumulate: int = 1
+    """Parts in which a batch goes through the network, one after the other, their gradients averaged: memory for one
+    part only. BatchNorm's statistics and triplets are then of a part."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,35 @@ class Eval:
 
 
 @dataclass(frozen=True)
+class Compute:
+    """How the work is done. It changes nothing but rounding, so that a run may go on with other values."""
+
+    images: Literal["auto", "device", "host"] = "auto"
+    """Where the decoded training images lie: all of them on every device, or in host memory, from where batches are
+    sent ahead. auto: on the devices if they take a quarter of one's memory at most."""
+    steps_per_call: int = 0
+    """Optimiser steps that one call of the compiled program takes, at most: the largest number up to this that divides
+    --log-every, --checkpoint-every and the steps of all phases. 0: 1 on a CPU, else 10."""
+    cache: Path | None = Path("runs/compiled")
+    """Folder for compiled programs, which later runs use again; None keeps none."""
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Several processes that train together, one a machine or one a device; each is started with the same command."""
+
+    coordinator: str | None = None
+    """Where process 0 listens, host:port; or auto, where SLURM, Open MPI, Kubernetes or a TPU pod say who is there. Not
+    given: this process works by itself."""
+    processes: int = 1
+    """How many there are (not with auto)."""
+    process: int = 0
+    """Which one this is, from 0 (not with auto)."""
+    timeout: int = 60
+    """Seconds without a sign of life after which a process counts as dead and the others end too."""
+
+
+@dataclass(frozen=True)
 class Run:
     """One training run: Step 0, then rounds of decorrelation, restraint and relaxation."""
 
@@ -210,6 +242,9 @@ class Run:
     """Steps between two lines of the log."""
     checkpoint_every: int = 120
     """Steps between two checkpoints; one is written after every phase too."""
+    parallel: Parallel = "auto"
+    """Devices: auto takes all (jit over a mesh of them), pmap all of one machine by jax.pmap, single the first. The
+    batch is shared among them; a run may go on on other devices."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     loss: Loss = field(default_factory=Loss)
@@ -217,6 +252,8 @@ class Run:
     base: Phase = field(default_factory=lambda: Phase(steps=900, milestones=(540, 780)))
     rri: RRI = field(default_factory=RRI)
     eval: Eval = field(default_factory=Eval)
+    compute: Compute = field(default_factory=Compute)
+    machines: Machines = field(default_factory=Machines)
 
     @property
     def folder(self) -> Path:
@@ -228,42 +265,3 @@ class Run:
         root = self.data.root.resolve()
         name = root.stem if root.suffix == ".csv" else root.name
         return Path("runs") / (name if self.preset == "synthetic" else f"{name}-{self.preset}")
-
-
-def to_json(config: Run) -> dict[str, Any]:
-    """The settings as JSON's types, nested as they are."""
-    return _plain(dataclasses.asdict(config))
-
-
-def from_json(settings: Mapping[str, Any]) -> Run:
-    """The settings that `to_json` gave; what an older version did not have gets its default.
-
-    Raises:
-        ConfigError: They are not the settings of a run.
-    """
-    converter = cattrs.Converter()
-    converter.register_structure_hook(Path, lambda value, _: Path(value))
-    try:
-        return converter.structure(settings, Run)
-    except cattrs.BaseValidationError as error:
-        raise ConfigError("; ".join(cattrs.transform_error(error))) from error
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The options in which two results of `to_json` differ, each as ``option: old -> new``."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}: {a} -> {b}")
-    return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

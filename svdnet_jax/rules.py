@@ -50,6 +50,11 @@ def _least(config: Run) -> Iterator[Rule]:
         "data.synthetic.gallery-images": (people.gallery_images, 1),
         "data.synthetic.distractors": (people.distractors, 0),
         "data.synthetic.junk": (people.junk, 0),
+        "compute.steps-per-call": (config.compute.steps_per_call, 0),
+        "machines.processes": (config.machines.processes, 1),
+        "machines.process": (config.machines.process, 0),
+        "machines.timeout": (config.machines.timeout, 5),
+        "optimizer.accumulate": (config.optimizer.accumulate, 1),
         "seed": (config.seed, 0),
         "data.synthetic.seed": (people.seed, 0),
     }
@@ -96,6 +101,16 @@ def _training(config: Run) -> Iterator[Rule]:
     yield "optimizer.learning-rate", optimizer.learning_rate, optimizer.learning_rate > 0, "positive"
     yield "optimizer.momentum", optimizer.momentum, 0 <= optimizer.momentum < 1, "in [0, 1)"
     yield "optimizer.weight-decay", optimizer.weight_decay, optimizer.weight_decay >= 0, "0 or more"
+    parts, whole = optimizer.accumulate, max(data.per_identity, 1)
+    rule = f"such that parts of whole identities divide --data.batch-size {data.batch_size}"
+    yield "optimizer.accumulate", parts, parts < 1 or data.batch_size % (parts * whole) == 0, rule
+    machines, alone = config.machines, config.machines.coordinator in (None, "auto")
+    rule = f"below --machines.processes {machines.processes}"
+    yield "machines.process", machines.process, machines.process < machines.processes, rule
+    rule = "left out unless --machines.coordinator is given as host:port"
+    yield "machines.processes", machines.processes, machines.processes == 1 or not alone, rule
+    address = machines.coordinator or "auto"
+    yield "machines.coordinator", address, address == "auto" or ":" in address, "host:port, or auto"
     rates = rri.learning_rates
     yield "rri.learning-rates", rates, bool(rates) and min(rates) > 0, "one or more positive numbers"
     yield "rri.tolerance", rri.tolerance, rri.tolerance >= 0, "0 or more"

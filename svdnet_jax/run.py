@@ -1,6 +1,8 @@
 """One training run from settings to report: the place where data, training, evaluation and reporting meet."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,15 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from svdnet_jax.config import ConfigError, Run, to_json
-from svdnet_jax.data.pipeline import batches
+from svdnet_jax.config import ConfigError, Eval, Run
+from svdnet_jax.data.pipeline import feed
 from svdnet_jax.data.splits import DataError, Dataset, check_identities, fingerprint, labels
+from svdnet_jax.devices import Devices, choose, describe, keep_compiled, resident
 from svdnet_jax.loading import count_valid, load_dataset, summary
+from svdnet_jax.machines import agree, first_before_others, is_first
 from svdnet_jax.models.pretrained import Pretrained, read_pretrained
 from svdnet_jax.models.svdnet import build
+from svdnet_jax.records import end_record, report_facts, start_record
 from svdnet_jax.reporting.artifacts import base_embeddings, save_embeddings, write_artifacts
 from svdnet_jax.reporting.folder import (
     environment,
@@ -28,12 +33,14 @@ from svdnet_jax.reporting.log import Log, open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.rules import check
+from svdnet_jax.settings import to_json
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.initial import as_pretrained, check_start, initial_state
 from svdnet_jax.training.measure import Measurement, embeddings, measure
+from svdnet_jax.training.parallel import steps_per_call
 from svdnet_jax.training.plan import plan
-from svdnet_jax.training.rri import Hooks, Record, programs, run_rri
+from svdnet_jax.training.rri import Hooks, Record, optimizers, programs, run_rri
 from svdnet_jax.training.state import TrainState, create
 from svdnet_jax.training.step import Infer, inputs_of, make_infer
 from svdnet_jax.training.trained import (
@@ -67,38 +74,52 @@ def run(config: Run, console: Console) -> Path:
         DataError: Data that cannot be used.
         TrainingDiverged: The loss is no longer finite; checkpoints and log are intact.
     """
-    preflight(config)
-    with open_folder(config) as folder:
+    devices = preflight(config)
+    agree("settings", str({**to_json(config), "machines": None}))
+    keep_compiled(config.compute.cache)
+    if not is_first():
+        console = Console(quiet=True)
+    with open_folder(config) if is_first() else nullcontext(config.folder) as folder:
+        console.print(describe(devices, config), highlight=False, soft_wrap=True)
         weights = None if has_checkpoint(folder) else _first_weights(config, console)
-        dataset = load_dataset(config, console)
+        with first_before_others():
+            dataset = load_dataset(config, console)
         check_identities(dataset)
+        agree("images or identities", fingerprint(dataset))
         console.print(summary(dataset, count_valid(dataset, config)), highlight=False, soft_wrap=True)
-        _train_and_report(config, folder, dataset, weights, console)
+        _train_and_report(config, folder, dataset, weights, devices, console)
     return folder
 
 
 def _train_and_report(
-    config: Run, folder: Path, dataset: Dataset, weights: Pretrained | None, console: Console
+    config: Run, folder: Path, dataset: Dataset, weights: Pretrained | None, devices: Devices, console: Console
 ) -> None:
-    state, infer = train(config, folder, dataset, weights, console)
+    state, infer = train(config, folder, dataset, weights, devices, console)
+    query, gallery = _test_embeddings(config, dataset, infer, devices, state)
+    if not is_first():
+        return
     records = read_log(folder / "metrics.jsonl")
-    query, gallery = _test_embeddings(config, dataset, infer, state)
-    report = write_artifacts(folder, config, dataset, records, query, gallery, _facts(config, dataset, records[0]))
+    report = write_artifacts(
+        folder, config, dataset, records, query, gallery, report_facts(config, dataset, records[0])
+    )
     print_table(records, console)
     console.print(f"report: {report}", highlight=False, soft_wrap=True)
 
 
 def _test_embeddings(
-    config: Run, dataset: Dataset, infer: Infer, state: TrainState
+    config: Run, dataset: Dataset, infer: Infer, devices: Devices, state: TrainState
 ) -> tuple[dict[str, Embeddings], dict[str, Embeddings]]:
     """Both embeddings of queries and gallery, to be kept."""
     apply, models = partial(infer, state.variables), fingerprints(state.variables, config)
-    look = partial(embeddings, apply, settings=config.eval, models=models)
+    look = partial(embeddings, apply, settings=_even(config.eval, devices), models=models)
     return look(dataset.query), look(dataset.gallery)
 
 
-def preflight(config: Run) -> None:
-    """Refuses settings that cannot work before anything is made: values, names, sizes, freeze patterns.
+def preflight(config: Run) -> Devices:
+    """Refuses settings that cannot work before anything is made: values, names, sizes, freeze patterns, devices.
+
+    Returns:
+        The devices of the run.
 
     Raises:
         ConfigError: Names the option.
@@ -106,7 +127,8 @@ def preflight(config: Run) -> None:
     check(config)
     model = build(config.model, classes=2)
     state = jax.eval_shape(lambda: create(model, inputs_of(config).size, config.seed))
-    programs(model, state.params, config)
+    optimizers(state.params, config)
+    return choose(config)
 
 
 def _first_weights(config: Run, console: Console) -> Pretrained | None:
@@ -134,7 +156,7 @@ def read_weights(config: Run) -> Pretrained | None:
 
 
 def train(
-    config: Run, folder: Path, dataset: Dataset, weights: Pretrained | None, console: Console
+    config: Run, folder: Path, dataset: Dataset, weights: Pretrained | None, devices: Devices, console: Console
 ) -> tuple[TrainState, Infer]:
     """Trains from the start, or from the latest checkpoint of the folder.
 
@@ -142,8 +164,9 @@ def train(
         The final state, and the jitted network at rest.
     """
     model, fresh = initial_state(config, dataset.train, weights)
-    phases, infer = plan(config), make_infer(model, inputs_of(config).size)
-    by_kind = programs(model, fresh.params, config)
+    fresh = devices.put(fresh)
+    phases, infer = plan(config), make_infer(model, inputs_of(config).size, devices)
+    by_kind = programs(model, fresh.params, config, devices)
     with (
         checkpoint.checkpoints(folder / "checkpoints", by_map) as saved,
         progress(phases[-1].end, console) as show,
@@ -156,7 +179,7 @@ def train(
         data = fingerprint(dataset)
         identities = labels(dataset.train.pids)[1]
         place = read_metadata(folder, found.metadata)[1] if found else Place(data, identities)
-        state = begun(place, phases, by_kind, fresh)
+        state = begun(place, phases, {kind: program.optimizer for kind, program in by_kind.items()}, fresh)
         if found:
             refuse_other_settings(folder, found.metadata["config"], to_json(config))
             if place.data != data:
@@ -164,109 +187,81 @@ def train(
                     f"--out {folder}: the images or identities of {dataset.name} are not those it began with"
                 )
             state = checkpoint.restore(saved, found.step, state)
-        log = open_log(folder / "metrics.jsonl", place.log_offset)
-        look = partial(measure, infer=infer, dataset=dataset, settings=config.eval)
-        embed_test = partial(_test_embeddings, config, dataset, infer) if config.rri.rounds else None
+        log = open_log(folder / "metrics.jsonl", place.log_offset) if is_first() else None
+        look = partial(measure, infer=infer, dataset=dataset, settings=_even(config.eval, devices))
+        embed_test = partial(_test_embeddings, config, dataset, infer, devices) if config.rri.rounds else None
         hooks = Hooks(
             look,
             partial(_emit, folder, log, show, embed_test),
             partial(_save, config, saved, log, Place(data, identities)),
         )
-        if place.phase < len(phases):
+        if place.phase < len(phases) and is_first():
             write_json(folder / "environment.json", environment())
         if found is None:
-            hooks.emit(_start_record(config, dataset, data, state, weights), state)
+            hooks.emit(start_record(config, dataset, data, state, weights), state)
         elif place.phase < len(phases):
             hooks.emit({"event": "resume", "step": found.step}, state)
-        stream = batches(dataset.train, config.data, config.seed, place.stream)
-        state = run_rri(state, phases, by_kind, config=config, stream=stream, hooks=hooks, seconds=place.phase_seconds)
-        hooks.emit(_end_record(config, read_log(log.path), int(state.step)), state)
+        steps, images = steps_per_call(config), resident(config, dataset.train.images.nbytes)
+        batches = feed(dataset.train, config.data, config.seed, place.stream, steps, devices, resident=images)
+        # Closed, so that its thread is gone before the interpreter is.
+        with closing(batches.samples):
+            state = run_rri(
+                state,
+                phases,
+                by_kind,
+                config=config,
+                feed=batches,
+                steps_per_call=steps,
+                hooks=hooks,
+                seconds=place.phase_seconds,
+            )
+        if log:
+            hooks.emit(end_record(config, read_log(log.path), int(state.step)), state)
     return state, infer
+
+
+def _even(settings: Eval, devices: Devices) -> Eval:
+    """The settings with as many images at a time as devices can share; those beyond the last image are not counted."""
+    return replace(settings, batch_size=-(-settings.batch_size // devices.count) * devices.count)
 
 
 def _emit(
     folder: Path,
-    log: Log,
+    log: Log | None,
     show: Callable[[Record], None],
     embed_test: Callable[[TrainState], tuple[dict[str, Embeddings], dict[str, Embeddings]]] | None,
     record: Record,
     state: TrainState,
 ) -> None:
-    log.write(record)
-    show(record)
-    # Enough for the pictures: Step 0, the first decorrelation, the latest relaxation.
-    match (record["event"], record.get("phase"), record.get("round")):
-        case ("phase", "base" | "relaxation" | "final" as border, _) | ("decorrelate" as border, _, 1):
-            save_matrix(folder, border, np.asarray(state.eigenlayer))
+    """Tells the world of a record; of several processes the first, though all of them compute what it writes."""
+    if log:
+        log.write(record)
+        show(record)
+        # Enough for the pictures: Step 0, the first decorrelation, the latest relaxation.
+        match (record["event"], record.get("phase"), record.get("round")):
+            case ("phase", "base" | "relaxation" | "final" as border, _) | ("decorrelate" as border, _, 1):
+                save_matrix(folder, border, np.asarray(state.eigenlayer))
     # On disk before the checkpoint that follows, so that a run which goes on from there has them.
     if embed_test and record["event"] == "phase" and record["phase"] == "base":
-        save_embeddings(base_embeddings(folder), *embed_test(state))
+        sides = embed_test(state)
+        if log:
+            save_embeddings(base_embeddings(folder), *sides)
 
 
 def _save(
-    config: Run, saved: Any, log: Log, start: Place, state: TrainState, seconds: float, measured: Measurement | None
+    config: Run,
+    saved: Any,
+    log: Log | None,
+    start: Place,
+    state: TrainState,
+    seconds: float,
+    measured: Measurement | None,
 ) -> None:
     place = start._replace(
-        phase=int(state.cursor.phase), stream=int(state.step), log_offset=log.offset, phase_seconds=seconds
+        phase=int(state.cursor.phase),
+        stream=int(state.step),
+        log_offset=log.offset if log else None,
+        phase_seconds=seconds,
     )
     metadata = {"config": to_json(config), "place": place._asdict()}
     checkpoint.save(saved, state, metadata, measured.embedding.metrics() if measured else None)
-
-
-def _start_record(config: Run, dataset: Dataset, data: str, state: TrainState, weights: Pretrained | None) -> Record:
-    return {
-        "event": "start",
-        "dataset": dataset.name,
-        "fingerprint": data,
-        "preset": config.preset,
-        "method": config.rri.method,
-        "weights": weights.source if weights else "random",
-        "settings": _compared(config),
-        "seed": config.seed,
-        "identities": labels(dataset.train.pids)[1],
-        "train": len(dataset.train),
-        "query": len(dataset.query),
-        "valid_queries": count_valid(dataset, config),
-        "gallery": len(dataset.gallery),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-    }
-
-
-def _compared(config: Run) -> dict[str, Any]:
-    """The settings that a run and its control must share beside steps and rates."""
-    settings = {name: to_json(config)[name] for name in ("data", "model", "loss", "optimizer", "eval")}
-    for section, place in (("data", "root"), ("data", "cache"), ("data", "layout"), ("model", "weights")):
-        del settings[section][place]
-    return settings
-
-
-def _end_record(config: Run, records: Sequence[Record], step: int) -> Record:
-    ended = [record for record in records if record["event"] == "phase"]
-    early = ended[-1]["round"] < config.rri.rounds
-    return {
-        "event": "end",
-        "step": step,
-        "stopped": "stable" if early else "maximum",
-        "seconds": sum(record["seconds"] for record in ended),
-    }
-
-
-def _facts(config: Run, dataset: Dataset, start: Record) -> dict[str, str]:
-    """What a reader must know to judge the numbers of the report."""
-    chosen_on = "held-out training identities" if config.data.validation else "the test set"
-    facts = {}
-    if not config.model.dim:
-        facts["Eigenlayer"] = "none: S(W), Gram matrix and singular values are of the classifier's weight"
-    method = {"none": "none: this is a control run, the same training without decorrelation"}
-    return facts | {
-        "Data": dataset.name + ("" if config.data.root else ", built in: drawn, not photographed"),
-        "Size": summary(dataset, count_valid(dataset, config)).removeprefix(f"{dataset.name}: "),
-        "Backbone": f"{config.model.backbone}, started from {start['weights']} weights",
-        "Replacement of W": method.get(config.rri.method, config.rri.method.upper())
-        if config.rri.rounds
-        else "none: a run without rounds",
-        "Protocol": f"{config.eval.metric} distance, "
-        + ("same-camera images of the query's identity left out" if config.eval.cross_camera else "all cameras"),
-        "Selection": "the numbers are those of the last phase of a fixed schedule; the checkpoint kept as best is "
-        f"chosen by mAP on {chosen_on} and is not reported",
-    }

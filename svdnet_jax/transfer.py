@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
-from jaxtyping import Array, UInt8
+from jaxtyping import UInt8
 from rich.console import Console
 
 from svdnet_jax.config import ConfigError, Run
@@ -38,7 +38,7 @@ IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 class Embedder(NamedTuple):
     """A network at rest, and what is known of it."""
 
-    apply: Callable[[UInt8[Array, "B H W 3"]], Outputs]
+    apply: Callable[[UInt8[np.ndarray, "B H W 3"]], Outputs]
     kinds: tuple[str, ...]
     """Its embeddings that mean something: ``embedding`` and ``pooled``."""
     config: Run

@@ -1,4 +1,4 @@
-"""JAX in its strictest mode, on two fake devices, for every test."""
+"""JAX in its strictest mode, on eight fake devices, for every test."""
 
 import dataclasses
 
@@ -7,9 +7,10 @@ import jaxtyping
 import pytest
 from rich.console import Console
 
+from svdnet_jax.devices import keep_compiled
 from svdnet_jax.presets import PRESETS
 
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -34,11 +35,21 @@ def workshop(tmp_path_factory):
     return tmp_path_factory.mktemp("workshop")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once(workshop):
+    """A program that several tests need is compiled for the first of them."""
+    keep_compiled(workshop / "compiled")
+
+
 @pytest.fixture(scope="session")
 def tiny(workshop):
     """The tiny preset with its data in the workshop."""
     preset = PRESETS["tiny"]
-    return dataclasses.replace(preset, data=dataclasses.replace(preset.data, cache=workshop / "data"))
+    return dataclasses.replace(
+        preset,
+        data=dataclasses.replace(preset.data, cache=workshop / "data"),
+        compute=dataclasses.replace(preset.compute, cache=workshop / "compiled"),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,11 @@ from svdnet_jax.config import (
     Optimizer,
     Phase,
     Run,
-    differences,
-    from_json,
-    to_json,
 )
 from svdnet_jax.presets import PRESETS
 from svdnet_jax.rules import check
 from svdnet_jax.run import preflight
+from svdnet_jax.settings import differences, from_json, to_json
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,16 +1,18 @@
 """The stream of batches as a function of position, and what happens to images on the device."""
 
-import itertools
+from contextlib import closing
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from svdnet_jax.config import Data
-from svdnet_jax.data.pipeline import batches, mean_image, resize
+from svdnet_jax.config import Compute, ConfigError, Data, Optimizer, Run
+from svdnet_jax.data.pipeline import Batch, feed, mean_image, resize
 from svdnet_jax.data.splits import Split, labels
+from svdnet_jax.devices import choose, resident
 
 
 @pytest.fixture
@@ -21,24 +23,86 @@ def split():
     return Split(images, pids, np.ones(15, np.int64), np.arange(15).astype(str))
 
 
+ONE = choose(Run(parallel="single"))
+
+
+def batches(split, start=0, count=1, devices=ONE, resident=False, **settings):
+    """The batches of some steps, whichever way they come."""
+    made = feed(split, Data(**settings), 5, start, 1, devices, resident=resident)
+    with closing(made.samples):
+        samples = [next(made.samples) for _ in range(count)]
+    if resident:
+        samples = [Batch(made.store.images[s], made.store.labels[s]) for s in samples]
+    return [
+        Batch(*(np.asarray(rows).reshape(-1, *rows.shape[-3:] if rows.ndim > 3 else ()) for rows in s)) for s in samples
+    ]
+
+
 def test_a_stream_started_late_is_the_rest_of_the_stream(split):
-    whole = list(itertools.islice(batches(split, Data(batch_size=4), seed=5, start=0), 9))
-    rest = list(itertools.islice(batches(split, Data(batch_size=4), seed=5, start=6), 3))
+    whole, rest = batches(split, count=9, batch_size=4), batches(split, start=6, count=3, batch_size=4)
     chex.assert_trees_all_equal(whole[6:], rest)
+
+
+def test_steps_come_several_at_a_time(split):
+    one = feed(split, Data(batch_size=4), 5, 0, 1, ONE, resident=False)
+    three = feed(split, Data(batch_size=4), 5, 0, 3, ONE, resident=False)
+    with closing(one.samples), closing(three.samples):
+        together = [next(three.samples) for _ in range(2)]
+        apart = [next(one.samples) for _ in range(6)]
+    for number, samples in enumerate(together):
+        expected = jax.tree.map(lambda *rows: jnp.concatenate(rows), *apart[3 * number : 3 * number + 3])
+        chex.assert_trees_all_equal(samples, expected)
+
+
+@pytest.mark.parametrize("mode", ["single", "auto", "pmap"])
+@pytest.mark.parametrize("resident", [True, False])
+def test_the_batch_is_the_same_wherever_images_lie_and_whoever_shares_it(split, mode, resident):
+    devices = choose(Run(parallel=mode))
+    assert devices.count == (1 if mode == "single" else 8)
+    found = batches(split, count=4, devices=devices, resident=resident, batch_size=8)
+    chex.assert_trees_all_equal(found, batches(split, count=4, batch_size=8))
+
+
+@pytest.mark.parametrize("mode", ["auto", "pmap"])
+def test_each_device_has_its_own_part_of_the_samples(split, mode):
+    devices = choose(Run(parallel=mode))
+    made = feed(split, Data(batch_size=8), 0, 0, 2, devices, resident=True)
+    with closing(made.samples):
+        positions = next(made.samples)
+    assert {shard.data.size for shard in positions.addressable_shards} == {2}
+    assert all(shard.data.shape == split.images.shape for shard in made.store.images.addressable_shards)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused():
+    with pytest.raises(
+        ConfigError, match="--data.batch-size 12: cannot be shared among 8 devices; give a multiple of 8"
+    ):
+        choose(Run(data=Data(batch_size=12)))
+    assert choose(Run(data=Data(batch_size=12), parallel="single")).count == 1
+    parts = Run(data=Data(batch_size=32, per_identity=4), optimizer=Optimizer(accumulate=2))
+    with pytest.raises(ConfigError, match="in 2 parts .* give a multiple of 64"):
+        choose(parts)
+
+
+def test_where_images_lie_is_decided_by_their_size():
+    assert resident(Run(), 2**20)
+    assert not resident(Run(), 2**40)
+    assert not resident(Run(compute=Compute(images="host")), 1)
+    assert resident(Run(compute=Compute(images="device")), 2**50)
 
 
 def test_labels_go_with_their_images(split):
     classes, count = labels(split.pids)
     assert count == 3
     assert classes.tolist() == [1] * 5 + [0] * 5 + [2] * 5
-    batch = next(batches(split, Data(batch_size=15), seed=0, start=0))
+    (batch,) = batches(split, batch_size=15)
     by_image = {image.tobytes(): label for image, label in zip(split.images, classes, strict=True)}
-    found = [by_image[np.asarray(image).tobytes()] for image in batch.images]
+    found = [by_image[image.tobytes()] for image in batch.images]
     assert found == batch.labels.tolist()
 
 
 def test_batches_of_so_many_images_an_identity(split):
-    batch = next(batches(split, Data(batch_size=6, per_identity=3), seed=0, start=0))
+    (batch,) = batches(split, batch_size=6, per_identity=3)
     assert sorted(np.unique(batch.labels, return_counts=True)[1]) == [3, 3]
 
 

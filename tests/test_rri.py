@@ -2,23 +2,27 @@
 
 import dataclasses
 import itertools
+from contextlib import closing
 from functools import partial
 
 import chex
 import jax
 import jax.numpy as jnp
 import pytest
+from compiles import counted
 
 from svdnet_jax import eigenlayer
 from svdnet_jax.config import RRI, Optimizer, Phase, Run
-from svdnet_jax.data.pipeline import batches
+from svdnet_jax.data.pipeline import feed
+from svdnet_jax.devices import choose
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build, parameter_paths
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.measure import TrainingDiverged, measure
 from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
+from svdnet_jax.training.parallel import steps_per_call
 from svdnet_jax.training.plan import plan
-from svdnet_jax.training.rri import Hooks, is_stable, optimizer_at, programs, run_rri
+from svdnet_jax.training.rri import Hooks, is_stable, optimizer_at, optimizers, programs, run_rri
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import inputs_of, make_infer
 
@@ -51,15 +55,18 @@ def config(tiny):
 def workbench(config, dataset):
     """The compiled parts of a run."""
     model = build(config.model, 12, BACKBONES)
-    fresh = create(model, inputs_of(config).size, config.seed)
-    look = partial(measure, infer=make_infer(model, inputs_of(config).size), dataset=dataset, settings=config.eval)
-    return fresh, programs(model, fresh.params, config), look
+    devices = choose(config)
+    fresh = devices.put(create(model, inputs_of(config).size, config.seed))
+    infer = make_infer(model, inputs_of(config).size, devices)
+    look = partial(measure, infer=infer, dataset=dataset, settings=config.eval)
+    return fresh, programs(model, fresh.params, config, devices), look
 
 
 def start(config, workbench, phase=0):
     fresh, by_kind, _ = workbench
     fresh = jax.tree.map(jnp.copy, fresh)  # the loop donates what it is given
-    return begin(fresh, phase, optimizer_at(phase, plan(config), by_kind), fresh.cursor.correlation)
+    begins = {kind: program.optimizer for kind, program in by_kind.items()}
+    return begin(fresh, phase, optimizer_at(phase, plan(config), begins), fresh.cursor.correlation)
 
 
 def go(config, workbench, dataset, state, save=lambda *a: None):
@@ -70,13 +77,23 @@ def go(config, workbench, dataset, state, save=lambda *a: None):
     def emit(record, state):
         seen.append(({k: v for k, v in record.items() if k not in CLOCK}, jax.tree.map(jnp.copy, state)))
 
-    stream = batches(dataset.train, config.data, config.seed, int(state.step))
-    final = run_rri(state, plan(config), by_kind, config=config, stream=stream, hooks=Hooks(look, emit, save))
+    steps = steps_per_call(config)
+    samples = feed(dataset.train, config.data, config.seed, int(state.step), steps, choose(config), resident=True)
+    hooks = Hooks(look, emit, save)
+    with closing(samples.samples):
+        final = run_rri(state, plan(config), by_kind, config=config, feed=samples, steps_per_call=steps, hooks=hooks)
     return final, seen
 
 
 @pytest.fixture(scope="module")
-def unbroken(config, workbench, dataset):
+def compiled():
+    """How often what was compiled for the unbroken run."""
+    with counted() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def unbroken(compiled, config, workbench, dataset):
     return go(config, workbench, dataset, start(config, workbench))
 
 
@@ -161,18 +178,14 @@ def test_retrieval_does_not_notice_the_decorrelation(unbroken):
         assert after["embedding"] == before["embedding"]
 
 
-def test_one_program_is_compiled_for_each_kind_of_phase(unbroken, workbench):
-    _, by_kind, _ = workbench
-    assert {kind: program.step._cache_size() for kind, program in by_kind.items()} == {
-        "base": 1,
-        "restraint": 1,
-        "relaxation": 1,
-    }
+def test_one_program_is_compiled_for_each_kind_of_phase(unbroken, compiled):
+    assert compiled["call"] == 3
 
 
 def test_kinds_that_train_the_same_weights_share_a_program(config, workbench):
     same = dataclasses.replace(config, rri=dataclasses.replace(config.rri, relaxation=Phase(steps=4)))
-    by_kind = programs(build(config.model, 12, BACKBONES), workbench[0].params, same)
+    assert len({*optimizers(workbench[0].params, same).values()}) == 2
+    by_kind = programs(build(config.model, 12, BACKBONES), workbench[0].params, same, choose(same))
     assert by_kind["base"] is by_kind["relaxation"]
     assert by_kind["base"] is not by_kind["restraint"]
 
@@ -183,7 +196,9 @@ class Stop(Exception):
 
 # Within Step 0, at its end (so before the decorrelation), just after it, before the second one, at the very end.
 @pytest.mark.parametrize("saves", [1, 2, 3, 6, 10])
-def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(saves, unbroken, config, workbench, dataset, tmp_path):
+def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(
+    saves, unbroken, compiled, config, workbench, dataset, tmp_path
+):
     """Two steps and two are four: within a phase, across its border, and across the decorrelation."""
     count = 0
     with checkpoint.checkpoints(tmp_path, lambda metrics: metrics["mAP"]) as folder:
@@ -202,11 +217,12 @@ def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(saves, unbroken,
         found = checkpoint.latest(folder)
         state = checkpoint.restore(folder, found.step, start(config, workbench, found.metadata["phase"]))
     assert found.step == 2 * saves
+    before = compiled["call"]
     final, seen = go(config, workbench, dataset, state)
     whole_final, whole_seen = unbroken
     chex.assert_trees_all_equal(keyless(final), keyless(whole_final))
     # A restored state is like any other: nothing is compiled for it.
-    assert [program.step._cache_size() for program in workbench[1].values()] == [1, 1, 1]
+    assert compiled["call"] == before
     # At a border the log already holds the lines of the phase that ended there.
     assert [record for record, _ in seen] == [record for record, _ in whole_seen][len(whole_seen) - len(seen) :]
 

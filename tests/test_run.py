@@ -37,7 +37,8 @@ CLOCK = ("images_per_second", "seconds")
 
 
 def arguments(out, cache, *more):
-    return ["--preset", "tiny", "--out", str(out), "--data.cache", str(cache), *more]
+    compiled = ("--compute.cache", str(cache.parent / "compiled"))
+    return ["--preset", "tiny", "--out", str(out), "--data.cache", str(cache), *compiled, *more]
 
 
 @pytest.fixture(scope="session")
@@ -188,7 +189,9 @@ def test_what_is_printed(finished, workshop, capsys):
     assert main(arguments(finished, workshop / "data")) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert re.search(r"\d+ queries of 8 other identities, \d+ of them valid", out)
-    assert out.startswith("No --data.root given: built-in synthetic pedestrians. For Market-1501: --data.root")
+    assert out.startswith(
+        "Devices: 8 x cpu (cpu), --parallel auto No --data.root given: built-in synthetic pedestrians."
+    )
     assert "2 relaxation" in out
     assert "mAP_market" in out
     assert str(finished / "report.html") in out

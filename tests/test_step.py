@@ -1,5 +1,7 @@
 """One training step against the same step written out, and where its randomness comes from."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from svdnet_jax.models.svdnet import build
 from svdnet_jax.training.losses import batch_hard_triplet
 from svdnet_jax.training.optimizer import make_optimizer, weight_groups, with_learning_rate
 from svdnet_jax.training.state import begin, create
-from svdnet_jax.training.step import Inputs, augment, make_train_step
+from svdnet_jax.training.step import Inputs, Recipe, augment, train_step
 
 BACKBONES = {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)}
 SIZE, MEAN, STD = (16, 8), (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
@@ -37,8 +39,8 @@ def prepare(dropout, loss=PLAIN, **inputs):
     optimizer = make_optimizer(weight_groups(fresh.params, Phase(steps=1), settings), settings)
     state = begin(fresh, 0, optimizer, fresh.cursor.correlation)
     state = state.replace(opt_state=with_learning_rate(state.opt_state, RATE))
-    step = make_train_step(model, optimizer, Inputs(SIZE, **inputs), loss)
-    return model, state, lambda state, batch: step(jax.tree.map(jnp.copy, state), batch)
+    recipe = Recipe(Inputs(SIZE, **inputs), loss)
+    return model, state, jax.jit(partial(train_step, model=model, optimizer=optimizer, recipe=recipe))
 
 
 def test_a_step_equals_the_step_written_out(batch):

@@ -4,27 +4,46 @@ What a change uncovers or blots out gets ``fill``. Where that is what the networ
 of the network's size), those pixels are zero to it.
 """
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped, UInt8
 
 Images = TypeVar("Images", UInt8[Array, "N H W 3"], Float[Array, "N H W 3"])
+
+
+class Share(NamedTuple):
+    """Which part of the batch the images are, so that each has the luck that it has in the whole batch."""
+
+    parts: int = 1
+    number: Int[Array, ""] | int = 0
+
+    def of(self, draws: Shaped[Array, "M ..."]) -> Shaped[Array, "N ..."]:
+        """The rows of this part."""
+        rows = len(draws) // self.parts
+        return draws if self.parts == 1 else jax.lax.dynamic_slice_in_dim(draws, self.number * rows, rows)
+
+
+WHOLE = Share()
 
 _AREA = (0.02, 0.4)  # Shares of the image and ratios of height to width of the strong baseline's random erasing.
 _ASPECT = (0.3, 1 / 0.3)
 _TRIES = 8
 
 
-def random_flip(key: PRNGKeyArray, images: Images) -> Images:
+def random_flip(key: PRNGKeyArray, images: Images, share: Share = WHOLE) -> Images:
     """Mirrors each image left to right with probability 1/2."""
-    mirrored: Bool[Array, " N"] = jax.random.bernoulli(key, 0.5, images.shape[:1])
+    mirrored: Bool[Array, " N"] = share.of(jax.random.bernoulli(key, 0.5, (share.parts * len(images),)))
     return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
 def random_crop(
-    key: PRNGKeyArray, images: Float[Array, "N H W 3"], padding: int, fill: Float[Array, "#H #W 3"]
+    key: PRNGKeyArray,
+    images: Float[Array, "N H W 3"],
+    padding: int,
+    fill: Float[Array, "#H #W 3"],
+    share: Share = WHOLE,
 ) -> Float[Array, "N H W 3"]:
     """Pads every side and cuts each image back to its size at a random place: a shift by up to ``padding`` pixels.
 
@@ -33,9 +52,10 @@ def random_crop(
         images: In the unit of ``fill``.
         padding: Pixels on each side.
         fill: What the cut shows outside of the image; its pixels stay where they are, whatever the shift.
+        share: Which part of the batch the images are.
     """
     n, height, width, _ = images.shape
-    corners = jax.random.randint(key, (n, 2), 0, 2 * padding + 1)
+    corners = share.of(jax.random.randint(key, (share.parts * n, 2), 0, 2 * padding + 1))
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
     def cut(image: Float[Array, "h w 3"], corner: Int[Array, " 2"]) -> Float[Array, "H W 3"]:
@@ -47,7 +67,11 @@ def random_crop(
 
 
 def random_erase(
-    key: PRNGKeyArray, images: Float[Array, "N H W 3"], probability: float, fill: Float[Array, "#H #W 3"]
+    key: PRNGKeyArray,
+    images: Float[Array, "N H W 3"],
+    probability: float,
+    fill: Float[Array, "#H #W 3"],
+    share: Share = WHOLE,
 ) -> Float[Array, "N H W 3"]:
     """Blots out a random rectangle of some images (random erasing: Zhong et al. 2017, algorithm 1).
 
@@ -61,8 +85,10 @@ def random_erase(
         images: In the unit of ``fill``.
         probability: Share of images to change.
         fill: What the rectangles show.
+        share: Which part of the batch the images are.
     """
-    n, height, width, _ = images.shape
+    height, width = images.shape[1:3]
+    n = share.parts * len(images)
     size = jnp.array([height, width])
     chosen_key, area_key, aspect_key, corner_key = jax.random.split(key, 4)
     chosen = jax.random.bernoulli(chosen_key, probability, (n,))
@@ -75,7 +101,7 @@ def random_erase(
     corners = jax.random.randint(corner_key, (n, 2), 0, size[None, :] - sides + 1)
     changed = chosen & jnp.any(fits, axis=1)
     sides = jnp.where(changed[:, None], sides, jnp.zeros_like(sides))
-    return jnp.where(_rectangles((height, width), corners, sides), fill, images)
+    return jnp.where(_rectangles((height, width), share.of(corners), share.of(sides)), fill, images)
 
 
 def _rectangles(

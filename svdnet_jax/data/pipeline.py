@@ -1,12 +1,15 @@
-"""From a split to batches: which images when, in the size that the network sees.
+"""From a split to batches: which images when, where they wait, in the size that the network sees.
 
 The order of samples is a pure function of seed and position, so the position of the stream is the optimiser
-step and resuming needs no state of its own.
+step and resuming needs no state of its own. It is the same on any number of devices and processes: each takes
+its part of the same batch.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +19,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from svdnet_jax.config import Data
 from svdnet_jax.data.order import Order, by_identity, shuffled
 from svdnet_jax.data.splits import Split, labels
+from svdnet_jax.devices import Devices
 
 
 class Batch(NamedTuple):
@@ -33,8 +37,30 @@ def sample_order(split: Split, settings: Data, seed: int) -> Order:
     return shuffled(len(split), settings.batch_size, seed)
 
 
-def batches(split: Split, settings: Data, seed: int, start: int) -> Iterator[Batch]:
-    """Endless batches from optimiser step ``start`` on, gathered in host memory and put on the device.
+Samples = Int[Array, "K ..."] | Batch
+"""What K steps train on: positions in the store, or the images themselves, by step."""
+
+
+class Feed(NamedTuple):
+    """Training images on their way to the steps."""
+
+    store: Batch | None
+    """All of them, on every device; None where they stay in host memory."""
+    samples: Generator[Samples]
+    """For each call of K steps what they train on; endless, made ahead. Close it at the end."""
+
+
+def feed(split: Split, settings: Data, seed: int, start: int, steps: int, devices: Devices, *, resident: bool) -> Feed:
+    """Batches from optimiser step ``start`` on, so many steps at a time; a function of position alone.
+
+    Args:
+        split: Training images.
+        settings: Size of the batch, and how it is drawn.
+        seed: Of the order.
+        start: The first step.
+        steps: Steps of a call (K).
+        devices: Where arrays go.
+        resident: Keep all images on the devices, so that a call takes nothing but positions.
 
     Raises:
         ConfigError: Batches cannot be divided into identities.
@@ -42,12 +68,31 @@ def batches(split: Split, settings: Data, seed: int, start: int) -> Iterator[Bat
     """
     classes, _ = labels(split.pids)
     order = sample_order(split, settings, seed)
+    # NumPy's arrays, so that none of it lies on the first device twice.
+    whole: Any = (split.images, classes)
+    store = devices.put(Batch(*whole)) if resident else None
 
-    def batch(step: int) -> Batch:
-        positions = order(step)
-        return Batch(*jax.device_put((split.images[positions], classes[positions])))
+    def read(source: np.ndarray, positions: np.ndarray) -> Array:
+        where, rest = positions.ndim, source.shape[1:]
+        return devices.spread(positions.shape + rest, lambda index: source[positions[index[:where]]], 1)
 
-    return map(batch, count(start))
+    def samples(step: int) -> Samples:
+        positions = devices.arrange(np.stack([order(s) for s in range(step, step + steps)]).astype(np.int32))
+        if resident:
+            return devices.spread(positions.shape, lambda index: positions[index], 1)
+        return Batch(read(split.images, positions), read(classes, positions))
+
+    return Feed(store, _ahead(samples, count(start, steps)))
+
+
+def _ahead(make: Callable[[int], Samples], places: Iterator[int]) -> Generator[Samples]:
+    """What ``make`` gives for each place, made two places ahead in a thread while the devices work."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(make, next(places)) for _ in range(2))
+        while True:
+            made = waiting.popleft().result()
+            waiting.append(pool.submit(make, next(places)))
+            yield made
 
 
 def mean_image(images: UInt8[np.ndarray, "N h w 3"], size: tuple[int, int], block: int = 1024) -> Float[Array, "H W 3"]:

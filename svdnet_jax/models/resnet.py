@@ -139,6 +139,10 @@ class ResNet(nn.Module):
     """BatchNorm always uses the stored statistics, in training too."""
     dtype: Any = jnp.float32
     """Of convolutions and activations."""
+    axis_name: str | None = None
+    """Mapped axis over which the statistics of a batch are taken."""
+    recompute: bool = False
+    """Compute the inside of a block again for the gradient instead of keeping it."""
 
     @property
     def channels(self) -> int:
@@ -149,10 +153,12 @@ class ResNet(nn.Module):
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
         """Maps images to the last feature map, of about 1/32 (last_stride 1: 1/16) of their height and width."""
         conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype, conv_general_dilated=convolve)
-        norm = partial(batch_norm, use_running_average=self.frozen_statistics or not train)
-        Block: Callable[..., nn.Module] = BasicBlock
+        resting = self.frozen_statistics or not train
+        norm = partial(batch_norm, use_running_average=resting, axis_name=self.axis_name)
+        remat: Any = nn.remat if self.recompute else lambda block: block
+        Block: Callable[..., nn.Module] = remat(BasicBlock)
         if self.bottleneck:
-            Block = partial(Bottleneck, stride_in="conv2" if self.layout == "torchvision" else "conv1")
+            Block = partial(remat(Bottleneck), stride_in="conv2" if self.layout == "torchvision" else "conv1")
         x = conv(64, (7, 7), strides=2, padding=3, name="stem")(x)
         x = nn.relu(norm(x, name="bn_stem"))
         x = caffe_max_pool(x) if self.layout == "caffe" else nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
@@ -184,12 +190,15 @@ class MiniResNet(nn.Module):
     frozen_statistics: bool = False
     dtype: Any = jnp.float32
     """Of convolutions and activations."""
+    axis_name: str | None = None
+    """Mapped axis over which the statistics of a batch are taken."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
         """Maps images to the last feature map."""
         conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype)
-        norm = partial(batch_norm, use_running_average=self.frozen_statistics or not train)
+        resting = self.frozen_statistics or not train
+        norm = partial(batch_norm, use_running_average=resting, axis_name=self.axis_name)
         x = conv(self.widths[0], (3, 3), strides=2, padding=1, name="stem")(x)
         x = nn.relu(norm(x, name="bn_stem"))
         for stage, width in enumerate(self.widths, start=1):

@@ -27,11 +27,14 @@ def _common(config: Model) -> dict[str, Any]:
 def _plain(make: Callable[..., nn.Module], config: Model) -> nn.Module:
     if config.last_stride != 2:
         raise ConfigError(f"--model.last-stride {config.last_stride}: only a ResNet has this choice")
+    if config.recompute:
+        raise ConfigError(f"--model.recompute: {config.backbone} is too small to gain by it; leave it out")
     return make(**_common(config))
 
 
 def _resnet(make: Callable[..., nn.Module], config: Model) -> nn.Module:
-    return make(**_common(config), layout=config.layout, last_stride=config.last_stride)
+    chosen = {"layout": config.layout, "last_stride": config.last_stride, "recompute": config.recompute}
+    return make(**_common(config), **chosen)
 
 
 Backbones = Mapping[str, Callable[[Model], Any]]
@@ -82,6 +85,8 @@ class SVDNet(nn.Module):
     frozen_statistics: bool = False
     eigenlayer_std: float = 0.01
     classifier_bias: bool = True
+    axis_name: str | None = None
+    """Mapped axis over which the neck's statistics are taken."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Outputs:
@@ -93,7 +98,8 @@ class SVDNet(nn.Module):
         pooled = features
         if self.neck:
             resting = self.frozen_statistics or not train
-            pooled = nn.BatchNorm(resting, momentum=0.9, epsilon=1e-5, use_bias=False, name="neck")(features)
+            norm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5, use_bias=False, axis_name=self.axis_name)
+            pooled = norm(resting, name="neck")(features)
         # Full precision on every device: with TF32 or bfloat16 products US would not keep the distances that W gives.
         exact = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST, use_bias=False)
         initial = nn.initializers.normal
@@ -133,6 +139,19 @@ def build(config: Model, classes: int, backbones: Backbones = BACKBONES) -> SVDN
         frozen_statistics=config.batch_norm == "frozen",
         eigenlayer_std=config.eigenlayer_std,
         classifier_bias=config.classifier_bias,
+    )
+
+
+def synchronised(model: SVDNet, axis: str) -> SVDNet:
+    """The same network for a step that each device takes by itself: statistics of a batch are over a mapped axis.
+
+    Args:
+        model: The network; its backbone has ``axis_name`` if it has statistics.
+        axis: Name of the axis.
+    """
+    backbone = model.backbone
+    return model.clone(
+        axis_name=axis, backbone=backbone.clone(axis_name=axis) if hasattr(backbone, "axis_name") else backbone
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from svdnet_jax.config import ConfigError, Run, to_json
+from svdnet_jax.config import ConfigError, Run
 from svdnet_jax.data.splits import Dataset, Split
 from svdnet_jax.data.synthetic import contact_sheet
 from svdnet_jax.reporting import distance_figures, figures
@@ -19,6 +19,7 @@ from svdnet_jax.reporting.report import write_report
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
+from svdnet_jax.settings import to_json
 
 SHOWN = 10
 """Gallery images in a ranked list."""

@@ -16,7 +16,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from jaxtyping import Float
 
-from svdnet_jax.config import ConfigError, Run, differences, to_json
+from svdnet_jax.config import ConfigError, Run
+from svdnet_jax.settings import FREE, differences, to_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -57,12 +58,9 @@ def refuse_other_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str
     """Keeps a run from being resumed as another one.
 
     Raises:
-        ConfigError: The settings differ in more than where things lie; names the options.
+        ConfigError: The settings differ in more than where things lie and how the work is done; names the options.
     """
-    # Folders may have been moved or named in another way; their content is what counts, and that has its fingerprint.
-    # The weights that it started from are in its checkpoint.
-    places = ("out:", "data.cache:", "data.root:", "model.weights:")
-    changed = [line for line in differences(old, new) if not line.startswith(places)]
+    changed = [line for line in differences(old, new) if not line.startswith(FREE)]
     if changed:
         raise ConfigError(
             f"--out {folder}: holds a run with other settings: {'; '.join(changed)}. "

@@ -9,7 +9,7 @@ from jaxtyping import PyTree, UInt8
 
 
 def embed(
-    infer: Callable[[UInt8[jax.Array, "B H W 3"]], PyTree[jax.Array]],
+    infer: Callable[[UInt8[np.ndarray, "B H W 3"]], PyTree[jax.Array]],
     images: UInt8[np.ndarray, "N H W 3"],
     batch_size: int,
     advance: Callable[[int], None] = lambda _: None,
@@ -33,7 +33,7 @@ def embed(
         chunk = images[start : start + batch_size]
         missing = batch_size - len(chunk)
         filled = np.concatenate([chunk, np.zeros((missing, *chunk.shape[1:]), np.uint8)]) if missing else chunk
-        waiting.append(infer(jax.device_put(filled)))
+        waiting.append(infer(filled))
         # Fetched two chunks late: the device works while the host slices, and holds three chunks at most.
         if len(waiting) > 2:
             parts.append(jax.device_get(waiting.popleft()))

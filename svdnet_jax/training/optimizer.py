@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
@@ -84,13 +85,14 @@ def make_optimizer(groups: PyTree[Group], settings: Optimizer) -> optax.Gradient
     def by_group(learning_rate: Float[Array, ""]) -> optax.GradientTransformation:
         return optax.partition({str(group): train(group, learning_rate) for group in set(leaves)}, labels)
 
-    return optax.inject_hyperparams(by_group)(learning_rate=0.0)
+    # An array, as a Python number would be of a weak type and the first step compiled twice.
+    return optax.inject_hyperparams(by_group)(learning_rate=np.zeros((), np.float32))
 
 
-def with_learning_rate(opt_state: Any, learning_rate: float) -> Any:
+def with_learning_rate(opt_state: Any, learning_rate: Float[Array, ""] | float) -> Any:
     """The optimiser's state with another learning rate; no program is compiled anew for it."""
     old = opt_state.hyperparams["learning_rate"]
-    rate = jax.device_put(jnp.asarray(learning_rate, old.dtype), old.sharding)
+    rate = jnp.asarray(learning_rate, old.dtype)
     return opt_state._replace(hyperparams={**opt_state.hyperparams, "learning_rate": rate})
 
 

@@ -6,24 +6,26 @@ as if it had never stopped. It writes no file itself; `Hooks` tell the outside w
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, PyTree
 
 from svdnet_jax import eigenlayer
 from svdnet_jax.config import PhaseKind, Run
-from svdnet_jax.data.pipeline import Batch
+from svdnet_jax.data.pipeline import Feed
+from svdnet_jax.devices import Devices
+from svdnet_jax.machines import from_first
 from svdnet_jax.models.svdnet import SVDNet
 from svdnet_jax.training.measure import Measurement, TrainingDiverged
-from svdnet_jax.training.optimizer import make_optimizer, weight_groups, with_learning_rate
+from svdnet_jax.training.optimizer import make_optimizer, weight_groups
+from svdnet_jax.training.parallel import TrainCall, make_train_call
 from svdnet_jax.training.plan import PlannedPhase, plan
 from svdnet_jax.training.state import TrainState, begin
-from svdnet_jax.training.step import Metrics, TrainStep, inputs_of, make_train_step
+from svdnet_jax.training.step import Metrics, recipe_of
 
 Record = dict[str, Any]
 
@@ -32,7 +34,7 @@ class Program(NamedTuple):
     """What trains a kind of phase."""
 
     optimizer: optax.GradientTransformation
-    step: TrainStep
+    call: TrainCall
 
 
 class Hooks(NamedTuple):
@@ -40,30 +42,47 @@ class Hooks(NamedTuple):
 
     measure: Callable[[TrainState], Measurement]
     emit: Callable[[Record, TrainState], None]
-    """Takes a record of the log and the state it was made from."""
+    """Takes a record of the log and the state at hand: the one that it is of, or within a phase a later one."""
     save: Callable[[TrainState, float, Measurement | None], None]
     """Keeps a state from which the run can go on; with the seconds spent in its phase, and what was measured
     if a phase has just ended."""
 
 
-def programs(model: SVDNet, params: Any, config: Run) -> dict[PhaseKind, Program]:
-    """One optimiser and one jitted step for each kind of phase, shared by kinds that train weights alike."""
-    alike: dict[Any, Program] = {}
-    found: dict[PhaseKind, Program] = {}
+def optimizers(params: Any, config: Run) -> dict[PhaseKind, optax.GradientTransformation]:
+    """The optimiser of each kind of phase; kinds that train weights alike have the same one.
+
+    Args:
+        params: Parameters, or their shapes.
+        config: Settings of the run.
+
+    Raises:
+        ConfigError: A pattern of a phase that no path matches, or nothing left to train.
+    """
+    alike: dict[Any, optax.GradientTransformation] = {}
+    found: dict[PhaseKind, optax.GradientTransformation] = {}
     for kind, settings in {phase.kind: phase.settings for phase in plan(config)}.items():
         trained = (settings.freeze, settings.multipliers)
         if trained not in alike:
-            optimizer = make_optimizer(weight_groups(params, settings, config.optimizer), config.optimizer)
-            alike[trained] = Program(optimizer, make_train_step(model, optimizer, inputs_of(config), config.loss))
+            alike[trained] = make_optimizer(weight_groups(params, settings, config.optimizer), config.optimizer)
         found[kind] = alike[trained]
     return found
 
 
+def programs(model: SVDNet, params: Any, config: Run, devices: Devices) -> dict[PhaseKind, Program]:
+    """What trains each kind of phase; kinds that train weights alike share one compiled program."""
+    by_kind, recipe = optimizers(params, config), recipe_of(config)
+    found = {
+        optimizer: Program(optimizer, make_train_call(model, optimizer, recipe, devices))
+        for optimizer in by_kind.values()
+    }
+    return {kind: found[optimizer] for kind, optimizer in by_kind.items()}
+
+
 def optimizer_at(
-    phase: int, phases: Sequence[PlannedPhase], by_kind: Mapping[PhaseKind, Program]
+    phase: int, phases: Sequence[PlannedPhase], by_kind: Mapping[PhaseKind, optax.GradientTransformation]
 ) -> optax.GradientTransformation:
     """The optimiser of a phase of the plan; one without state when the plan is over."""
-    return by_kind[phases[phase].kind].optimizer if phase < len(phases) else optax.identity()
+    return by_kind[phases[phase].kind] if phase < len(phases) else optax.identity()
 
 
 def run_rri(
@@ -72,7 +91,8 @@ def run_rri(
     by_kind: Mapping[PhaseKind, Program],
     *,
     config: Run,
-    stream: Iterator[Batch],
+    feed: Feed,
+    steps_per_call: int,
     hooks: Hooks,
     seconds: float = 0.0,
 ) -> TrainState:
@@ -83,27 +103,30 @@ def run_rri(
         phases: The plan.
         by_kind: From `programs`.
         config: Settings of the run.
-        stream: Batches from ``state.step`` on.
+        feed: Batches from ``state.step`` on.
+        steps_per_call: Steps that each of its samples are for; see `svdnet_jax.training.parallel.steps_per_call`.
         hooks: Measuring, logging and saving.
         seconds: Time that the phase of ``state`` has taken before.
 
     Raises:
         TrainingDiverged: The loss is no longer finite.
     """
+    begins = {kind: program.optimizer for kind, program in by_kind.items()}
     last: Measurement | None = None
     while (index := int(state.cursor.phase)) < len(phases):
         phase = phases[index]
         if phase.kind == "restraint" and int(state.cursor.step) == 0:
             state = _decorrelate(state, phase, last or hooks.measure(state), config, hooks)
         started = time.monotonic() - seconds
-        state = _train(state, phase, by_kind[phase.kind].step, config, stream, hooks, started)
+        work = Work(phase, by_kind[phase.kind].call, config, feed, steps_per_call, hooks)
+        state = _train(state, work, started)
         seconds = time.monotonic() - started
         last = hooks.measure(state)
         hooks.emit(_phase_record(phase, state, last, seconds), state)
         following = _next(index, phase, last.correlation, state, config, len(phases))
         released = phase.kind in ("base", "relaxation")
-        kept = jnp.float32(last.correlation) if released else state.cursor.correlation
-        state = begin(state, following, optimizer_at(following, phases, by_kind), kept)
+        kept = np.array(last.correlation, np.float32) if released else np.asarray(state.cursor.correlation)
+        state = begin(state, following, optimizer_at(following, phases, begins), kept)
         seconds = 0.0
         hooks.save(state, seconds, last)
     return state
@@ -123,7 +146,10 @@ def _next(index: int, phase: PlannedPhase, correlation: float, state: TrainState
 
 def _decorrelate(state: TrainState, phase: PlannedPhase, before: Measurement, config: Run, hooks: Hooks) -> TrainState:
     match = config.rri.match and phase.round > config.rri.unmatched_rounds
-    state = state.with_eigenlayer(eigenlayer.decorrelate(state.eigenlayer, config.rri.method, match=match))
+    # Once, on one device; machines may differ in the last bit, so that all take what the first has found.
+    W = jnp.asarray(jax.device_get(state.eigenlayer))
+    new = from_first(np.asarray(eigenlayer.decorrelate(W, config.rri.method, match=match)))
+    state = state.with_eigenlayer(jnp.asarray(new))
     after = hooks.measure(state)
     record = {
         "event": "decorrelate",
@@ -140,71 +166,78 @@ def _decorrelate(state: TrainState, phase: PlannedPhase, before: Measurement, co
     return state
 
 
-def _train(
-    state: TrainState,
-    phase: PlannedPhase,
-    step_fn: TrainStep,
-    config: Run,
-    stream: Iterator[Batch],
-    hooks: Hooks,
-    started: float,
-) -> TrainState:
-    """The steps of a phase that are still to do."""
-    pending: list[Metrics] = []
-    since = time.monotonic()
-    rate = None
-    for done in range(int(state.cursor.step), phase.settings.steps):
-        if (due := phase.learning_rate_at(done)) != rate:
-            rate = due
-            state = state.replace(opt_state=with_learning_rate(state.opt_state, rate))
-        state, metrics = step_fn(state, next(stream))
-        pending.append(metrics)
-        last = done + 1 == phase.settings.steps
-        if last or (done + 1) % config.log_every == 0:
-            means = {name: float(np.mean(values)) for name, values in _fetch(pending).items()}
-            now = time.monotonic()
-            speed = len(pending) * config.data.batch_size / (now - since)
-            since, pending = now, []
-            _check_finite(means["loss"], state, phase, done + 1, rate)
-            hooks.emit(_step_record(phase, state, means, rate, speed), state)
-        if not last and (done + 1) % config.checkpoint_every == 0:
+class Work(NamedTuple):
+    """What the steps of a phase are taken with."""
+
+    phase: PlannedPhase
+    call: TrainCall
+    config: Run
+    feed: Feed
+    steps: int
+    """Of a call."""
+    hooks: Hooks
+
+
+class Interval(NamedTuple):
+    """Calls between two lines of the log, all on their way."""
+
+    metrics: tuple[Metrics, ...]
+    done: int
+    """Steps of the phase after them."""
+    rate: float
+    """Learning rate of their last step."""
+
+
+def _train(state: TrainState, work: Work, started: float) -> TrainState:
+    """The steps of a phase that are still to do.
+
+    Numbers of an interval are fetched when the next call is on its way, so that devices need not wait for the host.
+    """
+    phase, config, hooks = work.phase, work.config, work.hooks
+    since, where = time.monotonic(), state.step.sharding
+    pending: tuple[Metrics, ...] = ()
+    due: Interval | None = None
+    for done in range(int(state.cursor.step) + work.steps, phase.settings.steps + 1, work.steps):
+        rates = [phase.learning_rate_at(step) for step in range(done - work.steps, done)]
+        samples, on_devices = next(work.feed.samples), jax.device_put(np.array(rates, np.float32), where)
+        with jax.transfer_guard("disallow"):
+            state, metrics = work.call(state, work.feed.store, samples, on_devices)
+        pending = (*pending, metrics)
+        if due:
+            since, due = _report(due, state, work, since), None
+        last = done == phase.settings.steps
+        if last or done % config.log_every == 0:
+            due, pending = Interval(pending, done, rates[-1]), ()
+        # Before anything else is done with the state, it is known to be finite.
+        if due and (last or done % config.checkpoint_every == 0):
+            since, due = _report(due, state, work, since), None
+        if not last and done % config.checkpoint_every == 0:
             hooks.save(state, time.monotonic() - started, None)
             since = time.monotonic()
     return state
 
 
-def _fetch(pending: list[Metrics]) -> dict[str, np.ndarray]:
-    values = jax.device_get(pending)
-    return {name: np.array([value[name] for value in values]) for name in values[0]}
+def _report(interval: Interval, state: TrainState, work: Work, since: float) -> float:
+    """Writes the line of an interval and says when that was.
 
-
-@jax.jit
-def _all_finite(tree: PyTree[Array]) -> Bool[Array, ""]:
-    return jnp.all(jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]))
-
-
-def _check_finite(loss: float, state: TrainState, phase: PlannedPhase, step: int, rate: float) -> None:
-    """Stops before a NaN reaches a checkpoint; the loss alone would show that of the last step too late."""
-    if not np.isfinite(loss) or not _all_finite(state.variables):
-        where = f"step {phase.start + step} ({phase.kind}, round {phase.round}, learning rate {rate:g})"
+    Raises:
+        TrainingDiverged: A loss or a number in the state after it is not finite.
+    """
+    calls = jax.device_get(interval.metrics)
+    means = {name: float(np.concatenate([call[name] for call in calls]).mean()) for name in ("loss", "accuracy")}
+    now, phase = time.monotonic(), work.phase
+    where = {"phase": phase.kind, "round": phase.round, "step": phase.start + interval.done}
+    if not np.isfinite(means["loss"]) or not calls[-1]["finite"]:
         raise TrainingDiverged(
-            f"training diverged: at {where} the loss or a weight is not finite. "
+            f"training diverged: at step {where['step']} ({phase.kind}, round {phase.round}, learning rate "
+            f"{interval.rate:g}) the loss or a weight is not finite. "
             "Lower --optimizer.learning-rate or --rri.learning-rates and start in another --out; "
             "log and checkpoints are intact"
         )
-
-
-def _step_record(phase: PlannedPhase, state: TrainState, means: dict[str, float], rate: float, speed: float) -> Record:
-    return {
-        "event": "step",
-        "phase": phase.kind,
-        "round": phase.round,
-        "step": int(state.step),
-        **means,
-        "learning_rate": rate,
-        "correlation": float(eigenlayer.correlation(state.eigenlayer)),
-        "images_per_second": speed,
-    }
+    health = {"learning_rate": interval.rate, "correlation": float(calls[-1]["correlation"])}
+    speed = len(calls) * work.steps * work.config.data.batch_size / (now - since)
+    work.hooks.emit({"event": "step", **where, **means, **health, "images_per_second": speed}, state)
+    return now
 
 
 def _phase_record(phase: PlannedPhase, state: TrainState, measured: Measurement, seconds: float) -> Record:

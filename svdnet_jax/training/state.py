@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from svdnet_jax.devices import put
 from svdnet_jax.models.convert import IMAGENET_MEAN, IMAGENET_STD
 from svdnet_jax.models.svdnet import SVDNet
 
@@ -50,8 +51,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     def with_eigenlayer(self, W: Float[Array, "C D"]) -> "TrainState":
         """The same state with another W."""
-        W = jax.device_put(W, self.eigenlayer.sharding)
-        return self.replace(params={**self.params, "eigenlayer": {"kernel": W}})
+        return self.replace(params={**self.params, "eigenlayer": {"kernel": put(W, self.eigenlayer.sharding)}})
 
 
 def create(
@@ -88,13 +88,13 @@ def create(
         cursor=Cursor(zero, zero, jnp.zeros((), jnp.float32)),
     )
     # Committed to its device from the start, as a restored state is: jit would compile anew for a mixture.
-    return jax.device_put(state, jax.devices()[0])
+    return jax.device_put(state, jax.local_devices()[0])
 
 
 def begin(
-    state: TrainState, phase: int, optimizer: optax.GradientTransformation, correlation: Float[Array, ""]
+    state: TrainState, phase: int, optimizer: optax.GradientTransformation, correlation: Float[Array | np.ndarray, ""]
 ) -> TrainState:
     """The state at the start of a phase: cursor moved, momentum fresh as in the authors' solver."""
-    cursor = Cursor(jnp.asarray(phase, jnp.int32), jnp.zeros((), jnp.int32), correlation)
-    begun = state.replace(opt_state=optimizer.init(state.params), cursor=cursor)
-    return jax.device_put(begun, state.step.sharding)
+    where = state.step.sharding
+    cursor = put(Cursor(jnp.asarray(phase, jnp.int32), jnp.zeros((), jnp.int32), jnp.asarray(correlation)), where)
+    return state.replace(opt_state=jax.jit(optimizer.init, out_shardings=where)(state.params), cursor=cursor)

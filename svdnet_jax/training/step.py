@@ -2,23 +2,24 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
 from svdnet_jax.config import Loss, Run
-from svdnet_jax.data.augment import random_crop, random_erase, random_flip
+from svdnet_jax.data.augment import WHOLE, Share, random_crop, random_erase, random_flip
 from svdnet_jax.data.pipeline import Batch, resize
+from svdnet_jax.devices import Devices
 from svdnet_jax.models.svdnet import Outputs, SVDNet
 from svdnet_jax.training.losses import batch_hard_triplet, softmax
 from svdnet_jax.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-Infer = Callable[[PyTree[Array], UInt8[Array, "N H W 3"]], Outputs]
+Infer = Callable[[PyTree[Array], UInt8[Array | np.ndarray, "N H W 3"]], Outputs]
 
 
 class Inputs(NamedTuple):
@@ -31,24 +32,45 @@ class Inputs(NamedTuple):
     erase: float = 0.0
 
 
+class Recipe(NamedTuple):
+    """What is compiled into the step beside network and optimiser."""
+
+    inputs: Inputs
+    loss: Loss = Loss()
+    parts: int = 1
+    """Parts in which the batch goes through the network."""
+    together: int = 1
+    """Images in a row that stay in one part: those of an identity."""
+
+
 def inputs_of(config: Run) -> Inputs:
     """The part of the settings that `Inputs` holds."""
     data = config.data
     return Inputs((data.height, data.width), data.flip, data.crop_padding, data.erase)
 
 
+def recipe_of(config: Run) -> Recipe:
+    """The part of the settings that `Recipe` holds."""
+    return Recipe(inputs_of(config), config.loss, config.optimizer.accumulate, max(config.data.per_identity, 1))
+
+
 def augment(
-    key: PRNGKeyArray, images: UInt8[Array, "N h w 3"], inputs: Inputs, fill: Float[Array, "#H #W 3"]
+    key: PRNGKeyArray,
+    images: UInt8[Array, "N h w 3"],
+    inputs: Inputs,
+    fill: Float[Array, "#H #W 3"],
+    share: Share = WHOLE,
 ) -> Float[Array, "N H W 3"]:
     """Training images as the network sees them, in [0, 255]: flipped, resized, shifted, partly blotted out."""
     flip_key, crop_key, erase_key = jax.random.split(key, 3)
     x = resize(images, inputs.size)
     if inputs.flip:
         # As Caffe does: a mean image is subtracted where the camera saw the pixel, and mirrored with it.
-        x = random_flip(flip_key, x - fill[None]) + fill[None] if fill.shape[1] > 1 else random_flip(flip_key, x)
+        back = fill[None] if fill.shape[1] > 1 else jnp.zeros((1, 1, 1, 1))
+        x = random_flip(flip_key, x - back, share) + back
     if inputs.crop_padding:
-        x = random_crop(crop_key, x, inputs.crop_padding, fill)
-    return random_erase(erase_key, x, inputs.erase, fill) if inputs.erase else x
+        x = random_crop(crop_key, x, inputs.crop_padding, fill, share)
+    return random_erase(erase_key, x, inputs.erase, fill, share) if inputs.erase else x
 
 
 def train_step(
@@ -57,34 +79,31 @@ def train_step(
     *,
     model: SVDNet,
     optimizer: optax.GradientTransformation,
-    inputs: Inputs,
-    loss: Loss,
+    recipe: Recipe,
+    axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One optimiser step on the softmax loss (paper, section 3.1), with a triplet loss if wanted.
+
+    Args:
+        state: Before it.
+        batch: All of its images; with an axis, those of this device.
+        model: The network; with an axis, as `synchronised` over it.
+        optimizer: Of the phase.
+        recipe: What else is compiled in.
+        axis: Name of the axis that `jax.pmap` maps the step over; none where the compiler shares out the batch.
 
     Returns:
         The state after it, and loss and accuracy of the batch before it.
     """
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
-    x = augment(augment_key, batch.images, inputs, state.pixels["mean"])
-
-    def loss_fn(params: PyTree[Array]) -> tuple[Float[Array, ""], tuple[PyTree[Array], Outputs]]:
-        outputs, updates = model.apply(
-            {**state.variables, "params": params},
-            x,
-            train=True,
-            rngs={"dropout": dropout_key},
-            mutable=["batch_stats"],
-        )
-        total = softmax(outputs.logits, batch.labels, loss.smoothing)
-        if loss.triplet != "none":
-            margin = loss.margin if loss.triplet == "margin" else None
-            total += batch_hard_triplet(outputs.features, batch.labels, margin)
-        return total, (updates.get("batch_stats", {}), outputs)
-
-    (value, (batch_stats, outputs)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    share = Share(jax.lax.axis_size(axis), jax.lax.axis_index(axis)) if axis else WHOLE
+    x = augment(augment_key, batch.images, recipe.inputs, state.pixels["mean"], share)
+    if axis:
+        dropout_key = jax.random.fold_in(dropout_key, share.number)
+    look = partial(_look, state, model=model, loss=recipe.loss, axis=axis)
+    batch_stats, found = _in_parts(look, state.batch_stats, Batch(x, batch.labels), dropout_key, recipe)
+    gradients, metrics = jax.lax.pmean(found, axis) if axis else found
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    correct = jnp.argmax(outputs.logits, axis=-1) == batch.labels
     after = state.replace(
         params=optax.apply_updates(state.params, updates),
         batch_stats=batch_stats,
@@ -92,24 +111,88 @@ def train_step(
         step=state.step + 1,
         cursor=state.cursor.replace(step=state.cursor.step + 1),
     )
-    return after, {"loss": value, "accuracy": correct.astype(jnp.float32).mean()}
+    return after, metrics
 
 
-def make_train_step(model: SVDNet, optimizer: optax.GradientTransformation, inputs: Inputs, loss: Loss) -> TrainStep:
-    """`train_step` jitted, its state donated: use the one that comes back."""
-    step = partial(train_step, model=model, optimizer=optimizer, inputs=inputs, loss=loss)
-    return jax.jit(step, donate_argnums=0)
+Found = tuple[PyTree[Array], Metrics]
+"""Gradients, and loss and accuracy."""
 
 
-def make_infer(model: SVDNet, size: tuple[int, int]) -> Infer:
+def _look(
+    state: TrainState,
+    batch_stats: PyTree[Array],
+    batch: Batch,
+    dropout_key: PRNGKeyArray,
+    *,
+    model: SVDNet,
+    loss: Loss,
+    axis: str | None,
+) -> tuple[PyTree[Array], Found]:
+    """Statistics after a look at augmented images, and what was found in them."""
+
+    def loss_fn(params: PyTree[Array]) -> tuple[Float[Array, ""], tuple[PyTree[Array], Outputs]]:
+        outputs, updates = model.apply(
+            {**state.variables, "params": params, "batch_stats": batch_stats},
+            batch.images,
+            train=True,
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+        )
+        total = softmax(outputs.logits, batch.labels, loss.smoothing)
+        if loss.triplet != "none":
+            margin = loss.margin if loss.triplet == "margin" else None
+            total += batch_hard_triplet(outputs.features, batch.labels, margin, axis)
+        return total, (updates.get("batch_stats", {}), outputs)
+
+    (value, (batch_stats, outputs)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    correct = jnp.argmax(outputs.logits, axis=-1) == batch.labels
+    return batch_stats, (gradients, {"loss": value, "accuracy": correct.astype(jnp.float32).mean()})
+
+
+def _in_parts(
+    look: Callable[..., tuple[PyTree[Array], Found]],
+    batch_stats: PyTree[Array],
+    batch: Batch,
+    key: PRNGKeyArray,
+    recipe: Recipe,
+) -> tuple[PyTree[Array], Found]:
+    """What `_look` finds in a batch, looked at in parts; gradients, loss and accuracy are means over them."""
+    parts = recipe.parts
+    if parts == 1:
+        return look(batch_stats, batch, key)
+
+    def split(rows: Array) -> Array:
+        # Taken in turn, so that each device has some of each part where they share the batch.
+        groups = rows.reshape(-1, parts, recipe.together, *rows.shape[1:]).swapaxes(0, 1)
+        return groups.reshape(parts, -1, *rows.shape[1:])
+
+    def one(carry: Any, part: tuple[Array, Batch]) -> tuple[Any, None]:
+        batch_stats, sums = carry
+        number, images = part
+        batch_stats, found = look(batch_stats, images, jax.random.fold_in(key, number))
+        return (batch_stats, jax.tree.map(jnp.add, sums, found)), None
+
+    numbered = jnp.arange(parts), jax.tree.map(split, batch)
+    shapes = jax.eval_shape(look, batch_stats, jax.tree.map(lambda rows: rows[0], numbered[1]), key)[1]
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (batch_stats, sums), _ = jax.lax.scan(one, (batch_stats, zeros), numbered)
+    return batch_stats, jax.tree.map(lambda total: total / parts, sums)
+
+
+def make_infer(model: SVDNet, size: tuple[int, int], devices: Devices | None = None) -> Infer:
     """The jitted network without dropout and augmentation, from variables and bytes to `Outputs`.
 
     Args:
         model: The network.
         size: Height and width that it sees.
+        devices: Share the images, a multiple of their number, among themselves, and each has all outputs. Not given:
+            wherever the variables are.
     """
 
     def infer(variables: PyTree[Array], images: UInt8[Array, "N H W 3"]) -> Outputs:
         return cast(Outputs, model.apply(variables, resize(images, size), train=False))
 
-    return jax.jit(infer)
+    if devices is None:
+        return jax.jit(infer)
+    shared = jax.jit(infer, out_shardings=devices.everywhere)
+    return lambda variables, images: shared(variables, devices.rows(np.asarray(images)))

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
-from svdnet_jax.config import ConfigError, PhaseKind, Run, from_json
+from svdnet_jax.config import ConfigError, PhaseKind, Run
 from svdnet_jax.models.svdnet import SVDNet, build
+from svdnet_jax.settings import from_json
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.plan import PlannedPhase, plan
-from svdnet_jax.training.rri import Program, optimizer_at, programs
+from svdnet_jax.training.rri import optimizer_at, optimizers
 from svdnet_jax.training.state import TrainState, begin, create
 from svdnet_jax.training.step import inputs_of
 
@@ -43,7 +45,10 @@ class Place(NamedTuple):
 
 
 def begun(
-    place: Place, phases: Sequence[PlannedPhase], by_kind: Mapping[PhaseKind, Program], fresh: TrainState
+    place: Place,
+    phases: Sequence[PlannedPhase],
+    by_kind: Mapping[PhaseKind, optax.GradientTransformation],
+    fresh: TrainState,
 ) -> TrainState:
     """A state of the structure, shapes and dtypes that the checkpoint of a place has."""
     return begin(fresh, place.phase, optimizer_at(place.phase, phases, by_kind), fresh.cursor.correlation)
@@ -78,7 +83,7 @@ def load_trained(folder: Path) -> Trained:
         size = inputs_of(config).size
         mean = np.zeros((*size, 3), np.float32) if config.model.mean_image else np.zeros(3, np.float32)
         fresh = create(model, size, config.seed, mean)
-        phases, by_kind = plan(config), programs(model, fresh.params, config)
+        phases, by_kind = plan(config), optimizers(fresh.params, config)
         state = checkpoint.restore(saved, found.step, begun(place, phases, by_kind, fresh))
     return Trained(config, model, state, place.phase >= len(phases))
 

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 
+import jax
 import tyro
 from rich.console import Console
 
@@ -39,6 +40,10 @@ def train(argv: Sequence[str] | None, name: str, description: str, layout: Layou
         return leave(refuse(str(error), 1))
     except KeyboardInterrupt:
         return leave(refuse("stopped; the same command goes on from the last checkpoint", 130))
+    except jax.errors.JaxRuntimeError as error:
+        # Of the devices, or of the connection to another process.
+        memory = "; give --optimizer.accumulate 2, --model.recompute or --compute.images host, or a smaller batch"
+        return leave(refuse(f"{error}{memory if 'RESOURCE_EXHAUSTED' in str(error) else ''}", 3))
     except Exception:
         traceback.print_exc()
         return leave(1)

@@ -19,9 +19,9 @@ from jax.experimental import multihost_utils
 from svdnet_jax.config import ConfigError, Machines
 
 LOST = (
-    "error: process {process} of {processes} did not come to its end: it was killed, or JAX ended it because another "
-    "process is gone (its lines above tell). Nothing is lost but the steps since the last checkpoint: start the same "
-    "command again, on as many processes as you like"
+    "error: this process, one of several, did not come to its end: it was killed, or another one is gone or was never "
+    "there (see the lines above). Nothing is lost but the steps since the last checkpoint: start the same command "
+    "again, on as many processes as you like"
 )
 # Reads until the process that it watches ends; a word before that says that all was well.
 _WATCH = "import sys; sys.stdin.read() or sys.exit(sys.argv[1])"
@@ -39,6 +39,22 @@ def joined(settings: Machines) -> Iterator[None]:
     if settings.coordinator is None:
         yield
         return
+    # In a session of its own, so that Ctrl-C does not end it.
+    watch = [sys.executable, "-c", _WATCH, LOST]
+    with subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True, text=True) as watcher:  # noqa: S603
+        word = "over"
+        try:
+            _find_others(settings)
+            yield
+            jax.distributed.shutdown()
+        except jax.errors.JaxRuntimeError:
+            word = ""  # as when the connection to another one breaks: the watcher explains
+            raise
+        finally:
+            watcher.communicate(word)
+
+
+def _find_others(settings: Machines) -> None:
     # JAX would keep SIGTERM to itself, for a service that nothing here uses.
     jax.config.update("jax_enable_preemption_service", False)
     named = settings.coordinator != "auto"
@@ -51,17 +67,10 @@ def joined(settings: Machines) -> Iterator[None]:
             heartbeat_timeout_seconds=settings.timeout,
             shutdown_timeout_seconds=settings.timeout,
         )
+    except jax.errors.JaxRuntimeError:
+        raise
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"--machines.coordinator {settings.coordinator}: {error}") from None
-    text = LOST.format(process=jax.process_index(), processes=jax.process_count())
-    watch = [sys.executable, "-c", _WATCH, text]
-    # In a session of its own, so that Ctrl-C does not end it.
-    with subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True, text=True) as watcher:  # noqa: S603
-        try:
-            yield
-            jax.distributed.shutdown()
-        finally:
-            watcher.communicate("done")
 
 
 def leave(code: int) -> int:

@@ -82,7 +82,8 @@ def test_two_processes_train_what_one_trains(one, two, tiny):
     ours, theirs = timeless(two[0]), timeless(one)
     assert [(r["event"], r.get("step")) for r in ours] == [(r["event"], r.get("step")) for r in theirs]
     for a, b in zip(ours, theirs, strict=True):
-        assert a.get("loss") == pytest.approx(b.get("loss"), rel=1e-4) or a["event"] == "start"
+        if a["event"] in ("step", "phase"):
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
 
 def test_the_first_process_speaks_and_writes(two):
@@ -106,7 +107,8 @@ def test_the_others_end_when_one_is_killed_and_one_process_goes_on(dying, one, w
     _, errors = processes[1 - dying].communicate(timeout=TIMEOUT + MORE)
     assert time.monotonic() - killed < TIMEOUT + MORE
     assert processes[1 - dying].returncode != 0
-    assert f"error: process {1 - dying} of 2 did not come to its end" in errors
+    assert "error: this process, one of several, did not come to its end" in errors
+    assert "Traceback" not in errors
     assert "start the same command again" in errors
     processes[dying].communicate()
     assert len([record for record in read_log(out / "metrics.jsonl") if record["event"] == "end"]) == 0
@@ -137,7 +139,7 @@ def test_a_process_that_finds_no_other_says_so(tmp_path):
     process = start(1, 2, free_port(), tmp_path / "x", tmp_path, 1)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "error: " in errors
+    assert "another one is gone or was never there" in errors
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from svdnet_jax.config import ConfigError
 from svdnet_jax.models import resnet
 from svdnet_jax.models.pooling import caffe_max_pool
-from svdnet_jax.models.resnet import MiniResNet, ResNet
+from svdnet_jax.models.resnet import MiniResNet, ResNet, convolve
 from svdnet_jax.models.svdnet import parameter_paths
 
 ONE = (1, 1, 1, 1)
@@ -126,6 +126,52 @@ def test_outputs_statistics_and_gradients_are_those_of_pytorch(
         # PyTorch stores another estimate of the variance than it normalises with: n - 1 instead of n below it.
         if frozen or path.endswith("mean"):
             assert spread(leaf, buffers[torch_name(path)]) < EXACT, path
+
+
+@pytest.mark.parametrize(("size", "padding"), [(1, 0), (1, 1), (3, 1)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("shape", [(2, 6, 4, 3), (3, 7, 5, 8), (1, 1, 1, 2)])
+def test_convolutions_and_both_gradients_are_those_of_xla(shape, strides, size, padding):
+    generator = np.random.default_rng(0)
+    images, kernel = generator.normal(size=shape), generator.normal(size=(size, size, shape[-1], 5))
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def run(conv, dtype):
+        y, back = jax.vjp(
+            lambda x, k: conv(x, k, strides, [(padding, padding)] * 2, **options),
+            jnp.asarray(images, dtype),
+            jnp.asarray(kernel, dtype),
+        )
+        return y, back(jnp.cos(y))
+
+    with jax.enable_x64(True):
+        exact = run(jax.lax.conv_general_dilated, jnp.float64)
+        # Sums of at most 84 products of numbers near one: rounding is some times the 2e-16 of float64.
+        chex.assert_trees_all_close(run(convolve, jnp.float64), exact, rtol=0, atol=1e-12)
+        # The same with float32's 1e-7.
+        single = jax.tree.map(jnp.float64, run(convolve, jnp.float32))
+    chex.assert_trees_all_close(single, exact, rtol=0, atol=1e-4)
+
+
+def test_a_split_batch_stays_split_in_a_product_and_its_gradients():
+    def loss(images, kernel):
+        return jnp.sum(jnp.square(convolve(images, kernel, (2, 2), [(0, 0), (0, 0)])))
+
+    gradients = jax.grad(loss, argnums=(0, 1))
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    split, whole = (jax.sharding.NamedSharding(mesh, jax.P(*axes)) for axes in (("batch",), ()))
+    step = jax.jit(gradients, in_shardings=(split, whole))
+    images, kernel = (
+        jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(4, 6, 4, 3), (1, 1, 3, 5)])
+    )
+    by_image, by_kernel = step(images, kernel)
+    # Sums of 24 and 5 products in float32, in another order.
+    chex.assert_trees_all_close((by_image, by_kernel), gradients(images, kernel), rtol=1e-5, atol=1e-4)
+    assert by_image.sharding.is_equivalent_to(split, 4)
+    program = step.lower(images, kernel).compile().as_text()
+    # Devices exchange the kernel's gradient alone.
+    assert "all-gather" not in program
+    assert program.count(" all-reduce(") == 1
 
 
 @settings(deadline=None)

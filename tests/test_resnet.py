@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from svdnet_jax.config import ConfigError
 from svdnet_jax.models import resnet
 from svdnet_jax.models.pooling import caffe_max_pool
-from svdnet_jax.models.resnet import MiniResNet, ResNet
+from svdnet_jax.models.resnet import MiniResNet, ResNet, convolve
 from svdnet_jax.models.svdnet import parameter_paths
 
 ONE = (1, 1, 1, 1)
@@ -128,6 +128,64 @@ def test_outputs_statistics_and_gradients_are_those_of_pytorch(
             assert spread(leaf, buffers[torch_name(path)]) < EXACT, path
 
 
+@pytest.mark.parametrize(("size", "padding"), [(1, 0), (1, 1), (3, 1), (7, 3)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("shape", [(2, 6, 4, 3), (3, 7, 5, 8), (2, 4, 2, 6), (1, 1, 1, 2)])
+def test_convolutions_and_both_gradients_are_those_of_xla(shape, strides, size, padding):
+    generator = np.random.default_rng(0)
+    images, kernel = generator.normal(size=shape), generator.normal(size=(size, size, shape[-1], 5))
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def run(conv, dtype):
+        y, back = jax.vjp(
+            lambda x, k: conv(x, k, strides, [(padding, padding)] * 2, **options),
+            jnp.asarray(images, dtype),
+            jnp.asarray(kernel, dtype),
+        )
+        return y, back(jnp.cos(y))
+
+    with jax.enable_x64(True):
+        exact = run(jax.lax.conv_general_dilated, jnp.float64)
+        # Sums of at most 392 products of numbers near one: rounding is some hundred times the 2e-16 of float64.
+        chex.assert_trees_all_close(run(convolve, jnp.float64), exact, rtol=0, atol=1e-12)
+        # The same with float32's 1e-7.
+        single = jax.tree.map(jnp.float64, run(convolve, jnp.float32))
+    chex.assert_trees_all_close(single, exact, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_split_batch_stays_split_in_a_product_and_its_gradients(size):
+    def loss(images, kernel):
+        return jnp.sum(jnp.square(convolve(images, kernel, (2, 2), [(size // 2, size // 2)] * 2)))
+
+    gradients = jax.grad(loss, argnums=(0, 1))
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    split, whole = (jax.sharding.NamedSharding(mesh, jax.P(*axes)) for axes in (("batch",), ()))
+    step = jax.jit(gradients, in_shardings=(split, whole))
+    images, kernel = (
+        jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(4, 4, 4, 3), (size, size, 3, 5)])
+    )
+    by_image, by_kernel = step(images, kernel)
+    # Sums of at most 27 products in float32, in another order.
+    chex.assert_trees_all_close((by_image, by_kernel), gradients(images, kernel), rtol=1e-5, atol=1e-4)
+    assert by_image.sharding.is_equivalent_to(split, 4)
+    program = step.lower(images, kernel).compile().as_text()
+    # Devices exchange the kernel's gradient alone.
+    assert "all-gather" not in program
+    assert program.count(" all-reduce(") == 1
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (8, 4)])
+def test_maps_of_fewer_pixels_than_the_kernel_are_left_to_products(shape):
+    def run(images, kernel, stride):
+        return convolve(images, kernel, (stride, stride), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    images, kernel = jnp.zeros((1, *shape, 2)), jnp.zeros((3, 3, 2, 2))
+    programs = [str(jax.make_jaxpr(partial(run, stride=stride))(images, kernel)) for stride in (1, 2)]
+    # An 8 x 4 map has enough pixels, and 4 x 2 after a stride of 2.
+    assert ["conv_general_dilated" in program for program in programs] == [shape == (8, 4), False]
+
+
 @settings(deadline=None)
 @given(st.integers(2, 7), st.integers(2, 7))
 def test_pooling_is_that_of_caffe(height, width):
@@ -225,7 +283,7 @@ def test_bfloat16_is_used_by_convolutions_and_float32_by_statistics():
     model = ResNet(ONE, bottleneck=True, dtype=jnp.bfloat16)
     run = partial(model.apply, train=True, mutable=["batch_stats"])
     variables = shapes(model)
-    images = jax.ShapeDtypeStruct((2, 64, 32, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, 256, 128, 3), jnp.float32)
     chex.assert_trees_all_equal_dtypes(variables, jax.tree.map(lambda leaf: leaf.update(dtype=jnp.float32), variables))
     program = str(jax.make_jaxpr(run)(variables, images))
     operations = ("conv_general_dilated", "dot_general", "reduce_sum")

@@ -175,8 +175,13 @@ def _in_parts(
     numbered = jnp.arange(parts), jax.tree.map(split, batch)
     shapes = jax.eval_shape(look, batch_stats, jax.tree.map(lambda rows: rows[0], numbered[1]), key)[1]
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (batch_stats, sums), _ = jax.lax.scan(one, (batch_stats, zeros), numbered)
+    (batch_stats, sums), _ = looped(one, (batch_stats, zeros), numbered)
     return batch_stats, jax.tree.map(lambda total: total / parts, sums)
+
+
+def looped(step: Callable[..., Any], carry: Any, over: Any) -> Any:
+    """`jax.lax.scan`, written out on a CPU: XLA's convolutions there are ten times as slow inside of a loop."""
+    return jax.lax.scan(step, carry, over, unroll=jax.default_backend() == "cpu")
 
 
 def make_infer(model: SVDNet, size: tuple[int, int], devices: Devices | None = None) -> Infer:

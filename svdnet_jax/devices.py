@@ -94,7 +94,9 @@ def choose(config: Run) -> Devices:
             f"--parallel {config.parallel}: works in one process, and there are {jax.process_count()}; give auto"
         )
     devices = jax.devices()[:1] if config.parallel == "single" else jax.devices()
-    found = Devices(config.parallel, jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices))
+    found = Devices(
+        config.parallel, jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    )
     size, parts = config.data.batch_size, config.optimizer.accumulate
     unit = found.count * parts * (max(config.data.per_identity, 1) if parts > 1 else 1)
     if size % unit:

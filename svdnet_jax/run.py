@@ -33,7 +33,7 @@ from svdnet_jax.reporting.log import Log, open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.rules import check
-from svdnet_jax.settings import to_json
+from svdnet_jax.settings import PLACES, differences, to_json
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.initial import as_pretrained, check_start, initial_state
@@ -75,7 +75,8 @@ def run(config: Run, console: Console) -> Path:
         TrainingDiverged: The loss is no longer finite; checkpoints and log are intact.
     """
     devices = preflight(config)
-    agree("settings", str({**to_json(config), "machines": None}))
+    chosen = differences(to_json(Run()), to_json(config))
+    agree("settings", str([line for line in chosen if not line.startswith((*PLACES, "machines."))]))
     keep_compiled(config.compute.cache)
     if not is_first():
         console = Console(quiet=True)

@@ -9,20 +9,12 @@ import cattrs
 
 from svdnet_jax.config import ConfigError, Run
 
-FREE = (
-    # Folders may have been moved or named in another way; their content is what counts, and that has its fingerprint.
-    # The weights that a run started from are in its checkpoint.
-    "out:",
-    "data.cache:",
-    "data.root:",
-    "model.weights:",
-    # How the work is done, not what is done.
-    "parallel:",
-    "model.recompute:",
-    "compute.",
-    "machines.",
-)
-"""Beginnings of lines of `differences` that do not make another run."""
+# Folders may have been moved or named in another way; their content is what counts, and that has its fingerprint. The
+# weights that a run started from are in its checkpoint.
+PLACES = ("out:", "data.cache:", "data.root:", "model.weights:", "compute.cache:")
+"""Beginnings of lines of `differences` that say where things lie."""
+FREE = (*PLACES, "parallel:", "model.recompute:", "compute.", "machines.")
+"""Those that do not make another run: where things lie, and how the work is done."""
 
 
 def to_json(config: Run) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pytest
 from svdnet_jax import correlation, evaluate, spectrum
 from svdnet_jax.config import Data, Eval, Model, Run
 from svdnet_jax.data.splits import labels
+from svdnet_jax.devices import choose
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import Outputs, build
 from svdnet_jax.retrieval.embed import embed
@@ -38,6 +39,20 @@ def test_chunks_give_what_all_images_at_once_give(count):
     found = embed(infer, images, 4)
     np.testing.assert_array_equal(found["sum"], images.sum(axis=(1, 2, 3)).astype(np.float32))
     np.testing.assert_array_equal(found["first"], images[:, 0, 0])
+
+
+@pytest.mark.parametrize("mode", ["auto", "pmap"])
+@pytest.mark.parametrize("count", [3, 8, 27])
+def test_devices_share_images_that_do_not_divide_among_them(mode, count, dataset):
+    devices = choose(Run(parallel=mode))
+    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)})
+    state = create(model, SIZE, seed=3)
+    images = dataset.train.images[:count]
+    expected = embed(partial(make_infer(model, SIZE), state.variables), images, 8)
+    found = embed(partial(make_infer(model, SIZE, devices), devices.put(state.variables)), images, 8)
+    assert len(found.embedding) == count
+    # One image on a device or eight: the same sums in another order.
+    chex.assert_trees_all_close(found, expected, atol=1e-5)
 
 
 def test_fit_by_hand():

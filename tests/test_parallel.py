@@ -123,9 +123,21 @@ def test_several_steps_in_one_call_are_those_steps(mode, dataset):
     config = dataclasses.replace(BASE, parallel=mode)
     one, seen = train(config, dataset)
     with counted() as compiled:
-        three, there = train(config, dataset, per_call=3)
+        two, there = train(config, dataset, per_call=2)
     assert compiled["call"] + compiled["_fun"] == 1  # as pmap names it
-    chex.assert_trees_all_close(numbers(three), numbers(one), **CLOSE)
+    chex.assert_trees_all_close(numbers(two), numbers(one), **CLOSE)
+    np.testing.assert_allclose(there["loss"], seen["loss"], rtol=1e-5)
+
+
+def test_steps_in_a_loop_of_the_device_are_those_steps(dataset, monkeypatch):
+    """As on an accelerator; on a CPU they are written out."""
+    config = dataclasses.replace(BASE, parallel="single", optimizer=Optimizer(accumulate=2, learning_rate=0.05))
+    written_out, seen = train(config, dataset)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        # Another seed of the run, which nothing here looks at: the program is cached by its settings.
+        looped, there = train(dataclasses.replace(config, seed=1), dataset)
+    chex.assert_trees_all_close(numbers(looped), numbers(written_out), **CLOSE)
     np.testing.assert_allclose(there["loss"], seen["loss"], rtol=1e-5)
 
 

@@ -172,36 +172,23 @@ def train(
         checkpoint.checkpoints(folder / "checkpoints", by_map) as saved,
         progress(phases[-1].end, console) as show,
     ):
-        found = checkpoint.latest(saved)
-        if found is None and has_checkpoint(folder):
-            raise ConfigError(
-                f"--out {folder}: its checkpoints are damaged; take {saved.directory} away, or give another --out"
-            )
-        data = fingerprint(dataset)
-        identities = labels(dataset.train.pids)[1]
-        place = read_metadata(folder, found.metadata)[1] if found else Place(data, identities)
-        state = begun(place, phases, {kind: program.optimizer for kind, program in by_kind.items()}, fresh)
-        if found:
-            refuse_other_settings(folder, found.metadata["config"], to_json(config))
-            if place.data != data:
-                raise DataError(
-                    f"--out {folder}: the images or identities of {dataset.name} are not those it began with"
-                )
-            state = checkpoint.restore(saved, found.step, state)
+        begins = {kind: program.optimizer for kind, program in by_kind.items()}
+        like = partial(begun, phases=phases, by_kind=begins, fresh=fresh)
+        state, place, resumed = _first_state(config, folder, dataset, saved, like)
         log = open_log(folder / "metrics.jsonl", place.log_offset) if is_first() else None
         look = partial(measure, infer=infer, dataset=dataset, settings=_even(config.eval, devices))
         embed_test = partial(_test_embeddings, config, dataset, infer, devices) if config.rri.rounds else None
         hooks = Hooks(
             look,
             partial(_emit, folder, log, show, embed_test),
-            partial(_save, config, saved, log, Place(data, identities)),
+            partial(_save, config, saved, log, place),
         )
         if place.phase < len(phases) and is_first():
             write_json(folder / "environment.json", environment())
-        if found is None:
-            hooks.emit(start_record(config, dataset, data, state, weights), state)
+        if not resumed:
+            hooks.emit(start_record(config, dataset, place.data, state, weights), state)
         elif place.phase < len(phases):
-            hooks.emit({"event": "resume", "step": found.step}, state)
+            hooks.emit({"event": "resume", "step": place.stream}, state)
         steps, images = steps_per_call(config), resident(config, dataset.train.images.nbytes)
         batches = feed(dataset.train, config.data, config.seed, place.stream, steps, devices, resident=images)
         # Closed, so that its thread is gone before the interpreter is.
@@ -219,6 +206,31 @@ def train(
         if log:
             hooks.emit(end_record(config, read_log(log.path), int(state.step)), state)
     return state, infer
+
+
+def _first_state(
+    config: Run, folder: Path, dataset: Dataset, saved: Any, like: Callable[[Place], TrainState]
+) -> tuple[TrainState, Place, bool]:
+    """The state to train from, its place, and whether it is that of the latest checkpoint or of a new run.
+
+    Raises:
+        ConfigError: The checkpoints are damaged, or of a run with other settings.
+        DataError: They are of a run on other data.
+    """
+    found = checkpoint.latest(saved)
+    if found is None and has_checkpoint(folder):
+        raise ConfigError(
+            f"--out {folder}: its checkpoints are damaged; take {saved.directory} away, or give another --out"
+        )
+    data, identities = fingerprint(dataset), labels(dataset.train.pids)[1]
+    if found is None:
+        place = Place(data, identities)
+        return like(place), place, False
+    refuse_other_settings(folder, found.metadata["config"], to_json(config))
+    place = read_metadata(folder, found.metadata)[1]
+    if place.data != data:
+        raise DataError(f"--out {folder}: the images or identities of {dataset.name} are not those it began with")
+    return checkpoint.restore(saved, found.step, like(place)), place, True
 
 
 def _even(settings: Eval, devices: Devices) -> Eval:

@@ -17,7 +17,7 @@ import optax
 from svdnet_jax import eigenlayer
 from svdnet_jax.config import PhaseKind, Run
 from svdnet_jax.data.pipeline import Feed
-from svdnet_jax.devices import Devices
+from svdnet_jax.devices import Devices, put
 from svdnet_jax.machines import from_first
 from svdnet_jax.models.svdnet import SVDNet
 from svdnet_jax.training.measure import Measurement, TrainingDiverged
@@ -199,7 +199,8 @@ def _train(state: TrainState, work: Work, started: float) -> TrainState:
     due: Interval | None = None
     for done in range(int(state.cursor.step) + work.steps, phase.settings.steps + 1, work.steps):
         rates = [phase.learning_rate_at(step) for step in range(done - work.steps, done)]
-        samples, on_devices = next(work.feed.samples), jax.device_put(np.array(rates, np.float32), where)
+        samples = next(work.feed.samples)
+        on_devices: Any = put(np.array(rates, np.float32), where)
         with jax.transfer_guard("disallow"):
             state, metrics = work.call(state, work.feed.store, samples, on_devices)
         pending = (*pending, metrics)

@@ -12,15 +12,10 @@ the features were made. faiss-cpu, scikit-learn and torchreid (pip install --no-
 installed. Prints tables, and keeps the rows in docs/benchmarks.jsonl, from which the tables of docs/benchmarks.md come.
 """
 
-import json
 import multiprocessing
-import os
-import platform
-import re
 import sys
 import time
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,10 +24,13 @@ import tyro
 
 from benchmarks import contenders
 from benchmarks.features import GALLERY, PEOPLE, QUERIES, market_sized
-from benchmarks.table import read_rows, table
+from benchmarks.process import machine, peak, reset_peak, versions
+from benchmarks.table import keep_rows, table
 
 Task = Literal["evaluation", "rerank", "search"]
 PACKAGES = ("jax", "numpy", "scipy", "faiss-cpu", "scikit-learn", "torchreid")
+KEYS = "task", "queries", "gallery"
+"""Rows that agree in these are of one run."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,7 @@ class Options:
 
 def main(options: Options) -> int:
     """Runs the contenders one after another, each in a new process."""
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"machine": _machine(), "versions": _versions(), "date": time.strftime("%Y-%m-%d")}
+    where = {"machine": _machine(), "versions": versions(PACKAGES), "date": time.strftime("%Y-%m-%d")}
     for task, size in _sizes(options):
         rows = []
         for name in getattr(contenders, task)(options.cython):
@@ -61,19 +58,11 @@ def main(options: Options) -> int:
                 continue
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 found = pool.apply(measure, (task, name, size, options.cython, 1 if options.limits else 3))
-            rows.append({"task": task, "name": name} | size | found | machine)
+            rows.append({"task": task, "name": name} | size | found | where)
             print(f"{task}, {size['gallery']} images: {name}: {found['seconds']:.2f} s", file=sys.stderr)
-        _keep(rows, options.out)
+        keep_rows(rows, options.out, KEYS)
         print(table(rows), end="\n\n")
     return 0
-
-
-def _keep(rows: list[dict[str, Any]], path: Path) -> None:
-    """Writes the rows in place of those of the same task and size."""
-    keys = "task", "queries", "gallery"
-    old = read_rows(path) if path.exists() else []
-    kept = [row for row in old if any(row.get(key) != rows[0].get(key) for key in keys)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in kept + rows))
 
 
 def _sizes(options: Options) -> list[tuple[str, dict[str, int]]]:
@@ -93,7 +82,7 @@ def measure(task: str, name: str, size: dict[str, int], compiled: Path | None, c
     """One contender, in this process: seconds, peak memory in MB and what it found."""
     query, gallery = market_sized(**size)
     jax.device_put(0.0).block_until_ready()
-    before = _reset_peak()
+    before = reset_peak()
     call = getattr(contenders, task)(compiled)[name](query, gallery)
     seconds: list[float] = []
     # A contender of more than 20 seconds is called once: nothing of it is compiled.
@@ -105,42 +94,15 @@ def measure(task: str, name: str, size: dict[str, int], compiled: Path | None, c
     return {
         "first": seconds[0],
         "seconds": min(seconds[1:] or seconds),
-        "memory": _peak() - before,
+        "memory": peak() - before,
         "features": features,
         "numbers": numbers,
     }
 
 
-def _reset_peak() -> float:
-    """Starts to measure the peak anew and gives what the process holds now, in MB (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak() -> float:
-    return _status("VmHWM")
-
-
-def _status(name: str) -> float:
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found, name
-    return int(found[1]) / 1024
-
-
 def _machine() -> str:
     device = jax.devices()[0]
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores {platform.machine()}" + ("" if device.platform == "cpu" else f", {device.device_kind}")
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    return machine() + ("" if device.platform == "cpu" else f", {device.device_kind}")
 
 
 if __name__ == "__main__":

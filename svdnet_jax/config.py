@@ -141,6 +141,9 @@ class RRI:
     """Give each old column the closest new one, with sign (the authors' code, not in the paper)."""
     unmatched_rounds: int = 0
     """So many rounds at the start go without matching all the same."""
+    rotate_classifier: bool = False
+    """Turn the classifier with the features when W is replaced by U S, so that the loss does not jump. Not in the
+    paper, where that jump is what sets training going again."""
     learning_rates: tuple[float, ...] = (0.02,)
     """Learning rate of each round; the last one repeats."""
     restraint: Phase = field(default_factory=lambda: Phase(steps=90, milestones=(60,), freeze=("eigenlayer/*",)))

@@ -66,6 +66,7 @@ def test_presets_are_valid_and_know_their_name(name):
         (Run(data=Data(batch_size=64, per_identity=5)), "--data.per-identity 5: must be a divisor of"),
         (Run(loss=Loss(triplet="soft")), "--loss.triplet soft: must be none unless --data.per-identity"),
         (Run(rri=RRI(final=Phase(steps=5))), "--rri.final.steps 5: must be given with --rri.stop never"),
+        (Run(rri=RRI(method="u", rotate_classifier=True)), "--rri.rotate-classifier True: must be left out unless"),
         (Run(base=Phase(steps=9, warmup=10)), "--base.warmup 10: must be 0 to the 9 steps"),
         (Run(base=Phase(steps=9, multipliers=(("*", 0.0),))), "--base.multipliers"),
         (Run(base=Phase(steps=9, freeze=("eigenlayr/*",))), "'eigenlayr/\\*' matches no weight; there are"),

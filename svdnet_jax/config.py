@@ -239,6 +239,9 @@ class Run:
     paper-resnet50, paper-caffenet, short-resnet50, modern-resnet50 or modern-resnet50-rri."""
     out: Path | None = None
     """Folder of the run (not given: runs/ and the name of data or preset). The same command again resumes it."""
+    base_from: Path | None = None
+    """Folder of a finished run with --rri.rounds 0 and otherwise the same settings: its Step 0 is taken over instead of
+    trained, to the bit, and only the rounds are run."""
     seed: int = 0
     """Seed of initial weights, sample order, flips, dropout and of who is held out for validation."""
     log_every: int = 30

@@ -114,6 +114,8 @@ def _training(config: Run) -> Iterator[Rule]:
     rates = rri.learning_rates
     yield "rri.learning-rates", rates, bool(rates) and min(rates) > 0, "one or more positive numbers"
     yield "rri.tolerance", rri.tolerance, rri.tolerance >= 0, "0 or more"
+    rule = "left out with --rri.rounds 0: there would be nothing to do"
+    yield "base-from", config.base_from, config.base_from is None or rri.rounds > 0, rule
     rule = "left out unless --rri.method is us: the others do not turn the features"
     yield "rri.rotate-classifier", rri.rotate_classifier, rri.method == "us" or not rri.rotate_classifier, rule
     if rri.final:

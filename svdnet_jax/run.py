@@ -1,6 +1,6 @@
 """One training run from settings to report: the place where data, training, evaluation and reporting meet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -34,6 +34,7 @@ from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.rules import check
 from svdnet_jax.settings import to_json
+from svdnet_jax.step_zero import StepZero, after_step_zero, read_step_zero, retell
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.initial import as_pretrained, check_start, initial_state
@@ -59,12 +60,13 @@ RANDOM = (
 )
 
 
-def run(config: Run, console: Console) -> Path:
+def run(config: Run, console: Console, report: bool = True) -> Path:
     """Trains, evaluates and reports; called again with the same settings it goes on where it was stopped.
 
     Args:
         config: All settings.
         console: Where progress and results are shown.
+        report: Leave embeddings, figures and the report; without, only what training writes.
 
     Returns:
         The run folder.
@@ -81,20 +83,21 @@ def run(config: Run, console: Console) -> Path:
         console = Console(quiet=True)
     with open_folder(config) if is_first() else nullcontext(config.folder) as folder:
         console.print(describe(devices, config), highlight=False, soft_wrap=True)
-        weights = None if has_checkpoint(folder) else _first_weights(config, console)
+        source = None if has_checkpoint(folder) else _source(config, console)
         with first_before_others():
             dataset = load_dataset(config, console)
         check_identities(dataset)
         agree("images or identities", fingerprint(dataset))
         console.print(summary(dataset, count_valid(dataset, config)), highlight=False, soft_wrap=True)
-        _train_and_report(config, folder, dataset, weights, devices, console)
+        trained = train(config, folder, dataset, source, devices, console)
+        if report:
+            _report(config, folder, dataset, *trained, devices, console)
     return folder
 
 
-def _train_and_report(
-    config: Run, folder: Path, dataset: Dataset, weights: Pretrained | None, devices: Devices, console: Console
+def _report(
+    config: Run, folder: Path, dataset: Dataset, state: TrainState, infer: Infer, devices: Devices, console: Console
 ) -> None:
-    state, infer = train(config, folder, dataset, weights, devices, console)
     query, gallery = _test_embeddings(config, dataset, infer, devices, state)
     if not is_first():
         return
@@ -131,8 +134,10 @@ def preflight(config: Run) -> Devices:
     return choose(config)
 
 
-def _first_weights(config: Run, console: Console) -> Pretrained | None:
-    """The weights of a new run, checked; one that goes on has its own."""
+def _source(config: Run, console: Console) -> Pretrained | StepZero | None:
+    """What a new run starts from, checked; one that goes on has its own."""
+    if zero := read_step_zero(config):
+        return zero
     weights = read_weights(config)
     check_start(config, weights)
     if weights is None and config.model.backbone != "mini":
@@ -156,13 +161,20 @@ def read_weights(config: Run) -> Pretrained | None:
 
 
 def train(
-    config: Run, folder: Path, dataset: Dataset, weights: Pretrained | None, devices: Devices, console: Console
+    config: Run,
+    folder: Path,
+    dataset: Dataset,
+    source: Pretrained | StepZero | None,
+    devices: Devices,
+    console: Console,
 ) -> tuple[TrainState, Infer]:
-    """Trains from the start, or from the latest checkpoint of the folder.
+    """Trains from the start, from the Step 0 of another run, or from the latest checkpoint of the folder.
 
     Returns:
         The final state, and the jitted network at rest.
     """
+    zero = source if isinstance(source, StepZero) else None
+    weights = None if isinstance(source, StepZero) else source
     model, fresh = initial_state(config, dataset.train, weights)
     fresh = devices.put(fresh)
     phases, infer = plan(config), make_infer(model, inputs_of(config).size, devices)
@@ -178,7 +190,10 @@ def train(
             )
         data = fingerprint(dataset)
         identities = labels(dataset.train.pids)[1]
-        place = read_metadata(folder, found.metadata)[1] if found else Place(data, identities)
+        new = after_step_zero(zero, data, identities) if zero else Place(data, identities)
+        place = read_metadata(folder, found.metadata)[1] if found else new
+        if zero:
+            fresh = devices.put(zero.state)
         state = begun(place, phases, {kind: program.optimizer for kind, program in by_kind.items()}, fresh)
         if found:
             refuse_other_settings(folder, found.metadata["config"], to_json(config))
@@ -198,7 +213,12 @@ def train(
         if place.phase < len(phases) and is_first():
             write_json(folder / "environment.json", environment())
         if found is None:
-            hooks.emit(start_record(config, dataset, data, state, weights), state)
+            start = start_record(config, dataset, data, state, weights)
+            if zero:
+                retell(zero, start, log, hooks.emit, state)
+                _keep(config, saved, log, place, state, 0.0, zero.border["embedding"])
+            else:
+                hooks.emit(start, state)
         elif place.phase < len(phases):
             hooks.emit({"event": "resume", "step": found.step}, state)
         steps, images = steps_per_call(config), resident(config, dataset.train.images.nbytes)
@@ -257,6 +277,18 @@ def _save(
     seconds: float,
     measured: Measurement | None,
 ) -> None:
+    _keep(config, saved, log, start, state, seconds, measured.embedding.metrics() if measured else None)
+
+
+def _keep(
+    config: Run,
+    saved: Any,
+    log: Log | None,
+    start: Place,
+    state: TrainState,
+    seconds: float,
+    metrics: Mapping[str, float] | None,
+) -> None:
     place = start._replace(
         phase=int(state.cursor.phase),
         stream=int(state.step),
@@ -264,4 +296,4 @@ def _save(
         phase_seconds=seconds,
     )
     metadata = {"config": to_json(config), "place": place._asdict()}
-    checkpoint.save(saved, state, metadata, measured.embedding.metrics() if measured else None)
+    checkpoint.save(saved, state, metadata, metrics)

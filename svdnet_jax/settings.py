@@ -16,6 +16,7 @@ FREE = (
     "data.cache:",
     "data.root:",
     "model.weights:",
+    "base_from:",
     # How the work is done, not what is done.
     "parallel:",
     "model.recompute:",

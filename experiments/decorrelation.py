@@ -33,6 +33,7 @@ from svdnet_jax.eigenlayer import Method
 from svdnet_jax.reporting.folder import load_matrix
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import side_by_side
+from svdnet_jax.step_zero import without_rounds
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
 SAMPLE = 200
@@ -72,7 +73,7 @@ def measure(options: Options, console: Console) -> list[Record]:
     """Trains all, and puts each method once in the place of W after Step 0."""
     lines = study.train(options, variants(options), console)
     for seed in options.seeds:
-        folder = study.trained(options, "base", study.step_zero(options.run), seed, console)
+        folder = study.trained(options, "base", without_rounds(options.run), seed, console)
         lines += study.cached(folder / "replaced.jsonl", partial(replaced, folder, seed))
     return lines
 

@@ -46,7 +46,9 @@ def figure(lines: study.Lines) -> Figure:
         title: {f"{kind}, {NAMES[variant]}": curve(variant, kind, measure) for kind, variant in kinds}
         for title, measure in {"Rank-1": "rank1", "mAP": "mAP"}.items()
     }
-    panels["S(W) after relaxation"] = {NAMES[variant]: curve(variant, "correlation") for variant in NAMES}
+    panels["S(W) after relaxation"] = {
+        f"embedding, {NAMES[variant]}": curve(variant, "correlation") for variant in NAMES
+    }
     return against(panels, "round", units=("per cent", "per cent", "S(W)"))
 
 

@@ -31,6 +31,7 @@ from svdnet_jax.reporting.folder import environment, refuse_other_settings, writ
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.run import run
 from svdnet_jax.settings import to_json
+from svdnet_jax.step_zero import without_rounds
 
 WIDTH = 110
 """Columns of a printed table."""
@@ -123,7 +124,7 @@ def train(options: Options, variants: Mapping[str, Run], console: Console) -> li
 def trained(options: Options, name: str, config: Run, seed: int, console: Console) -> Path:
     """The folder of a finished run, which is trained if it is not there."""
     config = replace(config, seed=seed, base_from=None, rri=replace(config.rri, stop="never"))
-    base = step_zero(config)
+    base = without_rounds(config)
     base = replace(base, out=options.folder / f"base-{_digest(base)}-{seed}")
     _finish(base, console)
     if not config.rri.rounds:
@@ -131,11 +132,6 @@ def trained(options: Options, name: str, config: Run, seed: int, console: Consol
     config = replace(config, base_from=base.folder, out=options.folder / f"{name}-{seed}")
     _finish(config, console)
     return config.folder
-
-
-def step_zero(config: Run) -> Run:
-    """The run without rounds whose Step 0 is that of the settings."""
-    return replace(config, rri=replace(Run().rri, rounds=0, stop="never"))
 
 
 def _digest(config: Run) -> str:

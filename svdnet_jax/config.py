@@ -157,8 +157,25 @@ class RRI:
 
 
 @dataclass(frozen=True)
+class Penalty:
+    """Penalties that ask for orthogonality while training goes on; see `svdnet_jax.baselines.orthogonality`."""
+
+    kind: Literal["none", "soft", "double-soft", "coherence", "srip", "spectral-difference"] = "none"
+    """Of the Eigenlayer's weight: none, soft or double soft orthogonality, mutual coherence, SRIP (Bansal et al. 2018)
+    or the difference of the largest and the smallest eigenvalue (ABD-Net)."""
+    weight: float = 0.0
+    """What that is multiplied by."""
+    scale: Literal["none", "common", "columns"] = "none"
+    """Lengths of columns that are taken out first: none, a common one, or each column's own, as for S(W)."""
+    features: float = 0.0
+    """What ABD-Net's penalty on the last feature map is multiplied by; 0 leaves it out."""
+    begin: Literal["start", "rounds"] = "start"
+    """From when on: from the first step, or in the rounds only, so that Step 0 is that of a run without."""
+
+
+@dataclass(frozen=True)
 class Loss:
-    """What is minimised: softmax cross-entropy, and a triplet loss beside it if wanted."""
+    """What is minimised: softmax cross-entropy, a triplet loss beside it if wanted, and penalties."""
 
     smoothing: float = 0.0
     """Share of the target spread evenly over all identities (label smoothing)."""
@@ -166,6 +183,7 @@ class Loss:
     """Batch-hard triplet loss on the pooled feature: none, with the soft margin, or with --loss.margin."""
     margin: float = 0.3
     """Margin of the triplet loss."""
+    penalty: Penalty = field(default_factory=Penalty)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ those of a run that trained Step 0 itself, to the bit; only the clock's figures 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from svdnet_jax.config import ConfigError, Run
+from svdnet_jax.config import RRI, ConfigError, Penalty, Run
 from svdnet_jax.data.splits import DataError
 from svdnet_jax.reporting.log import Log, read_log
 from svdnet_jax.settings import FREE, differences, to_json
@@ -35,6 +36,14 @@ class StepZero(NamedTuple):
     """The line of its only phase."""
 
 
+def without_rounds(config: Run) -> Run:
+    """The settings of a run that trains their Step 0 only: no rounds, and no penalty that begins in them."""
+    loss = config.loss
+    if loss.penalty.begin == "rounds":
+        loss = replace(loss, penalty=Penalty())
+    return replace(config, loss=loss, rri=RRI(rounds=0), base_from=None)
+
+
 def read_step_zero(config: Run) -> StepZero | None:
     """The Step 0 that settings name; None if they name none.
 
@@ -47,8 +56,8 @@ def read_step_zero(config: Run) -> StepZero | None:
     if trained.config.rri.rounds or not trained.finished:
         wrong = "has rounds of its own" if trained.config.rri.rounds else "has not ended"
         raise ConfigError(f"--base-from {folder}: {wrong}; give a finished run with --rri.rounds 0")
-    free = (*FREE, *LATER)
-    changed = [line for line in differences(to_json(trained.config), to_json(config)) if not line.startswith(free)]
+    free, wanted = (*FREE, *LATER), to_json(without_rounds(config))
+    changed = [line for line in differences(to_json(trained.config), wanted) if not line.startswith(free)]
     if changed:
         raise ConfigError(f"--base-from {folder}: its Step 0 had other settings: {'; '.join(changed)}")
     records = read_log(folder / "metrics.jsonl")

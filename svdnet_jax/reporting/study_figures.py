@@ -1,6 +1,6 @@
 """Figures of studies over seeds: results of variants side by side, and results against a number.
 
-Every seed is a dot, so that a reader sees how much of a difference is chance; bars and lines are means.
+Every seed is a dot, so that a reader sees how much of a difference is chance; lines are means.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ Curves = Mapping[str, Mapping[float, Sequence[float]]]
 
 
 def side_by_side(panels: Mapping[str, Mapping[str, Values]], unit: str = "per cent") -> Figure:
-    """Draws groups of values, one row a variant: a bar to the mean, a dot a seed.
+    """Draws groups of values, one row a variant: a line at the mean, a dot a seed.
 
     Args:
         panels: Title -> legend entry -> variant -> values; every entry has the same variants, in one order.
@@ -30,7 +30,7 @@ def side_by_side(panels: Mapping[str, Mapping[str, Values]], unit: str = "per ce
     rows = max(len(values) for entries in panels.values() for values in entries.values())
     figure = Figure(figsize=(4.6 * len(panels) + 1.2, 1.5 + 0.42 * rows), layout="constrained")
     for axes, (title, entries) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        _bars(axes, entries)
+        _rows(axes, entries)
         tidy(axes, title, "")
         axes.grid(axis="y", visible=False)
         axes.grid(axis="x", color="#d9d9d9", linewidth=0.6)
@@ -39,21 +39,20 @@ def side_by_side(panels: Mapping[str, Mapping[str, Values]], unit: str = "per ce
     return figure
 
 
-def _bars(axes: Axes, entries: Mapping[str, Values]) -> None:
-    height = 0.8 / len(entries)
+def _rows(axes: Axes, entries: Mapping[str, Values]) -> None:
+    height = 0.7 / len(entries)
     for number, (entry, values) in enumerate(entries.items()):
-        places = np.arange(len(values)) + (number - (len(entries) - 1) / 2) * height
-        means = [float(np.mean(found)) for found in values.values()]
-        axes.barh(places, means, 0.9 * height, color=PALETTE[number], alpha=0.55, label=entry, linewidth=0)
-        for place, found in zip(places, values.values(), strict=True):
-            axes.plot(found, [place] * len(found), "o", color=PALETTE[number], markersize=4, markeredgecolor="white")
+        colour = PALETTE[number]
+        for row, found in enumerate(values.values()):
+            place = row + (number - (len(entries) - 1) / 2) * height
+            label = entry if row == 0 else None
+            axes.plot([np.mean(found)] * 2, [place - height / 2.4, place + height / 2.4], color=colour, linewidth=2)
+            axes.plot(found, [place] * len(found), "o", color=colour, markersize=4.5, alpha=0.8, label=label)
     axes.set_yticks(np.arange(len(values)), list(values))
+    for edge in np.arange(1, len(values)) - 0.5:
+        axes.axhline(edge, color="#eeeeee", linewidth=0.6, zorder=0)
     axes.invert_yaxis()
-    every = [value for values in entries.values() for found in values.values() for value in found]
-    # From near the lowest: what differs is small beside what all have in common.
-    low, high = min(every), max(every)
-    room = max(high - low, 1e-3)
-    axes.set_xlim(max(0.0, low - 0.6 * room) if low >= 0 else low - 0.2 * room, high + 0.15 * room)
+    axes.margins(x=0.08, y=0.02)
 
 
 def against(
@@ -62,19 +61,23 @@ def against(
     """Draws curves through the means over seeds, a dot a seed.
 
     Args:
-        panels: Title -> curves.
+        panels: Title -> curves. Of a name such as ``pooled, control`` the first part has a colour, the second a style.
         label: Of the horizontal axis.
         logarithmic: Whether that axis doubles from tick to tick.
         units: Of each panel's values; per cent where not given.
     """
     figure = Figure(figsize=(4.4 * len(panels) + 0.4, 4.0), layout="constrained")
+    names = [name.partition(", ") for curves in panels.values() for name in curves]
+    kinds, styles = ([*dict.fromkeys(name[place] for name in names)] for place in (0, 2))
     units = units or ["per cent"] * len(panels)
     found = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, curves), unit in zip(found, panels.items(), units, strict=True):
-        for number, (name, points) in enumerate(curves.items()):
-            colour = PALETTE[number % len(PALETTE)]
+        for name, points in curves.items():
+            kind, _, variant = name.partition(", ")
+            colour = PALETTE[kinds.index(kind) % len(PALETTE)]
+            style = ("-", "--", ":")[styles.index(variant) % 3]
             means = [float(np.mean(values)) for values in points.values()]
-            axes.plot(list(points), means, "-" if number < 3 else "--", color=colour, linewidth=1.6, label=name)
+            axes.plot(list(points), means, style, color=colour, linewidth=1.6, label=name)
             for place, values in points.items():
                 axes.plot([place] * len(values), values, "o", color=colour, markersize=4, markeredgecolor="white")
         if logarithmic:

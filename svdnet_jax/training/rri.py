@@ -69,13 +69,10 @@ def optimizers(params: Any, config: Run) -> dict[PhaseKind, optax.GradientTransf
 
 
 def programs(model: SVDNet, params: Any, config: Run, devices: Devices) -> dict[PhaseKind, Program]:
-    """What trains each kind of phase; kinds that train weights alike share one compiled program."""
-    by_kind, recipe = optimizers(params, config), recipe_of(config)
-    found = {
-        optimizer: Program(optimizer, make_train_call(model, optimizer, recipe, devices))
-        for optimizer in by_kind.values()
-    }
-    return {kind: found[optimizer] for kind, optimizer in by_kind.items()}
+    """What trains each kind of phase; kinds that train weights alike, by the same loss, share one compiled program."""
+    by_kind = {kind: (optimizer, recipe_of(config, kind)) for kind, optimizer in optimizers(params, config).items()}
+    found = {what: Program(what[0], make_train_call(model, *what, devices)) for what in dict.fromkeys(by_kind.values())}
+    return {kind: found[what] for kind, what in by_kind.items()}
 
 
 def optimizer_at(

@@ -1,7 +1,7 @@
 """What to put in place of W: US, U, UV', QD or nothing; with matched columns or not; with the classifier turned or not.
 
     python -m experiments.decorrelation
-    python -m experiments.decorrelation --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
+    python -m experiments.decorrelation --preset short-resnet50 --below 512 --data.root Market-1501 --model.weights ...
 
 The paper's table of decorrelation methods. First each is put once in the place of W of the same converged Step 0: only
 US leaves every distance, and so the ranking, as it was. Then each goes through the same rounds. Beside the paper:

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -27,7 +29,7 @@ from experiments.cli import HOW, guarded, preset_of
 from experiments.compare import spread
 from svdnet_jax.config import ConfigError, Run
 from svdnet_jax.reporting import figures
-from svdnet_jax.reporting.folder import environment, refuse_other_settings, write_whole
+from svdnet_jax.reporting.folder import environment, has_checkpoint, refuse_other_settings, write_whole
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.run import run
 from svdnet_jax.settings import to_json
@@ -96,11 +98,18 @@ def conduct(experiment: Experiment, options: Options, console: Console) -> Path:
     write_whole(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
     drawn = options.folder / "figures" / f"{experiment.name}.png"
     figures.save(experiment.figure(lines), drawn)
-    wide = console if console.width >= WIDTH else Console(width=WIDTH)
-    for table in experiment.tables(lines):
-        wide.print(table)
-    print(f"{about(lines)}\n{experiment.limits}\nlines: {path}\nfigure: {drawn}")
+    print(text(experiment, lines), f"lines: {path}", f"figure: {drawn}", sep="\n")
     return path
+
+
+def text(experiment: Experiment, lines: Lines) -> str:
+    """The tables of a study, and what they rest on and do not show, as plain text of `WIDTH` columns."""
+    console = Console(width=WIDTH, file=StringIO(), force_terminal=False)
+    for table in experiment.tables(lines):
+        console.print(table)
+    notes = [fill(part, WIDTH) for part in (about(lines), experiment.limits)]
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in [*printed.splitlines(), *"\n".join(notes).splitlines()])
 
 
 def train(options: Options, variants: Mapping[str, Run], console: Console) -> list[Record]:
@@ -126,11 +135,14 @@ def trained(options: Options, name: str, config: Run, seed: int, console: Consol
     config = replace(config, seed=seed, base_from=None, rri=replace(config.rri, stop="never"))
     base = without_rounds(config)
     base = replace(base, out=options.folder / f"base-{_digest(base)}-{seed}")
-    _finish(base, console)
-    if not config.rri.rounds:
-        return base.folder
-    config = replace(config, base_from=base.folder, out=options.folder / f"{name}-{seed}")
-    _finish(config, console)
+    if config.rri.rounds:
+        config = replace(config, base_from=base.folder, out=options.folder / f"{name}-{seed}")
+    else:
+        config = base
+    if not _finished(config):
+        for needed in (base, config):
+            if not _finished(needed):
+                _finish(needed, console)
     return config.folder
 
 
@@ -140,16 +152,30 @@ def _digest(config: Run) -> str:
     return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
 
 
+def _finished(config: Run) -> bool:
+    """Whether nothing is left of a run.
+
+    Raises:
+        ConfigError: Its folder holds a run with other settings.
+    """
+    folder, log = config.folder, config.folder / "metrics.jsonl"
+    if has_checkpoint(folder):
+        refuse_other_settings(folder, json.loads((folder / "config.json").read_text()), to_json(config))
+    # A log that a killed process has cut short is put right by the run that goes on.
+    if not log.exists() or not (text := log.read_text()).endswith("\n"):
+        return False
+    return text.rpartition('\n{"event": ')[2].startswith('"end"')
+
+
 def _finish(config: Run, console: Console) -> None:
     """Runs what is left of a run; shown where somebody watches, else told in a line when it is over."""
     folder, log = config.folder, config.folder / "metrics.jsonl"
-    if log.exists() and (records := read_log(log)) and records[-1]["event"] == "end":
-        refuse_other_settings(folder, json.loads((folder / "config.json").read_text()), to_json(config))
-        return
     run(config, console if console.is_terminal else Console(quiet=True), report=False)
     last, end = after_rounds(records := read_log(log))[-1], records[-1]
     result = f"rank-1 {100 * last['embedding']['rank1']:.1f} mAP {100 * last['embedding']['mAP']:.1f}"
-    console.print(f"{folder}: {end['step']} steps, {end['seconds']:.0f} s of training, {result}", highlight=False)
+    console.print(
+        f"{folder}: {end['step']} steps, {end['seconds']:.0f} s of training, {result}", highlight=False, soft_wrap=True
+    )
 
 
 def tagged(folder: Path, variant: str, seed: int) -> list[Record]:
@@ -238,7 +264,7 @@ def about(lines: Lines) -> str:
         f"Data: {first['dataset']}, {first['train']} training images of {first['identities']} identities, "
         f"{first['valid_queries']} valid queries, {first['gallery']} gallery images. "
         f"{f'Seeds: {seeds}' if seeds else 'No randomness, so no seeds'}. Machine: {machines}. "
-        "Per cent; mean and standard deviation over the seeds."
+        f"Per cent{'; mean and standard deviation over the seeds' if ',' in seeds else ''}."
     )
 
 

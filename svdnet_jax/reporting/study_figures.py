@@ -24,18 +24,20 @@ def side_by_side(panels: Mapping[str, Mapping[str, Values]], unit: str = "per ce
     """Draws groups of values, one row a variant: a line at the mean, a dot a seed.
 
     Args:
-        panels: Title -> legend entry -> variant -> values; every entry has the same variants, in one order.
+        panels: Title -> legend entry -> variant -> values; every entry has the same variants, in one order. The first panel
+            has all entries.
         unit: Of the values.
     """
     rows = max(len(values) for entries in panels.values() for values in entries.values())
     figure = Figure(figsize=(4.6 * len(panels) + 1.2, 1.5 + 0.42 * rows), layout="constrained")
-    for axes, (title, entries) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+    places = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, entries) in zip(places, panels.items(), strict=True):
         _rows(axes, entries)
         tidy(axes, title, "")
         axes.grid(axis="y", visible=False)
         axes.grid(axis="x", color="#d9d9d9", linewidth=0.6)
         axes.set_xlabel(unit, fontsize=TEXT, color=INK)
-    _legend(figure, axes)
+    _legend(figure, places[0])
     return figure
 
 

@@ -24,8 +24,8 @@ def side_by_side(panels: Mapping[str, Mapping[str, Values]], unit: str = "per ce
     """Draws groups of values, one row a variant: a line at the mean, a dot a seed.
 
     Args:
-        panels: Title -> legend entry -> variant -> values; every entry has the same variants, in one order. The first panel
-            has all entries.
+        panels: Title -> legend entry -> variant -> values; every entry has the same variants, in one order. All
+            entries are in the first panel.
         unit: Of the values.
     """
     rows = max(len(values) for entries in panels.values() for values in entries.values())

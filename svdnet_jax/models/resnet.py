@@ -33,24 +33,16 @@ def convolve(
     padding: Sequence[tuple[int, int]],
     **options: Any,
 ) -> Float[Array, "N h w C"]:
-    """`jax.lax.conv_general_dilated`, as a product of two matrices where the kernel has one pixel or the map has few.
+    """`jax.lax.conv_general_dilated`, with 1x1 convolutions as one matrix product.
 
-    Half of a Bottleneck network's work is in 1x1 convolutions, and the product of a four-dimensional map with a matrix
-    will not do: on a CPU its gradient by the kernel is two to five times as slow. Where the result has fewer pixels
-    than the kernel, XLA on a CPU falls back to plain loops, for the convolution or its gradient by the map, and 3x3
-    ones take 70 times as long; there all windows stand in one matrix, a row for each.
+    Half of a Bottleneck network's work is in those. On a CPU XLA's convolution of small maps spends its time on other
+    things: ResNet-50 at 128 x 64, 16 images, trains 2.3 times faster this way on two cores.
     """
-    extents = kernel.shape[:2]
-    sizes = zip(x.shape[1:3], padding, extents, window_strides, strict=True)
-    height, width = ((size + sum(pair) - extent) // stride + 1 for size, pair, extent, stride in sizes)
-    if extents != (1, 1) and not 0 < height * width < extents[0] * extents[1]:
+    if kernel.shape[:2] != (1, 1) or any(sum(pair) for pair in padding):
         return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     rows, columns = window_strides
-    pixels = [x[:, i:, j:][:, ::rows, ::columns][:, :height, :width] for i, j in np.ndindex(extents)]
-    windows = jnp.concatenate(pixels, axis=-1).reshape(-1, kernel[..., 0].size)
-    y = jnp.matmul(windows, kernel.reshape(windows.shape[1], -1), precision=options.get("precision"))
-    return y.reshape(len(x), height, width, -1)
+    contracted = (((3,), (0,)), ((), ()))
+    return jax.lax.dot_general(x[:, ::rows, ::columns], kernel[0, 0], contracted, precision=options.get("precision"))
 
 
 def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -204,12 +196,12 @@ class MiniResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
         """Maps images to the last feature map."""
-        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype, conv_general_dilated=convolve)
+        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype)
         resting = self.frozen_statistics or not train
         norm = partial(batch_norm, use_running_average=resting, axis_name=self.axis_name)
         x = conv(self.widths[0], (3, 3), strides=2, padding=1, name="stem")(x)
         x = nn.relu(norm(x, name="bn_stem"))
         for stage, width in enumerate(self.widths, start=1):
             x = BasicBlock(width, 1 if stage == 1 else 2, conv, norm, name=f"stage{stage}")(x)
-        x = conv(self.channels, (1, 1), padding=0, name="head")(x)
+        x = conv(self.channels, (1, 1), name="head")(x)
         return at_least_float32(nn.relu(norm(x, name="bn_head")))

@@ -22,14 +22,13 @@ from svdnet_jax.models.svdnet import SVDNet, synchronised
 from svdnet_jax.training.optimizer import with_learning_rate
 from svdnet_jax.training.plan import plan
 from svdnet_jax.training.state import TrainState
-from svdnet_jax.training.step import Metrics, Recipe, looped, train_step
+from svdnet_jax.training.step import Metrics, Recipe, train_step
 
 TrainCall = Callable[[TrainState, Batch | None, Samples, Float[Array, " K"]], tuple[TrainState, Metrics]]
 """State (donated), store and samples of a `Feed`, learning rate of each step -> the state K steps later, and loss and
 accuracy of each step with S(W) and whether every number is finite after the last."""
 ON_CPU, ELSEWHERE = 1, 10
-"""Steps of a call where the settings leave it open: what a call costs beside its steps is nothing to a CPU, which
-compiles each of them."""
+"""Steps of a call where the settings leave it open: what a call costs beside its steps is nothing to a CPU."""
 
 
 def make_train_call(
@@ -53,7 +52,7 @@ def make_train_call(
             batch = sample if isinstance(sample, Batch) else _fetch(store, sample)
             return step(state.replace(opt_state=with_learning_rate(state.opt_state, rate)), batch)
 
-        state, metrics = looped(one, state, (samples, rates))
+        state, metrics = jax.lax.scan(one, state, (samples, rates))
         health = {"correlation": eigenlayer.correlation(state.eigenlayer), "finite": _all_finite(state.variables)}
         return state, metrics | health
 

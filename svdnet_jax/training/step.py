@@ -183,19 +183,8 @@ def _in_parts(
     numbered = jnp.arange(parts), jax.tree.map(split, batch)
     shapes = jax.eval_shape(look, batch_stats, jax.tree.map(lambda rows: rows[0], numbered[1]), key)[1]
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    (batch_stats, sums), _ = looped(one, (batch_stats, zeros), numbered)
+    (batch_stats, sums), _ = jax.lax.scan(one, (batch_stats, zeros), numbered)
     return batch_stats, jax.tree.map(lambda total: total / parts, sums)
-
-
-def looped(step: Callable[..., tuple[Any, Any]], carry: Any, over: Any) -> tuple[Any, Any]:
-    """`jax.lax.scan`; written out on a CPU, where XLA's convolutions are twenty times as slow inside of a loop."""
-    if jax.default_backend() != "cpu":
-        return jax.lax.scan(step, carry, over)
-    found = []
-    for number in range(len(jax.tree.leaves(over)[0])):
-        carry, out = step(carry, jax.tree.map(lambda rows: rows[number], over))  # noqa: B023
-        found.append(out)
-    return carry, jax.tree.map(lambda *rows: jnp.stack(rows), *found)
 
 
 def make_infer(model: SVDNet, size: tuple[int, int], devices: Devices | None = None) -> Infer:

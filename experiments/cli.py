@@ -3,7 +3,7 @@
 import argparse
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import jax
@@ -19,6 +19,9 @@ from svdnet_jax.reporting.log import LogError
 from svdnet_jax.run import run
 from svdnet_jax.training.measure import TrainingDiverged
 
+HOW = (tyro.conf.AvoidSubcommands,)
+"""A phase that may be left out is there, with its options, if the preset has it; no subcommands."""
+
 
 def train(argv: Sequence[str] | None, name: str, description: str, layout: Layout = "auto") -> int:
     """Runs a training experiment; 0 if all went well, 2 for input that cannot be used, 1 if training diverged.
@@ -29,11 +32,19 @@ def train(argv: Sequence[str] | None, name: str, description: str, layout: Layou
         description: What it does, for --help.
         layout: How its data set is laid out; with auto, none has to be given.
     """
-    console = Console()
-    try:
+
+    def work() -> None:
         config = parse(argv, f"python -m experiments.{name}", description, layout)
         with joined(config.machines):
-            run(config, console)
+            run(config, Console())
+
+    return guarded(work)
+
+
+def guarded(work: Callable[[], None]) -> int:
+    """Does what trains, and turns what may go wrong into a message and an exit code; see `train`."""
+    try:
+        work()
     except (ConfigError, DataError, LogError) as error:
         return leave(refuse(str(error), 2))
     except TrainingDiverged as error:
@@ -50,6 +61,20 @@ def train(argv: Sequence[str] | None, name: str, description: str, layout: Layou
     return 0
 
 
+def preset_of(arguments: Sequence[str], default: str) -> Run:
+    """The settings that a command line starts from.
+
+    Raises:
+        ConfigError: An unknown preset.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=default)
+    chosen, _ = first.parse_known_args(list(arguments))
+    if chosen.preset not in PRESETS:
+        raise ConfigError(f"--preset {chosen.preset}: unknown; choose one of {', '.join(PRESETS)}")
+    return PRESETS[chosen.preset]
+
+
 def parse(argv: Sequence[str] | None, prog: str, description: str, layout: Layout = "auto") -> Run:
     """Settings from a command line; prints help or the mistake and exits (code 2) as is usual.
 
@@ -63,16 +88,9 @@ def parse(argv: Sequence[str] | None, prog: str, description: str, layout: Layou
         ConfigError: An unknown preset, or no data where there is no built-in set.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default="synthetic" if layout == "auto" else "paper-resnet50")
-    chosen, _ = first.parse_known_args(arguments)
-    if chosen.preset not in PRESETS:
-        raise ConfigError(f"--preset {chosen.preset}: unknown; choose one of {', '.join(PRESETS)}")
-    preset = PRESETS[chosen.preset]
+    preset = preset_of(arguments, "synthetic" if layout == "auto" else "paper-resnet50")
     default = replace(preset, data=replace(preset.data, layout=layout))
-    # A phase that may be left out is there, with its options, if the preset has it; no subcommands.
-    how = (tyro.conf.AvoidSubcommands,)
-    config = tyro.cli(Run, prog=prog, default=default, args=arguments, description=description, config=how)
+    config = tyro.cli(Run, prog=prog, default=default, args=arguments, description=description, config=HOW)
     if layout != "auto" and config.data.root is None:
         raise ConfigError("--data.root: not given; this experiment has no built-in data. Give the unpacked data set")
     return config

@@ -139,10 +139,11 @@ def _cells(values: list[list[float]], base: list[float], digits: int) -> list[st
     ours, theirs = np.array(values).T
     columns = (np.array(base), ours, theirs, ours - theirs)
     signs = ("", "", "", "+")
-    return [_spread(column, digits, sign) for column, sign in zip(columns, signs, strict=True)]
+    return [spread(column, digits, sign) for column, sign in zip(columns, signs, strict=True)]
 
 
-def _spread(values: np.ndarray, digits: int, sign: str) -> str:
+def spread(values: np.ndarray, digits: int, sign: str = "") -> str:
+    """Mean and, of several values, their standard deviation; the leading spaces keep columns apart."""
     mean = f"{values.mean():{sign}.{digits}f}"
     return f"  {mean}" if len(values) == 1 else f"  {mean} ± {values.std(ddof=1):.{digits}f}"
 

@@ -141,6 +141,9 @@ class RRI:
     """Give each old column the closest new one, with sign (the authors' code, not in the paper)."""
     unmatched_rounds: int = 0
     """So many rounds at the start go without matching all the same."""
+    rotate_classifier: bool = False
+    """Turn the classifier with the features when W is replaced by U S, so that the loss does not jump. Not in the
+    paper, where that jump is what sets training going again."""
     learning_rates: tuple[float, ...] = (0.02,)
     """Learning rate of each round; the last one repeats."""
     restraint: Phase = field(default_factory=lambda: Phase(steps=90, milestones=(60,), freeze=("eigenlayer/*",)))
@@ -154,8 +157,25 @@ class RRI:
 
 
 @dataclass(frozen=True)
+class Penalty:
+    """Penalties that ask for orthogonality while training goes on; see `svdnet_jax.baselines.orthogonality`."""
+
+    kind: Literal["none", "soft", "double-soft", "coherence", "srip", "spectral-difference"] = "none"
+    """Of the Eigenlayer's weight: none, soft or double soft orthogonality, mutual coherence, SRIP (Bansal et al. 2018)
+    or the difference of the largest and the smallest eigenvalue (ABD-Net)."""
+    weight: float = 0.0
+    """What that is multiplied by."""
+    scale: Literal["none", "common", "columns"] = "none"
+    """Lengths of columns that are taken out first: none, a common one, or each column's own, as for S(W)."""
+    features: float = 0.0
+    """What ABD-Net's penalty on the last feature map is multiplied by; 0 leaves it out."""
+    begin: Literal["start", "rounds"] = "start"
+    """From when on: from the first step, or in the rounds only, so that Step 0 is that of a run without."""
+
+
+@dataclass(frozen=True)
 class Loss:
-    """What is minimised: softmax cross-entropy, and a triplet loss beside it if wanted."""
+    """What is minimised: softmax cross-entropy, a triplet loss beside it if wanted, and penalties."""
 
     smoothing: float = 0.0
     """Share of the target spread evenly over all identities (label smoothing)."""
@@ -163,6 +183,7 @@ class Loss:
     """Batch-hard triplet loss on the pooled feature: none, with the soft margin, or with --loss.margin."""
     margin: float = 0.3
     """Margin of the triplet loss."""
+    penalty: Penalty = field(default_factory=Penalty)
 
 
 @dataclass(frozen=True)
@@ -236,6 +257,9 @@ class Run:
     paper-resnet50, paper-caffenet, short-resnet50, modern-resnet50 or modern-resnet50-rri."""
     out: Path | None = None
     """Folder of the run (not given: runs/ and the name of data or preset). The same command again resumes it."""
+    base_from: Path | None = None
+    """Folder of a finished run with --rri.rounds 0 and otherwise the same settings: its Step 0 is taken over instead of
+    trained, to the bit, and only the rounds are run."""
     seed: int = 0
     """Seed of initial weights, sample order, flips, dropout and of who is held out for validation."""
     log_every: int = 30

@@ -57,16 +57,11 @@ def decorrelate(W: Float[Array, "C D"], method: Method = "us", *, match: bool = 
     """
     if method not in get_args(Method):
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(get_args(Method))}")
-    check_matrix(W)
-    C, D = W.shape
-    if D > C:
-        raise ValueError(
-            f"W is {C} x {D}: its rank is at most {C}, so {D - C} of {D} decorrelated columns would be zero, "
-            f"dead outputs for good; choose an Eigenlayer of at most {C} outputs"
-        )
-    _check_finite(W)
+    _check_replaceable(W)
     if method == "none":
         return W
+    if method == "us":
+        return rotate(W, match=match)[0]
     with jax.enable_x64(True):
         W64 = jnp.asarray(np.asarray(W), dtype=jnp.float64)
         new = _replacement(W64, method)
@@ -74,6 +69,32 @@ def decorrelate(W: Float[Array, "C D"], method: Method = "us", *, match: bool = 
             order, sign = match_columns(W64, new)
             new = new[:, order] * sign[None, :]
         return new.astype(W.dtype)
+
+
+def rotate(W: Float[Array, "C D"], *, match: bool = False) -> tuple[Float[Array, "C D"], Float64[np.ndarray, "D D"]]:
+    """The replacement ``us`` with the rotation R that leads to it: U S = W R, R being V in the order and sign chosen.
+
+    Features of the new weight are those of the old one times R. What reads them, a classifier with the kernel K
+    (D, classes), computes what it did before with Rᵀ K. (The paper leaves the classifier as it is.)
+
+    Args:
+        W: The matrix; at least as many rows as columns.
+        match: Order and sign the new columns after the old ones, by `match_columns`.
+
+    Returns:
+        The new W, of W's dtype, and R in float64, orthogonal.
+
+    Raises:
+        ValueError: As `decorrelate`.
+    """
+    _check_replaceable(W)
+    U, S, Vt = factorise(W)
+    with jax.enable_x64(True):
+        new, R = jnp.asarray(U * S[None, :]), Vt.T
+        if match:
+            order, sign = match_columns(jnp.asarray(np.asarray(W), dtype=jnp.float64), new)
+            new, R = new[:, order] * sign[None, :], R[:, np.asarray(order)] * np.asarray(sign)[None, :]
+        return new.astype(W.dtype), R
 
 
 def factorise(
@@ -129,9 +150,7 @@ def _replacement(W: Float[Array, "C D"], method: Method) -> Float[Array, "C D"]:
     if method == "qd":
         Q, R = jnp.linalg.qr(W)
         return Q * jnp.diag(R)[None, :]
-    U, S, Vt = factorise(W)
-    if method == "us":
-        return jnp.asarray(U * S[None, :])
+    U, _, Vt = factorise(W)
     return jnp.asarray(U if method == "u" else U @ Vt)
 
 
@@ -153,6 +172,17 @@ def check_matrix(W: Array) -> None:
             f"expected a float matrix W (inputs, outputs), found {getattr(W, 'dtype', type(W).__name__)} "
             f"of shape {getattr(W, 'shape', ())}"
         )
+
+
+def _check_replaceable(W: Float[Array, "C D"]) -> None:
+    check_matrix(W)
+    C, D = W.shape
+    if D > C:
+        raise ValueError(
+            f"W is {C} x {D}: its rank is at most {C}, so {D - C} of {D} decorrelated columns would be zero, "
+            f"dead outputs for good; choose an Eigenlayer of at most {C} outputs"
+        )
+    _check_finite(W)
 
 
 def _check_finite(W: Float[Array, "C D"]) -> None:

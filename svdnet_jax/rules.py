@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from svdnet_jax.config import ConfigError, Phase, Run
@@ -20,7 +21,7 @@ def check(config: Run) -> None:
     phases = {"base": config.base, "rri.restraint": config.rri.restraint, "rri.relaxation": config.rri.relaxation}
     if config.rri.final:
         phases["rri.final"] = config.rri.final
-    rules = [*_least(config), *_finite(config), *_data(config), *_model(config), *_training(config)]
+    rules = [*_least(config), *_finite(config), *_data(config), *_model(config), *_training(config), *_penalty(config)]
     for option, phase in phases.items():
         rules += _phase(option, phase)
     for option, value, valid, rule in rules:
@@ -114,9 +115,31 @@ def _training(config: Run) -> Iterator[Rule]:
     rates = rri.learning_rates
     yield "rri.learning-rates", rates, bool(rates) and min(rates) > 0, "one or more positive numbers"
     yield "rri.tolerance", rri.tolerance, rri.tolerance >= 0, "0 or more"
+    rule = "left out with --rri.rounds 0: there would be nothing to do"
+    yield "base-from", config.base_from, config.base_from is None or rri.rounds > 0, rule
+    rule = "left out unless --rri.method is us: the others do not turn the features"
+    yield "rri.rotate-classifier", rri.rotate_classifier, rri.method == "us" or not rri.rotate_classifier, rule
     if rri.final:
         rule = "given with --rri.stop never, as it belongs to the last round"
         yield "rri.final.steps", rri.final.steps, rri.stop == "never", rule
+
+
+def _penalty(config: Run) -> Iterator[Rule]:
+    """Of penalties: nothing that is set may be without effect."""
+    penalty, rri, dim = config.loss.penalty, config.rri, config.model.dim
+    on = penalty.kind != "none"
+    yield "loss.penalty.kind", penalty.kind, not on or dim > 0, "none where --model.dim 0 leaves out the Eigenlayer"
+    rule = "positive with, and 0 without a --loss.penalty.kind"
+    yield "loss.penalty.weight", penalty.weight, penalty.weight > 0 if on else penalty.weight == 0, rule
+    yield "loss.penalty.scale", penalty.scale, on or penalty.scale == "none", "none without a --loss.penalty.kind"
+    yield "loss.penalty.features", penalty.features, penalty.features >= 0, "0 or more"
+    late = penalty.begin == "rounds"
+    some = rri.rounds > 0 and (on or penalty.features > 0)
+    yield "loss.penalty.begin", penalty.begin, not late or some, "start unless there are rounds and a penalty"
+    acting = [*([] if late else [config.base]), *([rri.relaxation] if rri.rounds else [])]
+    frozen = all(any(fnmatchcase("eigenlayer/kernel", p) for p in phase.freeze) for phase in acting)
+    rule = "none where every phase that it acts in freezes the Eigenlayer"
+    yield "loss.penalty.kind", penalty.kind, not on or not frozen, rule
 
 
 def _phase(option: str, phase: Phase) -> Iterator[Rule]:

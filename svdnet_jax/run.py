@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 
 from svdnet_jax.config import ConfigError, Eval, Run
@@ -20,27 +19,27 @@ from svdnet_jax.machines import agree, first_before_others, is_first
 from svdnet_jax.models.pretrained import Pretrained, read_pretrained
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.records import end_record, report_facts, start_record
-from svdnet_jax.reporting.artifacts import base_embeddings, save_embeddings, write_artifacts
+from svdnet_jax.reporting.artifacts import write_artifacts
 from svdnet_jax.reporting.folder import (
     environment,
     has_checkpoint,
     open_folder,
     refuse_other_settings,
-    save_matrix,
     write_json,
 )
-from svdnet_jax.reporting.log import Log, open_log, read_log
+from svdnet_jax.reporting.log import open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.rules import check
 from svdnet_jax.settings import PLACES, differences, to_json
+from svdnet_jax.step_zero import StepZero, after_step_zero, read_step_zero, retell
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.initial import as_pretrained, check_start, initial_state
-from svdnet_jax.training.measure import Measurement, embeddings, measure
+from svdnet_jax.training.measure import embeddings, measure
 from svdnet_jax.training.parallel import steps_per_call
 from svdnet_jax.training.plan import plan
-from svdnet_jax.training.rri import Hooks, Record, optimizers, programs, run_rri
+from svdnet_jax.training.rri import Hooks, optimizers, programs, run_rri
 from svdnet_jax.training.state import TrainState, create
 from svdnet_jax.training.step import Infer, inputs_of, make_infer
 from svdnet_jax.training.trained import (
@@ -52,6 +51,7 @@ from svdnet_jax.training.trained import (
     load_trained,
     read_metadata,
 )
+from svdnet_jax.writing import emit, keep, save
 
 RANDOM = (
     "No --model.weights given: the backbone starts from random weights. Published results start from ImageNet's; "
@@ -59,12 +59,13 @@ RANDOM = (
 )
 
 
-def run(config: Run, console: Console) -> Path:
+def run(config: Run, console: Console, report: bool = True) -> Path:
     """Trains, evaluates and reports; called again with the same settings it goes on where it was stopped.
 
     Args:
         config: All settings.
         console: Where progress and results are shown.
+        report: Leave embeddings, figures and the report; without, only what training writes.
 
     Returns:
         The run folder.
@@ -82,20 +83,21 @@ def run(config: Run, console: Console) -> Path:
         console = Console(quiet=True)
     with open_folder(config) if is_first() else nullcontext(config.folder) as folder:
         console.print(describe(devices, config), highlight=False, soft_wrap=True)
-        weights = None if has_checkpoint(folder) else _first_weights(config, console)
+        source = None if has_checkpoint(folder) else _source(config, console)
         with first_before_others():
             dataset = load_dataset(config, console)
         check_identities(dataset)
         agree("images or identities", fingerprint(dataset))
         console.print(summary(dataset, count_valid(dataset, config)), highlight=False, soft_wrap=True)
-        _train_and_report(config, folder, dataset, weights, devices, console)
+        trained = train(config, folder, dataset, source, devices, console)
+        if report:
+            _report(config, folder, dataset, *trained, devices, console)
     return folder
 
 
-def _train_and_report(
-    config: Run, folder: Path, dataset: Dataset, weights: Pretrained | None, devices: Devices, console: Console
+def _report(
+    config: Run, folder: Path, dataset: Dataset, state: TrainState, infer: Infer, devices: Devices, console: Console
 ) -> None:
-    state, infer = train(config, folder, dataset, weights, devices, console)
     query, gallery = _test_embeddings(config, dataset, infer, devices, state)
     if not is_first():
         return
@@ -132,8 +134,10 @@ def preflight(config: Run) -> Devices:
     return choose(config)
 
 
-def _first_weights(config: Run, console: Console) -> Pretrained | None:
-    """The weights of a new run, checked; one that goes on has its own."""
+def _source(config: Run, console: Console) -> Pretrained | StepZero | None:
+    """What a new run starts from, checked; one that goes on has its own."""
+    if zero := read_step_zero(config):
+        return zero
     weights = read_weights(config)
     check_start(config, weights)
     if weights is None and config.model.backbone != "mini":
@@ -157,13 +161,20 @@ def read_weights(config: Run) -> Pretrained | None:
 
 
 def train(
-    config: Run, folder: Path, dataset: Dataset, weights: Pretrained | None, devices: Devices, console: Console
+    config: Run,
+    folder: Path,
+    dataset: Dataset,
+    source: Pretrained | StepZero | None,
+    devices: Devices,
+    console: Console,
 ) -> tuple[TrainState, Infer]:
-    """Trains from the start, or from the latest checkpoint of the folder.
+    """Trains from the start, from the Step 0 of another run, or from the latest checkpoint of the folder.
 
     Returns:
         The final state, and the jitted network at rest.
     """
+    zero = source if isinstance(source, StepZero) else None
+    weights = None if isinstance(source, StepZero) else source
     model, fresh = initial_state(config, dataset.train, weights)
     fresh = devices.put(fresh)
     phases, infer = plan(config), make_infer(model, inputs_of(config).size, devices)
@@ -173,20 +184,27 @@ def train(
         progress(phases[-1].end, console) as show,
     ):
         begins = {kind: program.optimizer for kind, program in by_kind.items()}
-        like = partial(begun, phases=phases, by_kind=begins, fresh=fresh)
-        state, place, resumed = _first_state(config, folder, dataset, saved, like)
+        data, identities = fingerprint(dataset), labels(dataset.train.pids)[1]
+        new = after_step_zero(zero, data, identities) if zero else Place(data, identities)
+        like = partial(begun, phases=phases, by_kind=begins, fresh=devices.put(zero.state) if zero else fresh)
+        state, place, resumed = _first_state(config, folder, dataset, saved, new, like)
         log = open_log(folder / "metrics.jsonl", place.log_offset) if is_first() else None
         look = partial(measure, infer=infer, dataset=dataset, settings=_even(config.eval, devices))
         embed_test = partial(_test_embeddings, config, dataset, infer, devices) if config.rri.rounds else None
         hooks = Hooks(
             look,
-            partial(_emit, folder, log, show, embed_test),
-            partial(_save, config, saved, log, place),
+            partial(emit, folder, log, show, embed_test),
+            partial(save, config, saved, log, place),
         )
         if place.phase < len(phases) and is_first():
             write_json(folder / "environment.json", environment())
         if not resumed:
-            hooks.emit(start_record(config, dataset, place.data, state, weights), state)
+            start = start_record(config, dataset, data, state, weights)
+            if zero:
+                retell(zero, start, log, hooks.emit, state)
+                keep(config, saved, log, place, state, 0.0, zero.border["embedding"])
+            else:
+                hooks.emit(start, state)
         elif place.phase < len(phases):
             hooks.emit({"event": "resume", "step": place.stream}, state)
         steps, images = steps_per_call(config), resident(config, dataset.train.images.nbytes)
@@ -209,9 +227,17 @@ def train(
 
 
 def _first_state(
-    config: Run, folder: Path, dataset: Dataset, saved: Any, like: Callable[[Place], TrainState]
+    config: Run, folder: Path, dataset: Dataset, saved: Any, new: Place, like: Callable[[Place], TrainState]
 ) -> tuple[TrainState, Place, bool]:
     """The state to train from, its place, and whether it is that of the latest checkpoint or of a new run.
+
+    Args:
+        config: Settings of the run.
+        folder: Its folder.
+        dataset: What it trains on.
+        saved: Its checkpoints.
+        new: The place of a new run.
+        like: From a place to a state of the structure that it has there, which is the first one of a new run.
 
     Raises:
         ConfigError: The checkpoints are damaged, or of a run with other settings.
@@ -222,13 +248,11 @@ def _first_state(
         raise ConfigError(
             f"--out {folder}: its checkpoints are damaged; take {saved.directory} away, or give another --out"
         )
-    data, identities = fingerprint(dataset), labels(dataset.train.pids)[1]
     if found is None:
-        place = Place(data, identities)
-        return like(place), place, False
+        return like(new), new, False
     refuse_other_settings(folder, found.metadata["config"], to_json(config))
     place = read_metadata(folder, found.metadata)[1]
-    if place.data != data:
+    if place.data != new.data:
         raise DataError(f"--out {folder}: the images or identities of {dataset.name} are not those it began with")
     return checkpoint.restore(saved, found.step, like(place)), place, True
 
@@ -236,45 +260,3 @@ def _first_state(
 def _even(settings: Eval, devices: Devices) -> Eval:
     """The settings with as many images at a time as devices can share; those beyond the last image are not counted."""
     return replace(settings, batch_size=-(-settings.batch_size // devices.count) * devices.count)
-
-
-def _emit(
-    folder: Path,
-    log: Log | None,
-    show: Callable[[Record], None],
-    embed_test: Callable[[TrainState], tuple[dict[str, Embeddings], dict[str, Embeddings]]] | None,
-    record: Record,
-    state: TrainState,
-) -> None:
-    """Tells the world of a record; of several processes the first, though all of them compute what it writes."""
-    if log:
-        log.write(record)
-        show(record)
-        # Enough for the pictures: Step 0, the first decorrelation, the latest relaxation.
-        match (record["event"], record.get("phase"), record.get("round")):
-            case ("phase", "base" | "relaxation" | "final" as border, _) | ("decorrelate" as border, _, 1):
-                save_matrix(folder, border, np.asarray(state.eigenlayer))
-    # On disk before the checkpoint that follows, so that a run which goes on from there has them.
-    if embed_test and record["event"] == "phase" and record["phase"] == "base":
-        sides = embed_test(state)
-        if log:
-            save_embeddings(base_embeddings(folder), *sides)
-
-
-def _save(
-    config: Run,
-    saved: Any,
-    log: Log | None,
-    start: Place,
-    state: TrainState,
-    seconds: float,
-    measured: Measurement | None,
-) -> None:
-    place = start._replace(
-        phase=int(state.cursor.phase),
-        stream=int(state.step),
-        log_offset=log.offset if log else None,
-        phase_seconds=seconds,
-    )
-    metadata = {"config": to_json(config), "place": place._asdict()}
-    checkpoint.save(saved, state, metadata, measured.embedding.metrics() if measured else None)

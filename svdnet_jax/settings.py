@@ -11,7 +11,7 @@ from svdnet_jax.config import ConfigError, Run
 
 # Folders may have been moved or named in another way; their content is what counts, and that has its fingerprint. The
 # weights that a run started from are in its checkpoint.
-PLACES = ("out:", "data.cache:", "data.root:", "model.weights:", "compute.cache:")
+PLACES = ("out:", "data.cache:", "data.root:", "model.weights:", "base_from:", "compute.cache:")
 """Beginnings of lines of `differences` that say where things lie."""
 FREE = (*PLACES, "parallel:", "model.recompute:", "compute.", "machines.")
 """Those that do not make another run: where things lie, and how the work is done."""

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
+from svdnet_jax.baselines import orthogonality
 from svdnet_jax.config import (
     RRI,
     ConfigError,
@@ -13,6 +15,7 @@ from svdnet_jax.config import (
     Loss,
     Model,
     Optimizer,
+    Penalty,
     Phase,
     Run,
 )
@@ -20,6 +23,10 @@ from svdnet_jax.presets import PRESETS
 from svdnet_jax.rules import check
 from svdnet_jax.run import preflight
 from svdnet_jax.settings import differences, from_json, to_json
+
+
+def with_penalty(rri=None, **values):
+    return Run(loss=Loss(penalty=Penalty(**values)), rri=rri or RRI())
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -66,6 +73,17 @@ def test_presets_are_valid_and_know_their_name(name):
         (Run(data=Data(batch_size=64, per_identity=5)), "--data.per-identity 5: must be a divisor of"),
         (Run(loss=Loss(triplet="soft")), "--loss.triplet soft: must be none unless --data.per-identity"),
         (Run(rri=RRI(final=Phase(steps=5))), "--rri.final.steps 5: must be given with --rri.stop never"),
+        (with_penalty(kind="soft"), "--loss.penalty.weight 0.0: must be positive with, and 0 without"),
+        (with_penalty(weight=0.1), "--loss.penalty.weight 0.1: must be positive with, and 0 without"),
+        (with_penalty(scale="columns"), "--loss.penalty.scale columns: must be none without"),
+        (with_penalty(features=-1.0), "--loss.penalty.features -1.0: must be 0 or more"),
+        (with_penalty(begin="rounds"), "--loss.penalty.begin rounds: must be start unless"),
+        (with_penalty(RRI(rounds=0), features=1.0, begin="rounds"), "--loss.penalty.begin rounds: must be start"),
+        (
+            with_penalty(RRI(relaxation=Phase(9, freeze=("eigen*",))), kind="srip", weight=1.0, begin="rounds"),
+            "--loss.penalty.kind srip: must be none where every phase that it acts in freezes",
+        ),
+        (Run(rri=RRI(method="u", rotate_classifier=True)), "--rri.rotate-classifier True: must be left out unless"),
         (Run(base=Phase(steps=9, warmup=10)), "--base.warmup 10: must be 0 to the 9 steps"),
         (Run(base=Phase(steps=9, multipliers=(("*", 0.0),))), "--base.multipliers"),
         (Run(base=Phase(steps=9, freeze=("eigenlayr/*",))), "'eigenlayr/\\*' matches no weight; there are"),
@@ -100,6 +118,12 @@ def test_differences_name_the_options():
     assert "seed: 0 -> 3" in found
     assert f"rri.rounds: {old.rri.rounds} -> 9" in found
     assert "data.root: None -> x" in found
+
+
+def test_penalties_have_the_names_of_their_functions():
+    kinds, scales = (get_args(get_type_hints(Penalty)[name]) for name in ("kind", "scale"))
+    assert kinds == ("none", *get_args(orthogonality.Penalty))
+    assert scales == get_args(orthogonality.Scale)
 
 
 def test_folder_is_named_by_the_preset():

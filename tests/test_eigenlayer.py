@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from svdnet_jax import eigenlayer
-from svdnet_jax.eigenlayer import correlation, decorrelate, gram, match_columns, spectrum
+from svdnet_jax.eigenlayer import correlation, decorrelate, gram, match_columns, rotate, spectrum
 
 METHODS = ("us", "u", "uvt", "qd")
 # U S is computed in float64 and rounded once to float32: 6e-8 of the largest entry of each product, times the few
@@ -60,6 +60,16 @@ def test_us_keeps_w_wt_and_spectrum(W):
     scale = float(jnp.abs(W @ W.T).max())
     chex.assert_trees_all_close(new @ new.T, W @ W.T, atol=TOLERANCE * scale, rtol=0)
     chex.assert_trees_all_close(spectrum(new), spectrum(W), atol=1e-5 * float(spectrum(W)[0]), rtol=0)
+
+
+@given(matrices(), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_the_rotation_leads_from_w_to_us(W, match):
+    new, R = rotate(W, match=match)
+    np.testing.assert_array_equal(new, decorrelate(W, "us", match=match))
+    np.testing.assert_allclose(R.T @ R, np.eye(W.shape[1]), atol=1e-12)
+    largest = float(jnp.abs(W).max())
+    np.testing.assert_allclose(np.asarray(W, np.float64) @ R, new, rtol=0, atol=TOLERANCE * largest)
 
 
 @given(matrices(), st.sampled_from(METHODS), st.booleans())

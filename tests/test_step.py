@@ -1,5 +1,6 @@
 """One training step against the same step written out, and where its randomness comes from."""
 
+import dataclasses
 from functools import partial
 
 import chex
@@ -8,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svdnet_jax.config import Loss, Model, Optimizer, Phase
+from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
+from svdnet_jax.config import Loss, Model, Optimizer, Penalty, Phase, Run
 from svdnet_jax.data.pipeline import Batch
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.training.losses import batch_hard_triplet
 from svdnet_jax.training.optimizer import make_optimizer, weight_groups, with_learning_rate
 from svdnet_jax.training.state import begin, create
-from svdnet_jax.training.step import Inputs, Recipe, augment, train_step
+from svdnet_jax.training.step import Inputs, Recipe, augment, recipe_of, train_step
 
 BACKBONES = {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)}
 SIZE, MEAN, STD = (16, 8), (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
@@ -66,6 +68,46 @@ def test_a_step_equals_the_step_written_out(batch):
     assert float(metrics["loss"]) == pytest.approx(float(loss), rel=1e-5)
     assert float(metrics["accuracy"]) == float(jnp.mean(jnp.argmax(logits, axis=1) == batch.labels))
     assert (int(after.step), int(after.cursor.step), int(after.cursor.phase)) == (1, 1, 0)
+
+
+def gradient(step, state, batch):
+    """What one step of a fresh momentum tells of the gradients."""
+    after, metrics = step(state, batch)
+    return jax.tree.map(lambda old, new: (old - new) / RATE, state.params, after.params), metrics
+
+
+def test_penalties_are_added_to_the_loss(batch):
+    settings = Penalty(kind="soft", weight=0.3, scale="columns", features=0.01)
+    model, state, step = prepare(dropout=0.0, loss=Loss(penalty=settings))
+    plain = gradient(prepare(dropout=0.0)[2], state, batch)
+    found = gradient(step, state, batch)
+    W = state.params["eigenlayer"]["kernel"]
+
+    def maps(params):
+        variables = {**state.variables, "params": params}
+        collections = ["batch_stats", "intermediates"]
+        images = batch.images.astype(jnp.float32)
+        return model.apply(variables, images, train=True, mutable=collections)[1]["intermediates"]["maps"][0]
+
+    on_weight, on_maps = penalty(W, "soft", "columns"), feature_spectral_difference(maps(state.params))
+    assert on_weight > 0
+    assert on_maps > 0
+    assert float(found[1]["loss"] - plain[1]["loss"]) == pytest.approx(0.3 * float(on_weight) + 0.01 * float(on_maps))
+    moved = jax.tree.map(lambda a, b: a - b, found[0], plain[0])
+    expected = jax.grad(lambda W: 0.3 * penalty(W, "soft", "columns"))(W)
+    chex.assert_trees_all_close(moved["eigenlayer"]["kernel"], expected, atol=2e-5 * float(jnp.abs(expected).max()))
+    expected = jax.grad(lambda params: 0.01 * feature_spectral_difference(maps(params)))(state.params)["backbone"]
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    chex.assert_trees_all_close(moved["backbone"], expected, atol=1e-3 * largest)
+    assert not any(jnp.abs(leaf).max() > 1e-5 for leaf in jax.tree.leaves(moved["classifier"]))
+
+
+def test_a_penalty_may_begin_in_the_rounds():
+    late = Run(loss=Loss(penalty=Penalty(kind="soft", weight=0.3, begin="rounds")))
+    assert recipe_of(late, "base") == recipe_of(Run(), "base")
+    assert recipe_of(late, "relaxation").loss == late.loss
+    early = dataclasses.replace(late, loss=Loss(penalty=Penalty(kind="soft", weight=0.3)))
+    assert recipe_of(early, "base").loss == early.loss
 
 
 def test_a_mean_image_is_mirrored_with_its_picture_and_a_mean_colour_is_not(batch):

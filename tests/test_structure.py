@@ -24,6 +24,8 @@ LEVELS = {
     "reporting": 5,
     "loading": 6,
     "records": 7,
+    "step_zero": 7,
+    "writing": 7,
     "run": 8,
     "transfer": 9,
     "__init__": 10,

@@ -94,7 +94,10 @@ class SVDNet(nn.Module):
         mean = self.variable("pixels", "mean", jnp.zeros, (1, 1, 3)).value
         std = self.variable("pixels", "std", jnp.ones, (1, 1, 3)).value
         x = (x - mean[None]) / std[None]
-        features = jnp.mean(self.backbone(x, train=train), axis=(1, 2))
+        maps = self.backbone(x, train=train)
+        # For a penalty on it; nothing is kept where nobody asks for the collection.
+        self.sow("intermediates", "maps", maps)
+        features = jnp.mean(maps, axis=(1, 2))
         pooled = features
         if self.neck:
             resting = self.frozen_statistics or not train

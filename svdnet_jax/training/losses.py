@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
+from svdnet_jax.config import Penalty
+
 
 def softmax(logits: Float[Array, "N K"], labels: Int[Array, " N"], smoothing: float) -> Float[Array, ""]:
     """Mean cross-entropy of the softmax, in nats.
@@ -53,6 +56,18 @@ def batch_hard_triplet(
     anchors = jax.lax.pmean(jnp.sum(counted), axis) if axis else jnp.sum(counted)
     # A mean over devices may be a fraction of an anchor.
     return jnp.sum(losses * counted) / jnp.where(anchors > 0, anchors, jnp.ones_like(anchors))
+
+
+def weight_penalty(W: Float[Array, "C D"], settings: Penalty) -> Float[Array, ""]:
+    """The penalty on the Eigenlayer's weight, times its weight; 0 where there is none."""
+    if settings.kind == "none":
+        return jnp.zeros((), W.dtype)
+    return settings.weight * penalty(W, settings.kind, settings.scale)
+
+
+def feature_penalty(maps: Float[Array, "N H W C"], settings: Penalty) -> Float[Array, ""]:
+    """ABD-Net's penalty on feature maps, mean over the images, times its weight."""
+    return settings.features * feature_spectral_difference(maps.astype(jnp.float32))
 
 
 def _squared_distances(features: Float[Array, "N C"], others: Float[Array, "M C"]) -> Float[Array, "N M"]:

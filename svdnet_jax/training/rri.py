@@ -69,13 +69,10 @@ def optimizers(params: Any, config: Run) -> dict[PhaseKind, optax.GradientTransf
 
 
 def programs(model: SVDNet, params: Any, config: Run, devices: Devices) -> dict[PhaseKind, Program]:
-    """What trains each kind of phase; kinds that train weights alike share one compiled program."""
-    by_kind, recipe = optimizers(params, config), recipe_of(config)
-    found = {
-        optimizer: Program(optimizer, make_train_call(model, optimizer, recipe, devices))
-        for optimizer in by_kind.values()
-    }
-    return {kind: found[optimizer] for kind, optimizer in by_kind.items()}
+    """What trains each kind of phase; kinds that train weights alike, by the same loss, share one compiled program."""
+    by_kind = {kind: (optimizer, recipe_of(config, kind)) for kind, optimizer in optimizers(params, config).items()}
+    found = {what: Program(what[0], make_train_call(model, *what, devices)) for what in dict.fromkeys(by_kind.values())}
+    return {kind: found[what] for kind, what in by_kind.items()}
 
 
 def optimizer_at(
@@ -146,10 +143,7 @@ def _next(index: int, phase: PlannedPhase, correlation: float, state: TrainState
 
 def _decorrelate(state: TrainState, phase: PlannedPhase, before: Measurement, config: Run, hooks: Hooks) -> TrainState:
     match = config.rri.match and phase.round > config.rri.unmatched_rounds
-    # Once, on one device; machines may differ in the last bit, so that all take what the first has found.
-    W = jnp.asarray(jax.device_get(state.eigenlayer))
-    new = from_first(np.asarray(eigenlayer.decorrelate(W, config.rri.method, match=match)))
-    state = state.with_eigenlayer(jnp.asarray(new))
+    state = _replace(state, config, match)
     after = hooks.measure(state)
     record = {
         "event": "decorrelate",
@@ -164,6 +158,20 @@ def _decorrelate(state: TrainState, phase: PlannedPhase, before: Measurement, co
     }
     hooks.emit(record, state)
     return state
+
+
+def _replace(state: TrainState, config: Run, match: bool) -> TrainState:
+    """The state with the new W, and with the classifier turned with it where that is asked for."""
+    # Once, on one device; machines may differ in the last bit, so that all take what the first has found.
+    W = jnp.asarray(jax.device_get(state.eigenlayer))
+    if not config.rri.rotate_classifier:
+        return state.with_eigenlayer(
+            jnp.asarray(from_first(np.asarray(eigenlayer.decorrelate(W, config.rri.method, match=match))))
+        )
+    new, R = eigenlayer.rotate(W, match=match)
+    kernel = jax.device_get(state.params["classifier"]["kernel"])
+    turned = from_first((R.T @ kernel.astype(np.float64)).astype(kernel.dtype))
+    return state.with_eigenlayer(jnp.asarray(from_first(np.asarray(new)))).with_classifier(jnp.asarray(turned))
 
 
 class Work(NamedTuple):

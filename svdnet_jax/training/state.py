@@ -53,6 +53,12 @@ class TrainState(flax.struct.PyTreeNode):
         """The same state with another W."""
         return self.replace(params={**self.params, "eigenlayer": {"kernel": put(W, self.eigenlayer.sharding)}})
 
+    def with_classifier(self, kernel: Float[Array, "D K"]) -> "TrainState":
+        """The same state with another kernel of the classifier, its bias as it was."""
+        old = self.params["classifier"]
+        new = {**old, "kernel": put(kernel, old["kernel"].sharding)}
+        return self.replace(params={**self.params, "classifier": new})
+
 
 def create(
     model: SVDNet,

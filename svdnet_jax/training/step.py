@@ -1,6 +1,7 @@
 """The training step, and the network at rest, as pure functions of the state."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -10,12 +11,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
-from svdnet_jax.config import Loss, Run
+from svdnet_jax.config import Loss, Penalty, PhaseKind, Run
 from svdnet_jax.data.augment import WHOLE, Share, random_crop, random_erase, random_flip
 from svdnet_jax.data.pipeline import Batch, resize
 from svdnet_jax.devices import Devices
 from svdnet_jax.models.svdnet import Outputs, SVDNet
-from svdnet_jax.training.losses import batch_hard_triplet, softmax
+from svdnet_jax.training.losses import batch_hard_triplet, feature_penalty, softmax, weight_penalty
 from svdnet_jax.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
@@ -49,9 +50,12 @@ def inputs_of(config: Run) -> Inputs:
     return Inputs((data.height, data.width), data.flip, data.crop_padding, data.erase)
 
 
-def recipe_of(config: Run) -> Recipe:
-    """The part of the settings that `Recipe` holds."""
-    return Recipe(inputs_of(config), config.loss, config.optimizer.accumulate, max(config.data.per_identity, 1))
+def recipe_of(config: Run, kind: PhaseKind) -> Recipe:
+    """The part of the settings that `Recipe` holds, for a kind of phase."""
+    loss = config.loss
+    if kind == "base" and loss.penalty.begin == "rounds":
+        loss = replace(loss, penalty=Penalty())
+    return Recipe(inputs_of(config), loss, config.optimizer.accumulate, max(config.data.per_identity, 1))
 
 
 def augment(
@@ -82,7 +86,7 @@ def train_step(
     recipe: Recipe,
     axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One optimiser step on the softmax loss (paper, section 3.1), with a triplet loss if wanted.
+    """One optimiser step on the softmax loss (paper, section 3.1), with triplets and penalties if wanted.
 
     Args:
         state: Before it.
@@ -136,12 +140,16 @@ def _look(
             batch.images,
             train=True,
             rngs={"dropout": dropout_key},
-            mutable=["batch_stats"],
+            mutable=["batch_stats", "intermediates"] if loss.penalty.features else ["batch_stats"],
         )
         total = softmax(outputs.logits, batch.labels, loss.smoothing)
         if loss.triplet != "none":
             margin = loss.margin if loss.triplet == "margin" else None
             total += batch_hard_triplet(outputs.features, batch.labels, margin, axis)
+        if loss.penalty.kind != "none":
+            total += weight_penalty(params["eigenlayer"]["kernel"], loss.penalty)
+        if loss.penalty.features:
+            total += feature_penalty(updates["intermediates"]["maps"][0], loss.penalty)
         return total, (updates.get("batch_stats", {}), outputs)
 
     (value, (batch_stats, outputs)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)

@@ -1,0 +1,190 @@
+"""What to put in place of W: US, U, UV', QD or nothing; with matched columns or not; with the classifier turned or not.
+
+    python -m experiments.decorrelation
+    python -m experiments.decorrelation --preset short-resnet50 --below 512 --data.root Market-1501 --model.weights ...
+
+The paper's table of decorrelation methods. First each is put once in the place of W of the same converged Step 0: only
+US leaves every distance, and so the ranking, as it was. Then each goes through the same rounds. Beside the paper:
+
+- US without matched columns (the matching is in the authors' code and not in the paper);
+- US with the classifier turned with the features, so that the loss does not jump: does the gain survive?
+- US and nothing in an Eigenlayer of fewer outputs than there are identities (--below).
+
+On two idle CPU cores a seed takes about a minute for Step 0 and, for each variant, 17 s a round: 12 minutes.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from experiments import study
+from experiments.compare import spread
+from svdnet_jax import Embeddings, eigenlayer, evaluate, transfer
+from svdnet_jax.config import Run
+from svdnet_jax.eigenlayer import Method
+from svdnet_jax.reporting.folder import load_matrix
+from svdnet_jax.reporting.log import Record
+from svdnet_jax.reporting.study_figures import side_by_side
+from svdnet_jax.step_zero import without_rounds
+
+METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
+SAMPLE = 200
+"""Queries, evenly spread, whose distances to the whole gallery are compared."""
+
+
+@dataclass(frozen=True)
+class Options(study.Options):
+    """What to compare."""
+
+    variants_rounds: int = 2
+    """Rounds of the variants that no other study needs; what is compared is what all have after so many."""
+    below: int = 64
+    """Outputs of the narrower Eigenlayer, fewer than training identities; 0 leaves that comparison out."""
+
+
+def variants(options: Options) -> dict[str, Run]:
+    """Settings of all runs by name; US and nothing have the names that other studies give them, which share them."""
+    config = options.run
+    few = replace(config, rri=replace(config.rri, rounds=min(options.variants_rounds, config.rri.rounds)))
+    found = {"none": with_rri(config, method="none"), "us": with_rri(config, method="us")}
+    found |= {method: with_rri(few, method=method) for method in ("u", "uvt", "qd")}
+    found |= {"us-unmatched": with_rri(few, method="us", match=False)}
+    found |= {"us-turned": with_rri(few, method="us", rotate_classifier=True)}
+    if options.below:
+        narrow = replace(few, model=replace(few.model, dim=options.below))
+        found |= {f"{m}-d{options.below}": with_rri(narrow, method=m) for m in ("none", "us")}
+    return found
+
+
+def with_rri(config: Run, **changes: object) -> Run:
+    """The settings with other rounds."""
+    return replace(config, rri=replace(config.rri, **changes))  # type: ignore[arg-type]
+
+
+def measure(options: Options, console: Console) -> list[Record]:
+    """Trains all, and puts each method once in the place of W after Step 0."""
+    lines = study.train(options, variants(options), console)
+    for seed in options.seeds:
+        folder = study.trained(options, "base", without_rounds(options.run), seed, console)
+        lines += study.cached(folder / "replaced.jsonl", partial(replaced, folder, seed))
+    return lines
+
+
+def replaced(folder: Path, seed: int) -> list[Record]:
+    """Each method once on the Step 0 of a run: S(W), retrieval, and what became of the distances."""
+    embedder, W = transfer.from_run(folder), load_matrix(folder, "base")
+    assert W is not None, "written before the log's line"
+    dataset = transfer.load_for(embedder.config, Console(quiet=True))
+    query, gallery = transfer.embed_test(embedder, dataset, Console(quiet=True))["pooled"]
+    settings = embedder.config.eval
+    lines: list[Record] = []
+    for name, method in METHODS.items():
+        new = np.asarray(eigenlayer.decorrelate(jnp.asarray(W), method, match=True))
+        q, g = (Embeddings(h.features @ new, h.pids, h.cameras, h.names) for h in (query, gallery))
+        report = evaluate(q, g, metric=settings.metric, cross_camera=settings.cross_camera)
+        found = {
+            "event": "replaced",
+            "variant": name,
+            "seed": seed,
+            "correlation": float(eigenlayer.correlation(jnp.asarray(new))),
+            "distances": distance_change(query.features, gallery.features[gallery.pids >= 0], W, new),
+            "embedding": report.metrics(),
+        }
+        lines.append(found)
+    return lines
+
+
+def distance_change(query: np.ndarray, gallery: np.ndarray, W: np.ndarray, new: np.ndarray) -> float:
+    """Mean of abs(d' / d - 1) over pairs, d' scaled to the mean of d, since a common factor ranks nothing anew.
+
+    Args:
+        query: Inputs of the Eigenlayer (Q, C), of which a sample is taken.
+        gallery: The same of the gallery (G, C).
+        W: The weight before.
+        new: The weight after.
+    """
+    some = query[np.linspace(0, len(query) - 1, min(len(query), SAMPLE)).astype(int)]
+
+    def distances(w: np.ndarray) -> np.ndarray:
+        rows, others = (features.astype(np.float64) @ w.astype(np.float64) for features in (some, gallery))
+        return np.concatenate([np.linalg.norm(others - row, axis=1) for row in rows])
+
+    before, after = distances(W), distances(new)
+    counted = before > 0
+    before, after = before[counted], after[counted]
+    return float(np.mean(np.abs(after * (before.mean() / after.mean()) / before - 1)))
+
+
+def tables(lines: study.Lines) -> list[Table]:
+    """Replaced once, and after the rounds."""
+    heads = ("W becomes", "S(W)", "change of distances", *study.RETRIEVAL[:3])
+    caption = "change: mean relative change of the distances of queries and gallery images, a common factor aside"
+    once = study.make_table("Replaced once after Step 0, no training", heads, caption)
+    for name in METHODS:
+        found = [line for line in lines if line["event"] == "replaced" and line["variant"] == name]
+        moved = spread(100 * study.values(found, "distances"), 2)
+        cells = [spread(study.values(found, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
+        once.add_row(name, spread(study.values(found, "correlation"), 3), moved, *cells)
+    number = study.last_round(lines)
+    rounds = study.make_table(f"After round {number}", ("variant", "S(W)", *study.RETRIEVAL))
+    for title, records in by_title(lines, number).items():
+        rounds.add_row(title, spread(study.values(records, "correlation"), 2), *study.retrieval(records))
+    return [once, rounds]
+
+
+def by_title(lines: study.Lines, number: int) -> dict[str, list[Record]]:
+    """The lines of a round by what tables and figure call the variant, in their order."""
+    names = dict.fromkeys(line["variant"] for line in lines if line["event"] == "phase")
+    (K,) = {line["identities"] for line in lines if line["event"] == "start"}
+    fixed = {"none": "nothing (control)", "us": "US", "u": "U", "uvt": "UV'", "qd": "QD"}
+    fixed |= {"us-unmatched": "US, columns not matched", "us-turned": "US, classifier turned"}
+    found = {"Step 0": study.at_round(lines, "us", 0)}
+    for name in names:
+        method, _, dim = name.partition("-d")
+        narrow = dim.isdigit()
+        if narrow and f"Step 0, D = {dim}" not in found:
+            found[f"Step 0, D = {dim} (K = {K})"] = study.at_round(lines, name, 0)
+        found[f"{fixed[method]}, D = {dim}" if narrow else fixed[name]] = study.at_round(lines, name, number)
+    return found
+
+
+def figure(lines: study.Lines) -> Figure:
+    """MAP and rank-1 of all variants after the rounds."""
+    found = by_title(lines, study.last_round(lines))
+    panels = {
+        title: {
+            kind: {name: study.values(records, kind, measure).tolist() for name, records in found.items()}
+            for kind in ("embedding", "pooled")
+        }
+        for title, measure in {"mAP": "mAP", "Rank-1": "rank1"}.items()
+    }
+    return side_by_side(panels)
+
+
+EXPERIMENT = study.Experiment(
+    "decorrelation",
+    "What takes the place of W",
+    Options,
+    measure,
+    tables,
+    figure,
+    "Does not show: what the variants are worth with other learning rates, which are those of the default for all; a "
+    "method whose weights have another length (U, UV') may want others.",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    return study.main(argv, EXPERIMENT, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

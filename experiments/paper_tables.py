@@ -1,0 +1,142 @@
+"""All tables and figures of the paper's questions, and docs/experiments.md from what they found.
+
+    python -m experiments.paper_tables
+    python -m experiments.paper_tables --only control rounds
+    python -m experiments.paper_tables --stored            no training: the document from the stored lines once more
+
+Runs the studies one after the other in one folder (--out, not given: runs/paper), where they share Step 0 and runs; the
+same command again goes on where it was stopped. Their lines are kept in docs/runs/paper and their figures in
+docs/figures/paper. In docs/experiments.md the tables are replaced; what is written around them stays.
+
+On the built-in data and two idle CPU cores all of it takes about 40 minutes; three seeds where RRI meets its control,
+two elsewhere.
+"""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from experiments import control, decorrelation, dimensions, pcanet, penalties, rounds, study, truncated
+from experiments.cli import HOW, guarded, preset_of
+from experiments.decorrelation import with_rri
+from experiments.findings import Flag
+from svdnet_jax.config import ConfigError, Run
+from svdnet_jax.reporting import figures
+from svdnet_jax.reporting.folder import write_whole
+from svdnet_jax.reporting.log import read_log
+
+MODULES = (control, rounds, decorrelation, dimensions, penalties, truncated, pcanet)
+EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in MODULES}
+COMMANDS = {module.EXPERIMENT.name: (module.__doc__ or "").partition("\n")[0] for module in MODULES}
+ROUNDS = 3
+"""Of RRI and its control; the README's fourth adds nothing to it."""
+INTRODUCTION = """# The paper's tables and figures, and what SVDNet is compared with
+
+Made by `python -m experiments.paper_tables` from the lines in [docs/runs/paper](runs/paper); each table has its own
+command too. Every number is that of a fixed round of a fixed schedule, never of the best, and nothing was chosen by the
+test set. These are drawn figures and a small network trained from scratch: they show that the methods are implemented
+and what they do, not what they are worth on Market-1501.
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to run; the other options are those of the runs."""
+
+    only: tuple[str, ...] = tuple(EXPERIMENTS)
+    """Which studies."""
+    stored: Flag = False
+    """Train nothing: make the document from the stored lines."""
+    docs: Path = Path("docs")
+    """Where the document, lines and figures go."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of RRI and its control."""
+    few_seeds: tuple[int, ...] = (0, 1)
+    """Seeds of all else."""
+    variants_rounds: int = 2
+    """Rounds of what no other study needs."""
+    below: int = 64
+    """Outputs of an Eigenlayer narrower than the number of identities."""
+    dims: tuple[int, ...] = (16, 64, 128, 256)
+    """Outputs of the Eigenlayer."""
+    kinds: tuple[penalties.Kind, ...] = ("soft", "srip", "features")
+    """Penalties."""
+    run: Annotated[Run, tyro.conf.arg(name="")] = field(default_factory=Run)
+
+
+def budget(options: Options) -> dict[str, study.Options]:
+    """The options of each study."""
+    run, few, fewer = options.run, options.few_seeds, options.variants_rounds
+    return {
+        "control": study.Options(options.seeds, run),
+        "rounds": study.Options(options.seeds, run),
+        "decorrelation": decorrelation.Options(few, run, fewer, options.below),
+        "dimensions": dimensions.Options(few, run, options.dims, fewer),
+        "penalties": penalties.Options(few, run, options.kinds, variants_rounds=fewer),
+        "truncated": truncated.Options(options.seeds, run),
+        "pcanet": pcanet.Options(options.seeds, run),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; exit codes as of `experiments.cli.train`."""
+
+    def work() -> None:
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        preset = preset_of(arguments, "synthetic")
+        default = Options(run=with_rri(preset, rounds=min(ROUNDS, preset.rri.rounds)))
+        prog = "python -m experiments.paper_tables"
+        write(tyro.cli(Options, prog=prog, default=default, args=arguments, description=__doc__, config=HOW))
+
+    return guarded(work)
+
+
+def write(options: Options) -> Path:
+    """Runs the studies, keeps their lines and figures, and writes the document.
+
+    Returns:
+        The document.
+
+    Raises:
+        ConfigError: An unknown study, or one without stored lines.
+    """
+    if unknown := set(options.only) - EXPERIMENTS.keys():
+        raise ConfigError(f"--only {' '.join(sorted(unknown))}: unknown; choose from {', '.join(EXPERIMENTS)}")
+    document, kept = options.docs / "experiments.md", options.docs / "runs" / "paper"
+    kept.mkdir(parents=True, exist_ok=True)
+    found = document.read_text() if document.exists() else INTRODUCTION
+    for name in options.only:
+        experiment, stored = EXPERIMENTS[name], kept / f"{name}.jsonl"
+        if not options.stored:
+            write_whole(stored, study.conduct(experiment, budget(options)[name], Console()).read_bytes())
+        if not stored.exists():
+            raise ConfigError(f"--stored: {stored} is not there; run the study first")
+        lines = read_log(stored)
+        figures.save(experiment.figure(lines), options.docs / "figures" / "paper" / f"{name}.png")
+        found = with_section(found, experiment, study.text(experiment, lines))
+        write_whole(document, found.encode())
+    print(f"document: {document}")
+    return document
+
+
+def with_section(document: str, experiment: study.Experiment, table: str) -> str:
+    """The document with the table of a study in its place; with a new section at the end if it has none."""
+    name = experiment.name
+    block = f"<!-- table runs/paper/{name}.jsonl -->\n```\n{table}\n```"
+    place = re.compile(rf"<!-- table runs/paper/{name}\.jsonl -->\n```\n.*?\n```", re.S)
+    if place.search(document):
+        return place.sub(lambda _: block, document)
+    return (
+        f"{document}\n## {experiment.title}\n\n{COMMANDS[name]} `python -m experiments.{name}`\n\n"
+        f"{block}\n\n![{experiment.title}](figures/paper/{name}.png)\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

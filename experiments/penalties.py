@@ -1,0 +1,153 @@
+"""Orthogonality as a penalty in the loss, in place of RRI and on top of it.
+
+    python -m experiments.penalties
+    python -m experiments.penalties --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
+
+From the Step 0 that all share, the rounds are trained with a penalty: without decorrelation, and with US. Kinds are
+those of svdnet_jax/baselines/orthogonality.py (but double soft orthogonality, which is soft with twice its weight), of
+the Eigenlayer's weight with the lengths of its columns taken out, as in S(W), and, as `features`, ABD-Net's of the last
+feature map. No weight is tuned: each is such that the penalty adds --level nats to the loss at the end of the first
+seed's Step 0. On two idle CPU cores a kind takes about a minute and a half a seed.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from experiments import study
+from experiments.compare import spread
+from experiments.decorrelation import Options as Shared
+from experiments.decorrelation import with_rri
+from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
+from svdnet_jax.config import Penalty, Run
+from svdnet_jax.data.pipeline import resize
+from svdnet_jax.loading import load_dataset
+from svdnet_jax.reporting.log import Record
+from svdnet_jax.reporting.study_figures import side_by_side
+from svdnet_jax.step_zero import without_rounds
+from svdnet_jax.training.trained import load_trained
+
+Kind = Literal["soft", "coherence", "srip", "spectral-difference", "features"]
+SAMPLE = 64
+"""Training images, evenly spread, whose feature maps say how large that penalty is."""
+
+
+@dataclass(frozen=True)
+class Options(study.Options):
+    """What to compare."""
+
+    kinds: tuple[Kind, ...] = ("soft", "srip", "spectral-difference", "features")
+    """Penalties."""
+    level: float = 1.0
+    """What each adds to the loss at the end of Step 0, in nats."""
+    variants_rounds: int = Shared.variants_rounds
+    """Rounds with penalties; what is compared is what all have after so many."""
+
+
+def measure(options: Options, console: Console) -> list[Record]:
+    """Trains all; the lines say kind and weight."""
+    base = study.trained(options, "base", without_rounds(options.run), options.seeds[0], console)
+    config = options.run
+    runs = {method: with_rri(config, method=method) for method in ("none", "us")}
+    few = {method: with_rri(run, rounds=min(options.variants_rounds, run.rri.rounds)) for method, run in runs.items()}
+    settings = {kind: scaled(kind, options.level / size) for kind, size in sizes(base, options.kinds).items()}
+    for kind, setting in settings.items():
+        for method, run in few.items():
+            runs[f"{method}-{kind}"] = replace(run, loss=replace(config.loss, penalty=setting))
+    lines = study.train(options, runs, console)
+    weights = {kind: setting.weight or setting.features for kind, setting in settings.items()}
+    return [{**line, "weight": weights.get(line["variant"].partition("-")[2], 0.0)} for line in lines]
+
+
+def scaled(kind: Kind, weight: float) -> Penalty:
+    """The settings of a penalty that begins in the rounds."""
+    if kind == "features":
+        return Penalty(features=float(f"{weight:.3g}"), begin="rounds")
+    return Penalty(kind, float(f"{weight:.3g}"), "columns", begin="rounds")
+
+
+def sizes(base: Path, kinds: Sequence[Kind]) -> dict[Kind, float]:
+    """Each penalty, with a weight of 1, of the network that Step 0 ended with."""
+    trained = load_trained(base)
+    found: dict[Kind, float] = {}
+    for kind in kinds:
+        if kind == "features":
+            found[kind] = float(feature_spectral_difference(feature_maps(trained)))
+        else:
+            found[kind] = float(penalty(trained.state.eigenlayer, kind, "columns"))
+    return found
+
+
+def feature_maps(trained: Any) -> Any:
+    """The last feature maps (N, h, w, C) of some training images."""
+    config: Run = trained.config
+    images = load_dataset(config, Console(quiet=True)).train.images
+    some = images[np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int)]
+    x = resize(jnp.asarray(some), (config.data.height, config.data.width))
+    _, kept = trained.model.apply(trained.state.variables, x, train=False, mutable=["intermediates"])
+    return kept["intermediates"]["maps"][0]
+
+
+def by_title(lines: study.Lines, number: int) -> dict[str, list[Record]]:
+    """The lines of a round by what tables and figure call the variant."""
+    found = {"Step 0": study.at_round(lines, "none", 0)}
+    for name in dict.fromkeys(line["variant"] for line in lines):
+        method, _, kind = name.partition("-")
+        title = {"none": kind or "nothing (control)", "us": f"US + {kind}" if kind else "US"}[method]
+        found[title] = study.at_round(lines, name, number)
+    return found
+
+
+def tables(lines: study.Lines) -> list[Table]:
+    """A row for each penalty by itself and with US."""
+    number = study.last_round(lines)
+    made = study.make_table(f"After round {number}", ("rounds with", "weight", "S(W)", *study.RETRIEVAL))
+    for title, records in by_title(lines, number).items():
+        weight = records[0]["weight"] if title != "Step 0" else 0.0
+        S = spread(study.values(records, "correlation"), 2)
+        made.add_row(title, f"  {weight:.3g}" if weight else "", S, *study.retrieval(records))
+    return [made]
+
+
+def figure(lines: study.Lines) -> Figure:
+    """MAP and S(W) of all."""
+    found = by_title(lines, study.last_round(lines))
+    panels = {
+        "mAP": {
+            kind: {name: study.values(records, kind, "mAP").tolist() for name, records in found.items()}
+            for kind in ("embedding", "pooled")
+        },
+        "S(W), in per cent": {
+            "embedding": {name: (100 * study.values(r, "correlation")).tolist() for name, r in found.items()}
+        },
+    }
+    return side_by_side(panels)
+
+
+EXPERIMENT = study.Experiment(
+    "penalties",
+    "Penalties in place of RRI and on top of it",
+    Options,
+    measure,
+    tables,
+    figure,
+    "Does not show: what a penalty is worth with a weight chosen for it, or from the first step on; here all begin "
+    "after the Step 0 that all share, with weights that make them equally large there.",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line."""
+    return study.main(argv, EXPERIMENT, __doc__ or "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

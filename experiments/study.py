@@ -1,0 +1,276 @@
+"""What the paper's tables and figures share: named runs over seeds from one Step 0 each, and their results as lines.
+
+A study trains its variants in one folder that all studies share (--out, not given: runs/paper). Step 0 is trained once
+for each seed and each setting that it depends on, and runs that another study has made are taken as they are; so the
+same command again goes on where it was stopped. The results are lines of JSON, ``<out>/<study>.jsonl``: what the logs
+say at borders of phases, with the variant. Tables and figures are made from these lines and from nothing else.
+
+Nothing is chosen by the test set: every number is that of a fixed round of a fixed schedule.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from io import StringIO
+from pathlib import Path
+from textwrap import fill
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments.cli import HOW, guarded, preset_of
+from experiments.compare import spread
+from svdnet_jax.config import ConfigError, Run
+from svdnet_jax.reporting import figures
+from svdnet_jax.reporting.folder import environment, has_checkpoint, refuse_other_settings, write_whole
+from svdnet_jax.reporting.log import Record, after_rounds, read_log
+from svdnet_jax.run import run
+from svdnet_jax.settings import to_json
+from svdnet_jax.step_zero import without_rounds
+
+WIDTH = 110
+"""Columns of a printed table."""
+DIGITS = 6
+"""Decimals that are kept of a number."""
+Lines = Sequence[Record]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What every study can be told; the other options are those of its runs."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the runs, in place of --seed."""
+    run: Annotated[Run, tyro.conf.arg(name="")] = field(default_factory=Run)
+
+    @property
+    def folder(self) -> Path:
+        """Where runs and results lie."""
+        return self.run.out or Path("runs/paper")
+
+
+class Experiment(NamedTuple):
+    """A study: one command, its tables, one figure."""
+
+    name: str
+    """Of the module and of what it writes."""
+    title: str
+    options: type[Options]
+    measure: Callable[[Any, Console], list[Record]]
+    """From options to lines; skips what is there."""
+    tables: Callable[[Lines], list[Table]]
+    figure: Callable[[Lines], Figure]
+    limits: str
+    """What the tables do not show."""
+
+
+def main(argv: Sequence[str] | None, experiment: Experiment, description: str) -> int:
+    """Runs the command line of a study; exit codes as of `experiments.cli.train`."""
+
+    def work() -> None:
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        default = experiment.options(run=preset_of(arguments, "synthetic"))
+        prog, kind = f"python -m experiments.{experiment.name}", experiment.options
+        options = tyro.cli(kind, prog=prog, default=default, args=arguments, description=description, config=HOW)
+        conduct(experiment, options, Console())
+
+    return guarded(work)
+
+
+def conduct(experiment: Experiment, options: Options, console: Console) -> Path:
+    """Runs what is missing of a study, writes its lines and its figure, and prints its tables.
+
+    Returns:
+        The file of lines.
+    """
+    if options.run.base_from or options.run.seed:
+        raise ConfigError("--seed and --base-from: a study sets them for its runs; give --seeds")
+    lines = [_rounded(line) for line in experiment.measure(options, console)]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    path = options.folder / f"{experiment.name}.jsonl"
+    write_whole(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+    drawn = options.folder / "figures" / f"{experiment.name}.png"
+    figures.save(experiment.figure(lines), drawn)
+    print(text(experiment, lines), f"lines: {path}", f"figure: {drawn}", sep="\n")
+    return path
+
+
+def text(experiment: Experiment, lines: Lines) -> str:
+    """The tables of a study, and what they rest on and do not show, as plain text of `WIDTH` columns."""
+    console = Console(width=WIDTH, file=StringIO(), force_terminal=False)
+    for table in experiment.tables(lines):
+        console.print(table)
+    notes = [fill(part, WIDTH) for part in (about(lines), experiment.limits)]
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in [*printed.splitlines(), *"\n".join(notes).splitlines()])
+
+
+def train(options: Options, variants: Mapping[str, Run], console: Console) -> list[Record]:
+    """Trains all variants with all seeds, but for what is there.
+
+    Args:
+        options: Of the study.
+        variants: Settings by name; one without rounds is its Step 0.
+        console: Where to show it.
+
+    Returns:
+        The lines of their logs at borders of phases, each with ``variant`` and ``seed``.
+    """
+    lines = []
+    for name, config in variants.items():
+        for seed in options.seeds:
+            lines += tagged(trained(options, name, config, seed, console), name, seed)
+    return lines
+
+
+def trained(options: Options, name: str, config: Run, seed: int, console: Console) -> Path:
+    """The folder of a finished run, which is trained if it is not there."""
+    config = replace(config, seed=seed, base_from=None, rri=replace(config.rri, stop="never"))
+    base = without_rounds(config)
+    base = replace(base, out=options.folder / f"base-{_digest(base)}-{seed}")
+    if config.rri.rounds:
+        config = replace(config, base_from=base.folder, out=options.folder / f"{name}-{seed}")
+    else:
+        config = base
+    if not _finished(config):
+        for needed in (base, config):
+            if not _finished(needed):
+                _finish(needed, console)
+    return config.folder
+
+
+def _digest(config: Run) -> str:
+    """A few letters that differ between settings."""
+    settings = {k: v for k, v in to_json(config).items() if k not in ("out", "seed", "preset", "compute", "machines")}
+    return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def _finished(config: Run) -> bool:
+    """Whether nothing is left of a run.
+
+    Raises:
+        ConfigError: Its folder holds a run with other settings.
+    """
+    folder, log = config.folder, config.folder / "metrics.jsonl"
+    if has_checkpoint(folder):
+        refuse_other_settings(folder, json.loads((folder / "config.json").read_text()), to_json(config))
+    # A log that a killed process has cut short is put right by the run that goes on.
+    if not log.exists() or not (text := log.read_text()).endswith("\n"):
+        return False
+    return text.rpartition('\n{"event": ')[2].startswith('"end"')
+
+
+def _finish(config: Run, console: Console) -> None:
+    """Runs what is left of a run; shown where somebody watches, else told in a line when it is over."""
+    folder, log = config.folder, config.folder / "metrics.jsonl"
+    run(config, console if console.is_terminal else Console(quiet=True), report=False)
+    last, end = after_rounds(records := read_log(log))[-1], records[-1]
+    result = f"rank-1 {100 * last['embedding']['rank1']:.1f} mAP {100 * last['embedding']['mAP']:.1f}"
+    console.print(
+        f"{folder}: {end['step']} steps, {end['seconds']:.0f} s of training, {result}", highlight=False, soft_wrap=True
+    )
+
+
+def tagged(folder: Path, variant: str, seed: int) -> list[Record]:
+    """What a run's log says of its start, borders and end, with its variant and, at the start, the machine."""
+    lines: list[Record] = []
+    for record in read_log(folder / "metrics.jsonl"):
+        if record["event"] in ("start", "phase", "decorrelate", "end"):
+            line = {k: v for k, v in record.items() if k not in ("settings", "spectrum")}
+            more = {"machine": machine(folder)} if record["event"] == "start" else {}
+            lines.append({**line, "variant": variant, "seed": seed, **more})
+    return lines
+
+
+def machine(folder: Path | None = None) -> str:
+    """What a run was trained on; without a folder, what this process works on."""
+    found = environment() if folder is None else json.loads((folder / "environment.json").read_text())
+    kinds = f"{len(found['devices'])} x {found['device_kind']}"
+    return f"{kinds}, {found['cpus']} CPU cores, Python {found['python']}, jax {found['packages']['jax']}"
+
+
+def cached(path: Path, compute: Callable[[], list[Record]]) -> list[Record]:
+    """Lines that take a while to compute, kept in a file beside what they are of."""
+    if not path.exists():
+        lines = compute()
+        write_whole(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
+    return [*read_log(path)]
+
+
+def runs_of(lines: Lines, variant: str) -> list[list[Record]]:
+    """The lines of each run of a variant, one list a seed, in their order."""
+    seeds = dict.fromkeys(line["seed"] for line in lines if line["variant"] == variant)
+    return [[line for line in lines if (line["variant"], line["seed"]) == (variant, seed)] for seed in seeds]
+
+
+def at_round(lines: Lines, variant: str, number: int) -> list[Record]:
+    """The lines by which a round of a variant is judged, one a seed; round 0 is Step 0, -1 the last."""
+    judged = [after_rounds(records) for records in runs_of(lines, variant)]
+    if number < 0:
+        return [records[number] for records in judged]
+    return [record for records in judged for record in records if record["round"] == number]
+
+
+def last_round(lines: Lines) -> int:
+    """The last round that every variant with rounds has."""
+    ends: dict[tuple[str, int], int] = {}
+    for line in lines:
+        if line["event"] == "phase":
+            ends[line["variant"], line["seed"]] = line["round"]
+    return min((number for number in ends.values() if number), default=0)
+
+
+def values(records: Lines, *path: str) -> np.ndarray:
+    """A number of each record, in per cent where it is of retrieval: ``values(records, "embedding", "mAP")``."""
+    found: list[Any] = [*records]
+    for name in path:
+        found = [record[name] for record in found]
+    return np.array(found, float) * (100 if len(path) > 1 and path[0] in ("embedding", "pooled") else 1)
+
+
+def retrieval(records: Lines, measures: Sequence[str] = ("rank1", "mAP", "mAP_market")) -> list[str]:
+    """Cells of a row: the Eigenlayer's output and, by mAP, its input."""
+    cells = [spread(values(records, "embedding", measure), 1) for measure in measures]
+    return [*cells, spread(values(records, "pooled", "mAP"), 1)]
+
+
+RETRIEVAL = ("rank-1", "mAP", "mAP_market", "pooled mAP")
+"""Heads of the columns of `retrieval`."""
+
+
+def make_table(title: str, heads: Sequence[str], caption: str = "") -> Table:
+    """An empty table in the common form; its first column holds names."""
+    made = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
+    made.box, made.padding = box.SIMPLE_HEAD, 0
+    for number, head in enumerate(heads):
+        made.add_column(f"  {head}" if number else head, justify="right" if number else "left", no_wrap=True)
+    return made
+
+
+def about(lines: Lines) -> str:
+    """Data, seeds and machine of a study, which no table goes without."""
+    starts = [line for line in lines if line["event"] == "start"]
+    first = starts[0]
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(line["seed"] for line in starts if line["seed"] is not None))
+    machines = "; ".join(dict.fromkeys(line["machine"] for line in starts))
+    return (
+        f"Data: {first['dataset']}, {first['train']} training images of {first['identities']} identities, "
+        f"{first['valid_queries']} valid queries, {first['gallery']} gallery images. "
+        f"{f'Seeds: {seeds}' if seeds else 'No randomness, so no seeds'}. Machine: {machines}. "
+        f"Per cent{'; mean and standard deviation over the seeds' if ',' in seeds else ''}."
+    )
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, DIGITS) if isinstance(value, float) else value

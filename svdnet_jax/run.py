@@ -36,7 +36,7 @@ from svdnet_jax.step_zero import StepZero, after_step_zero, read_step_zero, rete
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.initial import as_pretrained, check_start, initial_state
-from svdnet_jax.training.measure import embeddings, measure
+from svdnet_jax.training.measure import Measurement, embeddings, measure
 from svdnet_jax.training.parallel import steps_per_call
 from svdnet_jax.training.plan import plan
 from svdnet_jax.training.rri import Hooks, optimizers, programs, run_rri
@@ -51,7 +51,7 @@ from svdnet_jax.training.trained import (
     load_trained,
     read_metadata,
 )
-from svdnet_jax.writing import emit, keep, save
+from svdnet_jax.writing import emit, keep
 
 RANDOM = (
     "No --model.weights given: the backbone starts from random weights. Published results start from ImageNet's; "
@@ -194,7 +194,7 @@ def train(
         hooks = Hooks(
             look,
             partial(emit, folder, log, show, embed_test),
-            partial(save, config, saved, log, place),
+            partial(_save, partial(keep, config, saved, log, place)),
         )
         if place.phase < len(phases) and is_first():
             write_json(folder / "environment.json", environment())
@@ -255,6 +255,10 @@ def _first_state(
     if place.data != new.data:
         raise DataError(f"--out {folder}: the images or identities of {dataset.name} are not those it began with")
     return checkpoint.restore(saved, found.step, like(place)), place, True
+
+
+def _save(write: Callable[..., None], state: TrainState, seconds: float, measured: Measurement | None) -> None:
+    write(state, seconds, measured.embedding.metrics() if measured else None)
 
 
 def _even(settings: Eval, devices: Devices) -> Eval:

@@ -13,7 +13,6 @@ from svdnet_jax.reporting.log import Log
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.settings import to_json
 from svdnet_jax.training import checkpoint
-from svdnet_jax.training.measure import Measurement
 from svdnet_jax.training.rri import Record
 from svdnet_jax.training.state import TrainState
 from svdnet_jax.training.trained import Place
@@ -40,19 +39,6 @@ def emit(
         sides = embed_test(state)
         if log:
             save_embeddings(base_embeddings(folder), *sides)
-
-
-def save(
-    config: Run,
-    saved: Any,
-    log: Log | None,
-    start: Place,
-    state: TrainState,
-    seconds: float,
-    measured: Measurement | None,
-) -> None:
-    """Keeps a state from which the run can go on; see `svdnet_jax.training.rri.Hooks`."""
-    keep(config, saved, log, start, state, seconds, measured.embedding.metrics() if measured else None)
 
 
 def keep(

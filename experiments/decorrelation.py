@@ -6,11 +6,12 @@
 The paper's table of decorrelation methods. First each is put once in the place of W of the same converged Step 0: only
 US leaves every distance, and so the ranking, as it was. Then each goes through the same rounds. Beside the paper:
 
-- US without matched columns (the matching is in the authors' code and not in the paper);
+- US and U without matched columns (the matching is in the authors' code and not in the paper; how many columns it
+  moves is in the first table);
 - US with the classifier turned with the features, so that the loss does not jump: does the gain survive?
 - US and nothing in an Eigenlayer of fewer outputs than there are identities (--below).
 
-On two idle CPU cores a seed takes about a minute for Step 0 and, for each variant, 17 s a round: 12 minutes.
+On two idle CPU cores a seed takes four to five minutes.
 """
 
 import sys
@@ -56,7 +57,7 @@ def variants(options: Options) -> dict[str, Run]:
     few = replace(config, rri=replace(config.rri, rounds=min(options.variants_rounds, config.rri.rounds)))
     found = {"none": with_rri(config, method="none"), "us": with_rri(config, method="us")}
     found |= {method: with_rri(few, method=method) for method in ("u", "uvt", "qd")}
-    found |= {"us-unmatched": with_rri(few, method="us", match=False)}
+    found |= {f"{method}-unmatched": with_rri(few, method=method, match=False) for method in ("us", "u")}
     found |= {"us-turned": with_rri(few, method="us", rotate_classifier=True)}
     if options.below:
         narrow = replace(few, model=replace(few.model, dim=options.below))
@@ -87,6 +88,7 @@ def replaced(folder: Path, seed: int) -> list[Record]:
     settings = embedder.config.eval
     lines: list[Record] = []
     for name, method in METHODS.items():
+        order, sign = eigenlayer.match_columns(jnp.asarray(W), eigenlayer.decorrelate(jnp.asarray(W), method))
         new = np.asarray(eigenlayer.decorrelate(jnp.asarray(W), method, match=True))
         q, g = (Embeddings(h.features @ new, h.pids, h.cameras, h.names) for h in (query, gallery))
         report = evaluate(q, g, metric=settings.metric, cross_camera=settings.cross_camera)
@@ -95,6 +97,7 @@ def replaced(folder: Path, seed: int) -> list[Record]:
             "variant": name,
             "seed": seed,
             "correlation": float(eigenlayer.correlation(jnp.asarray(new))),
+            "moved": int(np.sum((np.asarray(order) != np.arange(len(order))) | (np.asarray(sign) < 0))),
             "distances": distance_change(query.features, gallery.features[gallery.pids >= 0], W, new),
             "embedding": report.metrics(),
         }
@@ -125,14 +128,17 @@ def distance_change(query: np.ndarray, gallery: np.ndarray, W: np.ndarray, new: 
 
 def tables(lines: study.Lines) -> list[Table]:
     """Replaced once, and after the rounds."""
-    heads = ("W becomes", "S(W)", "change of distances", *study.RETRIEVAL[:3])
-    caption = "change: mean relative change of the distances of queries and gallery images, a common factor aside"
+    heads = ("W becomes", "S(W)", "moved", "change of distances", *study.RETRIEVAL[:3])
+    caption = (
+        "moved: columns that matching takes elsewhere or turns round; change: mean relative change of the distances of "
+        "queries and gallery images, a common factor aside"
+    )
     once = study.make_table("Replaced once after Step 0, no training", heads, caption)
     for name in METHODS:
         found = [line for line in lines if line["event"] == "replaced" and line["variant"] == name]
-        moved = spread(100 * study.values(found, "distances"), 2)
+        moved, changed = spread(study.values(found, "moved"), 0), spread(100 * study.values(found, "distances"), 2)
         cells = [spread(study.values(found, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
-        once.add_row(name, spread(study.values(found, "correlation"), 3), moved, *cells)
+        once.add_row(name, spread(study.values(found, "correlation"), 3), moved, changed, *cells)
     number = study.last_round(lines)
     rounds = study.make_table(f"After round {number}", ("variant", "S(W)", *study.RETRIEVAL))
     for title, records in by_title(lines, number).items():
@@ -145,7 +151,8 @@ def by_title(lines: study.Lines, number: int) -> dict[str, list[Record]]:
     names = dict.fromkeys(line["variant"] for line in lines if line["event"] == "phase")
     (K,) = {line["identities"] for line in lines if line["event"] == "start"}
     fixed = {"none": "nothing (control)", "us": "US", "u": "U", "uvt": "UV'", "qd": "QD"}
-    fixed |= {"us-unmatched": "US, columns not matched", "us-turned": "US, classifier turned"}
+    fixed |= {"us-unmatched": "US, columns not matched", "u-unmatched": "U, columns not matched"}
+    fixed |= {"us-turned": "US, classifier turned"}
     found = {"Step 0": study.at_round(lines, "us", 0)}
     for name in names:
         method, _, dim = name.partition("-d")

@@ -1,10 +1,10 @@
-"""How many outputs the Eigenlayer should have: 16 and up to its input's, for the baseline and for SVDNet.
+"""How many outputs the Eigenlayer should have: 16 and up to its input's, for the baseline, its control and for SVDNet.
 
     python -m experiments.dimensions
     python -m experiments.dimensions --preset short-resnet50 --data.root Market-1501 --dims 16 64 256 1024 2048
 
-Each number of outputs has its own Step 0, the baseline, and its own rounds with US. On two idle CPU cores a number
-takes about two minutes a seed.
+Each number of outputs has its own Step 0, the baseline, and its own rounds with US and, as the control, without. On two
+idle CPU cores a number takes about a minute and a half a seed.
 """
 
 import sys
@@ -36,22 +36,25 @@ class Options(study.Options):
 
 
 def variants(options: Options) -> dict[str, Run]:
-    """US with each number of outputs.
+    """US and the control with each number of outputs.
 
     Raises:
         ConfigError: More outputs than the backbone has channels.
     """
     config = options.run
-    few = with_rri(config, method="us", rounds=min(options.variants_rounds, config.rri.rounds))
+    rounds = min(options.variants_rounds, config.rri.rounds)
     found = {}
     for dim in options.dims:
         if dim < 1:
             raise ConfigError(f"--dims {dim}: must be 1 or more")
         build(replace(config.model, dim=dim), classes=2)
         own = dim == config.model.dim
-        found["us" if own else f"us-d{dim}"] = (
-            with_rri(config, method="us") if own else replace(few, model=replace(config.model, dim=dim))
-        )
+        for method in ("none", "us"):
+            if own:
+                found[method] = with_rri(config, method=method)
+            else:
+                narrow = replace(config, model=replace(config.model, dim=dim))
+                found[f"{method}-d{dim}"] = with_rri(narrow, method=method, rounds=rounds)
     return found
 
 
@@ -61,34 +64,41 @@ def measure(options: Options, console: Console) -> list[Record]:
     return [{**line, "dim": dims[line["variant"]]} for line in study.train(options, variants(options), console)]
 
 
-def by_dim(lines: study.Lines, number: int) -> dict[int, list[Record]]:
-    """The lines of a round by number of outputs, fewest first."""
-    found = {line["dim"]: study.at_round(lines, line["variant"], number) for line in lines}
-    return dict(sorted(found.items()))
+def by_dim(lines: study.Lines, method: str, number: int) -> dict[int, list[Record]]:
+    """The lines of a round of US or the control by number of outputs, fewest first."""
+    names = {line["dim"]: line["variant"] for line in lines if line["variant"].partition("-")[0] == method}
+    return {dim: study.at_round(lines, name, number) for dim, name in sorted(names.items())}
+
+
+def moments(lines: study.Lines) -> dict[str, dict[int, list[Record]]]:
+    """What is compared at each number of outputs."""
+    number = study.last_round(lines)
+    return {
+        "Step 0": by_dim(lines, "us", 0),
+        "control": by_dim(lines, "none", number),
+        "SVDNet": by_dim(lines, "us", number),
+    }
 
 
 def tables(lines: study.Lines) -> list[Table]:
-    """A row for each number of outputs, Step 0 beside the last round that all have."""
-    number = study.last_round(lines)
+    """Three rows for each number of outputs."""
     (K,) = {line["identities"] for line in lines if line["event"] == "start"}
-    heads = ("outputs", "S(W)", "rank-1", "mAP", "", "S(W)", "rank-1", "mAP", "pooled mAP")
-    caption = f"left: the baseline (Step 0); right: SVDNet after round {number}; {K} training identities"
-    made = study.make_table(f"Outputs of the Eigenlayer: baseline, and after round {number}", heads, caption)
-    for (dim, base), after in zip(by_dim(lines, 0).items(), by_dim(lines, number).values(), strict=True):
-        left = [spread(study.values(base, "embedding", m), 1) for m in ("rank1", "mAP")]
-        S = [spread(study.values(records, "correlation"), 2) for records in (base, after)]
-        made.add_row(str(dim), S[0], *left, "→", S[1], *study.retrieval(after, ("rank1", "mAP")))
+    title = f"Outputs of the Eigenlayer: Step 0, and after round {study.last_round(lines)}"
+    made = study.make_table(title, ("outputs", "S(W)", *study.RETRIEVAL), f"{K} training identities")
+    found = moments(lines)
+    for dim in found["Step 0"]:
+        for name, by in found.items():
+            made.add_row(f"{dim}, {name}", spread(study.values(by[dim], "correlation"), 2), *study.retrieval(by[dim]))
     return [made]
 
 
 def figure(lines: study.Lines) -> Figure:
     """Rank-1 and mAP against the number of outputs."""
-    moments = {"baseline": by_dim(lines, 0), "SVDNet": by_dim(lines, study.last_round(lines))}
     return against(
         {
             title: {
                 f"{kind}, {name}": {dim: study.values(r, kind, measure).tolist() for dim, r in found.items()}
-                for name, found in moments.items()
+                for name, found in moments(lines).items()
                 for kind in ("embedding", "pooled")
             }
             for title, measure in {"Rank-1": "rank1", "mAP": "mAP"}.items()
@@ -105,8 +115,7 @@ EXPERIMENT = study.Experiment(
     measure,
     tables,
     figure,
-    "Does not show: what the same extra training gives without decorrelation at each width (experiments.decorrelation "
-    "has it for one below the number of identities), nor learning rates chosen for each width.",
+    "Does not show: learning rates chosen for each width.",
 )
 
 

@@ -1,4 +1,4 @@
-"""All tables and figures of the paper's questions, and docs/experiments.md from what they found.
+"""All tables and figures of the paper's questions, and docs/results.md from what they found.
 
     python -m experiments.paper_tables
     python -m experiments.paper_tables --only control rounds
@@ -6,10 +6,9 @@
 
 Runs the studies one after the other in one folder (--out, not given: runs/paper), where they share Step 0 and runs; the
 same command again goes on where it was stopped. Their lines are kept in docs/runs/paper and their figures in
-docs/figures/paper. In docs/experiments.md the tables are replaced; what is written around them stays.
+docs/figures/paper. In docs/results.md the tables are replaced; what is written around them stays.
 
-On the built-in data and two idle CPU cores all of it takes about 40 minutes; three seeds where RRI meets its control,
-two elsewhere.
+On the built-in data and two idle CPU cores all of it takes under 40 minutes.
 """
 
 import re
@@ -36,12 +35,10 @@ EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in MODULES}
 COMMANDS = {module.EXPERIMENT.name: (module.__doc__ or "").partition("\n")[0] for module in MODULES}
 ROUNDS = 3
 """Of RRI and its control; the README's fourth adds nothing to it."""
-INTRODUCTION = """# The paper's tables and figures, and what SVDNet is compared with
+INTRODUCTION = """# Results
 
-Made by `python -m experiments.paper_tables` from the lines in [docs/runs/paper](runs/paper); each table has its own
-command too. Every number is that of a fixed round of a fixed schedule, never of the best, and nothing was chosen by the
-test set. These are drawn figures and a small network trained from scratch: they show that the methods are implemented
-and what they do, not what they are worth on Market-1501.
+Made by `python -m experiments.paper_tables` from the lines in [runs/paper](runs/paper). Every number is that of a fixed
+round of a fixed schedule, never of the best, and nothing was chosen by the test set.
 """
 
 
@@ -56,31 +53,31 @@ class Options:
     docs: Path = Path("docs")
     """Where the document, lines and figures go."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of RRI and its control."""
-    few_seeds: tuple[int, ...] = (0, 1)
-    """Seeds of all else."""
+    """Seeds of all runs."""
     variants_rounds: int = 2
     """Rounds of what no other study needs."""
     below: int = 64
     """Outputs of an Eigenlayer narrower than the number of identities."""
     dims: tuple[int, ...] = (16, 64, 128, 256)
     """Outputs of the Eigenlayer."""
-    kinds: tuple[penalties.Kind, ...] = ("soft", "srip", "features")
-    """Penalties."""
+    kinds: tuple[penalties.Kind, ...] = penalties.Options().kinds
+    """Penalties that begin after Step 0."""
+    from_start: tuple[penalties.Kind, ...] = penalties.Options().from_start
+    """Penalties that begin with the first step."""
     run: Annotated[Run, tyro.conf.arg(name="")] = field(default_factory=Run)
 
 
 def budget(options: Options) -> dict[str, study.Options]:
     """The options of each study."""
-    run, few, fewer = options.run, options.few_seeds, options.variants_rounds
+    seeds, run, fewer = options.seeds, options.run, options.variants_rounds
     return {
-        "control": study.Options(options.seeds, run),
-        "rounds": study.Options(options.seeds, run),
-        "decorrelation": decorrelation.Options(few, run, fewer, options.below),
-        "dimensions": dimensions.Options(few, run, options.dims, fewer),
-        "penalties": penalties.Options(few, run, options.kinds, variants_rounds=fewer),
-        "truncated": truncated.Options(options.seeds, run),
-        "pcanet": pcanet.Options(options.seeds, run),
+        "control": study.Options(seeds, run),
+        "rounds": study.Options(seeds, run),
+        "decorrelation": decorrelation.Options(seeds, run, fewer, options.below),
+        "dimensions": dimensions.Options(seeds, run, options.dims, fewer),
+        "penalties": penalties.Options(seeds, run, options.kinds, options.from_start, variants_rounds=fewer),
+        "truncated": truncated.Options(seeds, run),
+        "pcanet": pcanet.Options(seeds, run),
     }
 
 
@@ -108,7 +105,7 @@ def write(options: Options) -> Path:
     """
     if unknown := set(options.only) - EXPERIMENTS.keys():
         raise ConfigError(f"--only {' '.join(sorted(unknown))}: unknown; choose from {', '.join(EXPERIMENTS)}")
-    document, kept = options.docs / "experiments.md", options.docs / "runs" / "paper"
+    document, kept = options.docs / "results.md", options.docs / "runs" / "paper"
     kept.mkdir(parents=True, exist_ok=True)
     found = document.read_text() if document.exists() else INTRODUCTION
     for name in options.only:
@@ -133,7 +130,7 @@ def with_section(document: str, experiment: study.Experiment, table: str) -> str
     if place.search(document):
         return place.sub(lambda _: block, document)
     return (
-        f"{document}\n## {experiment.title}\n\n{COMMANDS[name]} `python -m experiments.{name}`\n\n"
+        f"{document}\n### {experiment.title}\n\n{COMMANDS[name]} `python -m experiments.{name}`\n\n"
         f"{block}\n\n![{experiment.title}](figures/paper/{name}.png)\n"
     )
 

@@ -6,8 +6,9 @@
 From the Step 0 that all share, the rounds are trained with a penalty: without decorrelation, and with US. Kinds are
 those of svdnet_jax/baselines/orthogonality.py (but double soft orthogonality, which is soft with twice its weight), of
 the Eigenlayer's weight with the lengths of its columns taken out, as in S(W), and, as `features`, ABD-Net's of the last
-feature map. No weight is tuned: each is such that the penalty adds --level nats to the loss at the end of the first
-seed's Step 0. On two idle CPU cores a kind takes about a minute and a half a seed.
+feature map. As their authors use them, from the first step on, those of --from-start are trained too, with a Step 0 of
+their own. No weight is tuned: each is such that the penalty adds --level nats to the loss at the end of the first
+seed's Step 0. On two idle CPU cores a kind takes 40 s a seed, and one from the start a minute.
 """
 
 import sys
@@ -36,6 +37,8 @@ from svdnet_jax.step_zero import without_rounds
 from svdnet_jax.training.trained import load_trained
 
 Kind = Literal["soft", "coherence", "srip", "spectral-difference", "features"]
+START = "-start"
+"""End of the names of variants whose penalty begins with the first step."""
 SAMPLE = 64
 """Training images, evenly spread, whose feature maps say how large that penalty is."""
 
@@ -44,8 +47,10 @@ SAMPLE = 64
 class Options(study.Options):
     """What to compare."""
 
-    kinds: tuple[Kind, ...] = ("soft", "srip", "spectral-difference", "features")
-    """Penalties."""
+    kinds: tuple[Kind, ...] = ("soft", "coherence", "srip", "spectral-difference", "features")
+    """Penalties that begin after Step 0."""
+    from_start: tuple[Kind, ...] = ("soft",)
+    """Penalties that begin with the first step, without US."""
     level: float = 1.0
     """What each adds to the loss at the end of Step 0, in nats."""
     variants_rounds: int = Shared.variants_rounds
@@ -58,13 +63,17 @@ def measure(options: Options, console: Console) -> list[Record]:
     config = options.run
     runs = {method: with_rri(config, method=method) for method in ("none", "us")}
     few = {method: with_rri(run, rounds=min(options.variants_rounds, run.rri.rounds)) for method, run in runs.items()}
-    settings = {kind: scaled(kind, options.level / size) for kind, size in sizes(base, options.kinds).items()}
-    for kind, setting in settings.items():
+    needed = [*dict.fromkeys((*options.kinds, *options.from_start))]
+    settings = {kind: scaled(kind, options.level / size) for kind, size in sizes(base, needed).items()}
+    for kind in options.kinds:
         for method, run in few.items():
-            runs[f"{method}-{kind}"] = replace(run, loss=replace(config.loss, penalty=setting))
+            runs[f"{method}-{kind}"] = replace(run, loss=replace(config.loss, penalty=settings[kind]))
+    for kind in options.from_start:
+        early = replace(settings[kind], begin="start")
+        runs[f"none-{kind}{START}"] = replace(few["none"], loss=replace(config.loss, penalty=early))
     lines = study.train(options, runs, console)
-    weights = {kind: setting.weight or setting.features for kind, setting in settings.items()}
-    return [{**line, "weight": weights.get(line["variant"].partition("-")[2], 0.0)} for line in lines]
+    weights = {name: run.loss.penalty.weight or run.loss.penalty.features for name, run in runs.items()}
+    return [{**line, "weight": weights[line["variant"]]} for line in lines]
 
 
 def scaled(kind: Kind, weight: float) -> Penalty:
@@ -100,8 +109,9 @@ def by_title(lines: study.Lines, number: int) -> dict[str, list[Record]]:
     """The lines of a round by what tables and figure call the variant."""
     found = {"Step 0": study.at_round(lines, "none", 0)}
     for name in dict.fromkeys(line["variant"] for line in lines):
-        method, _, kind = name.partition("-")
+        method, _, kind = name.removesuffix(START).partition("-")
         title = {"none": kind or "nothing (control)", "us": f"US + {kind}" if kind else "US"}[method]
+        title += ", from the first step" if name.endswith(START) else ""
         found[title] = study.at_round(lines, name, number)
     return found
 
@@ -139,8 +149,8 @@ EXPERIMENT = study.Experiment(
     measure,
     tables,
     figure,
-    "Does not show: what a penalty is worth with a weight chosen for it, or from the first step on; here all begin "
-    "after the Step 0 that all share, with weights that make them equally large there.",
+    "Does not show: what a penalty is worth with a weight chosen for it; the weights make all equally large at the end "
+    "of the Step 0 that those after it share. A penalty from the first step has a Step 0 of its own.",
 )
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from svdnet_jax.config import ConfigError, Eval, Run
 from svdnet_jax.data.pipeline import feed
 from svdnet_jax.data.splits import DataError, Dataset, check_identities, fingerprint, labels
-from svdnet_jax.devices import Devices, choose, describe, keep_compiled, resident
+from svdnet_jax.devices import Devices, choose, describe, keep_compiled, keep_memory, resident
 from svdnet_jax.loading import count_valid, load_dataset, summary
 from svdnet_jax.machines import agree, first_before_others, is_first
 from svdnet_jax.models.pretrained import Pretrained, read_pretrained
@@ -79,6 +79,7 @@ def run(config: Run, console: Console, report: bool = True) -> Path:
     chosen = differences(to_json(Run()), to_json(config))
     agree("settings", str([line for line in chosen if not line.startswith((*PLACES, "machines."))]))
     keep_compiled(config.compute.cache)
+    keep_memory()
     if not is_first():
         console = Console(quiet=True)
     with open_folder(config) if is_first() else nullcontext(config.folder) as folder:

@@ -1,6 +1,8 @@
 """The same training whoever shares the work: modes, places of the images, steps of a call, parts of a batch."""
 
 import dataclasses
+import subprocess
+import sys
 from contextlib import closing
 from functools import cache
 
@@ -271,3 +273,29 @@ def test_a_run_says_what_it_works_on_and_warns_of_a_large_network_on_a_cpu():
         assert text.startswith("Devices: 8 x cpu (cpu), --parallel auto")
         assert ("about to train on a CPU" in text) is warned
     assert Compute().images == "auto"
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from svdnet_jax.devices import keep_memory
+kept = sys.argv[1] == "keep" and keep_memory()
+faults = []
+for _ in range(6):
+    np.ones(2**22)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(kept, faults[-1] - faults[2])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="malloc of the GNU C library")
+def test_memory_that_is_kept_needs_not_be_asked_for_again():
+    def faults(word):
+        found = subprocess.run([sys.executable, "-c", FAULTS, word], capture_output=True, text=True, check=True)
+        kept, number = found.stdout.split()
+        return kept == "True", int(number)
+
+    kept, few = faults("keep")
+    if not kept:
+        pytest.skip("another C library")
+    assert few < 5 < faults("no")[1]

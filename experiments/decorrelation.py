@@ -37,6 +37,7 @@ from svdnet_jax.reporting.study_figures import side_by_side
 from svdnet_jax.step_zero import without_rounds
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
+CONTROL = "nothing (control)"
 SAMPLE = 200
 """Queries, evenly spread, whose distances to the whole gallery are compared."""
 
@@ -128,7 +129,7 @@ def distance_change(query: np.ndarray, gallery: np.ndarray, W: np.ndarray, new: 
 
 def tables(lines: study.Lines) -> list[Table]:
     """Replaced once, and after the rounds."""
-    heads = ("W becomes", "S(W)", "moved", "change of distances", *study.RETRIEVAL[:3])
+    heads = ("W becomes", "S(W)", "moved", "change of distances", "rank-1", "mAP", "mAP_market")
     caption = (
         "moved: columns that matching takes elsewhere or turns round; change: mean relative change of the distances of "
         "queries and gallery images, a common factor aside"
@@ -140,17 +141,19 @@ def tables(lines: study.Lines) -> list[Table]:
         cells = [spread(study.values(found, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
         once.add_row(name, spread(study.values(found, "correlation"), 3), moved, changed, *cells)
     number = study.last_round(lines)
-    rounds = study.make_table(f"After round {number}", ("variant", "S(W)", *study.RETRIEVAL))
-    for title, records in by_title(lines, number).items():
-        rounds.add_row(title, spread(study.values(records, "correlation"), 2), *study.retrieval(records))
+    rounds = study.make_table(f"After round {number}", ("variant", "S(W)", *study.COMPARED), study.DIFFERENCES)
+    after = by_title(lines, number)
+    for title, records in after.items():
+        control = after[CONTROL + title[title.index(", D") :]] if ", D" in title else after[CONTROL]
+        over = [] if title.startswith((CONTROL, "Step 0")) else control
+        rounds.add_row(title, spread(study.values(records, "correlation"), 2), *study.compared(records, over))
     return [once, rounds]
 
 
 def by_title(lines: study.Lines, number: int) -> dict[str, list[Record]]:
     """The lines of a round by what tables and figure call the variant, in their order."""
     names = dict.fromkeys(line["variant"] for line in lines if line["event"] == "phase")
-    (K,) = {line["identities"] for line in lines if line["event"] == "start"}
-    fixed = {"none": "nothing (control)", "us": "US", "u": "U", "uvt": "UV'", "qd": "QD"}
+    fixed = {"none": CONTROL, "us": "US", "u": "U", "uvt": "UV'", "qd": "QD"}
     fixed |= {"us-unmatched": "US, columns not matched", "u-unmatched": "U, columns not matched"}
     fixed |= {"us-turned": "US, classifier turned"}
     found = {"Step 0": study.at_round(lines, "us", 0)}
@@ -158,7 +161,7 @@ def by_title(lines: study.Lines, number: int) -> dict[str, list[Record]]:
         method, _, dim = name.partition("-d")
         narrow = dim.isdigit()
         if narrow and f"Step 0, D = {dim}" not in found:
-            found[f"Step 0, D = {dim} (K = {K})"] = study.at_round(lines, name, 0)
+            found[f"Step 0, D = {dim}"] = study.at_round(lines, name, 0)
         found[f"{fixed[method]}, D = {dim}" if narrow else fixed[name]] = study.at_round(lines, name, number)
     return found
 

@@ -84,24 +84,31 @@ def tables(lines: study.Lines) -> list[Table]:
     """Three rows for each number of outputs."""
     (K,) = {line["identities"] for line in lines if line["event"] == "start"}
     title = f"Outputs of the Eigenlayer: Step 0, and after round {study.last_round(lines)}"
-    made = study.make_table(title, ("outputs", "S(W)", *study.RETRIEVAL), f"{K} training identities")
+    made = study.make_table(
+        title, ("outputs", "S(W)", *study.COMPARED), f"{K} training identities; {study.DIFFERENCES}"
+    )
     found = moments(lines)
     for dim in found["Step 0"]:
         for name, by in found.items():
-            made.add_row(f"{dim}, {name}", spread(study.values(by[dim], "correlation"), 2), *study.retrieval(by[dim]))
+            cells = study.compared(by[dim], found["control"][dim] if name == "SVDNet" else [])
+            made.add_row(f"{dim}, {name}", spread(study.values(by[dim], "correlation"), 2), *cells)
     return [made]
 
 
 def figure(lines: study.Lines) -> Figure:
     """Rank-1 and mAP against the number of outputs."""
+    panels = {
+        "Rank-1": ("embedding", "rank1"),
+        "mAP of the Eigenlayer's output": ("embedding", "mAP"),
+        "mAP of its input, pooled": ("pooled", "mAP"),
+    }
     return against(
         {
             title: {
-                f"{kind}, {name}": {dim: study.values(r, kind, measure).tolist() for dim, r in found.items()}
-                for name, found in moments(lines).items()
-                for kind in ("embedding", "pooled")
+                name: {dim: study.values(records, *path).tolist() for dim, records in by.items()}
+                for name, by in moments(lines).items()
             }
-            for title, measure in {"Rank-1": "rank1", "mAP": "mAP"}.items()
+            for title, path in panels.items()
         },
         "outputs of the Eigenlayer (D)",
         logarithmic=True,

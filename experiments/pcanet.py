@@ -139,8 +139,7 @@ EXPERIMENT = study.Experiment(
     measure,
     tables,
     figure,
-    "Does not show: other patches, filters or blocks than the authors' for faces, with blocks for a person's shape; on "
-    "drawn figures colours are cleaner than photographs', which helps pixels and histograms.",
+    "Does not show: other patches, filters or blocks than the authors' for faces, with blocks for a person's shape.",
 )
 
 

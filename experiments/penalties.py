@@ -25,8 +25,8 @@ from rich.table import Table
 
 from experiments import study
 from experiments.compare import spread
+from experiments.decorrelation import CONTROL, with_rri
 from experiments.decorrelation import Options as Shared
-from experiments.decorrelation import with_rri
 from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
 from svdnet_jax.config import Penalty, Run
 from svdnet_jax.data.pipeline import resize
@@ -110,8 +110,8 @@ def by_title(lines: study.Lines, number: int) -> dict[str, list[Record]]:
     found = {"Step 0": study.at_round(lines, "none", 0)}
     for name in dict.fromkeys(line["variant"] for line in lines):
         method, _, kind = name.removesuffix(START).partition("-")
-        title = {"none": kind or "nothing (control)", "us": f"US + {kind}" if kind else "US"}[method]
-        title += ", from the first step" if name.endswith(START) else ""
+        title = {"none": kind or CONTROL, "us": f"US + {kind}" if kind else "US"}[method]
+        title += ", from the start" if name.endswith(START) else ""
         found[title] = study.at_round(lines, name, number)
     return found
 
@@ -119,11 +119,14 @@ def by_title(lines: study.Lines, number: int) -> dict[str, list[Record]]:
 def tables(lines: study.Lines) -> list[Table]:
     """A row for each penalty by itself and with US."""
     number = study.last_round(lines)
-    made = study.make_table(f"After round {number}", ("rounds with", "weight", "S(W)", *study.RETRIEVAL))
-    for title, records in by_title(lines, number).items():
+    heads = ("rounds with", "weight", "S(W)", *study.COMPARED)
+    made = study.make_table(f"After round {number}", heads, study.DIFFERENCES)
+    found = by_title(lines, number)
+    for title, records in found.items():
+        control = [] if title in (CONTROL, "Step 0") else found[CONTROL]
         weight = records[0]["weight"] if title != "Step 0" else 0.0
         S = spread(study.values(records, "correlation"), 2)
-        made.add_row(title, f"  {weight:.3g}" if weight else "", S, *study.retrieval(records))
+        made.add_row(title, f"  {weight:.3g}" if weight else "", S, *study.compared(records, control))
     return [made]
 
 

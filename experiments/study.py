@@ -35,7 +35,7 @@ from svdnet_jax.run import run
 from svdnet_jax.settings import to_json
 from svdnet_jax.step_zero import without_rounds
 
-WIDTH = 110
+WIDTH = 120
 """Columns of a printed table."""
 DIGITS = 6
 """Decimals that are kept of a number."""
@@ -105,8 +105,8 @@ def conduct(experiment: Experiment, options: Options, console: Console) -> Path:
 def text(experiment: Experiment, lines: Lines) -> str:
     """The tables of a study, and what they rest on and do not show, as plain text of `WIDTH` columns."""
     console = Console(width=WIDTH, file=StringIO(), force_terminal=False)
-    for table in experiment.tables(lines):
-        console.print(table)
+    for number, table in enumerate(experiment.tables(lines)):
+        console.print("\n" * (number > 0), table, sep="", end="")
     notes = [fill(part, WIDTH) for part in (about(lines), experiment.limits)]
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in [*printed.splitlines(), *"\n".join(notes).splitlines()])
@@ -235,14 +235,24 @@ def values(records: Lines, *path: str) -> np.ndarray:
     return np.array(found, float) * (100 if len(path) > 1 and path[0] in ("embedding", "pooled") else 1)
 
 
-def retrieval(records: Lines, measures: Sequence[str] = ("rank1", "mAP", "mAP_market")) -> list[str]:
-    """Cells of a row: the Eigenlayer's output and, by mAP, its input."""
-    cells = [spread(values(records, "embedding", measure), 1) for measure in measures]
-    return [*cells, spread(values(records, "pooled", "mAP"), 1)]
+def compared(records: Lines, control: Lines = ()) -> list[str]:
+    """Cells of a row: the Eigenlayer's output and, by mAP, its input, both also seed by seed over the control's.
+
+    Args:
+        records: One a seed.
+        control: The same of what they are compared with; empty leaves those cells empty.
+    """
+    cells = [spread(values(records, "embedding", "rank1"), 1)]
+    for kind in ("embedding", "pooled"):
+        mAP = values(records, kind, "mAP")
+        cells += [spread(mAP, 1), spread(mAP - values(control, kind, "mAP"), 1, "+") if control else ""]
+    return cells
 
 
-RETRIEVAL = ("rank-1", "mAP", "mAP_market", "pooled mAP")
-"""Heads of the columns of `retrieval`."""
+COMPARED = ("rank-1", "mAP", "over control", "pooled mAP", "over control")
+"""Heads of the columns of `compared`."""
+DIFFERENCES = "over control: difference seed by seed, their mean and standard deviation"
+"""What to say under them."""
 
 
 def make_table(title: str, heads: Sequence[str], caption: str = "") -> Table:

@@ -163,7 +163,7 @@ def test_a_row_is_mean_and_spread_of_a_common_round():
     row = next(line for line in text.splitlines() if line.startswith(" US, classifier turned"))
     assert row.split()[3:9] == ["0.23", "±", "0.00", "64.6", "±", "0.0"]
     assert " US, D = 8 " in text
-    assert " Step 0, D = 8 (K = 12) " in text
+    assert " Step 0, D = 8 " in text
     decorrelation.figure(lines)
 
 
@@ -179,7 +179,7 @@ def test_tables_of_widths_and_penalties_have_a_row_each():
     text = study.text(penalties.EXPERIMENT, lines)
     assert re.search(r"^ soft +0\.1 ", text, re.M)
     assert re.search(r"^ US \+ soft +0\.1 ", text, re.M)
-    assert re.search(r"^ soft, from the first step +0\.1 ", text, re.M)
+    assert re.search(r"^ soft, from the start +0\.1 ", text, re.M)
     penalties.figure(lines)
 
 

@@ -4,7 +4,7 @@
     python -m experiments.control --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
 
 Both start from the same Step 0 of a seed and train for the same steps at the same learning rates; the table is that of
-experiments.compare, which refuses pairs that do not. On two idle CPU cores a seed takes about four minutes.
+experiments.compare, which refuses pairs that do not. On two idle CPU cores a seed takes about two minutes.
 """
 
 import sys
@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import compare, study
+from experiments import compare, study, summary
 from experiments.decorrelation import with_rri
 from svdnet_jax.config import Run
 from svdnet_jax.reporting.log import Record
-from svdnet_jax.reporting.study_figures import side_by_side
 
 NAMES = {"Step 0": ("us", 0), "RRI": ("us", -1), "control": ("none", -1)}
 
@@ -36,23 +35,15 @@ def measure(options: study.Options, console: Console) -> list[Record]:
     return lines
 
 
-def tables(lines: study.Lines) -> list[Table]:
+def tables(lines: summary.Lines) -> list[Table]:
     """The table of `experiments.compare`."""
-    return [compare.table([*zip(*(study.runs_of(lines, name) for name in ("us", "none")), strict=True)])]
+    return [compare.table([*zip(*(summary.runs_of(lines, name) for name in ("us", "none")), strict=True)])]
 
 
-def figure(lines: study.Lines) -> Figure:
+def figure(lines: summary.Lines) -> Figure:
     """Retrieval of Step 0, RRI and control with each seed."""
-    found = {name: study.at_round(lines, *which) for name, which in NAMES.items()}
-    return side_by_side(
-        {
-            title: {
-                kind: {name: study.values(records, kind, measure).tolist() for name, records in found.items()}
-                for kind in ("embedding", "pooled")
-            }
-            for title, measure in {"mAP": "mAP", "Rank-1": "rank1"}.items()
-        }
-    )
+    found = {name: summary.at_round(lines, *which) for name, which in NAMES.items()}
+    return summary.retrieval_figure(found)
 
 
 EXPERIMENT = study.Experiment(

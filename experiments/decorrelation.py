@@ -26,14 +26,13 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import study
+from experiments import study, summary
 from experiments.compare import spread
 from svdnet_jax import Embeddings, eigenlayer, evaluate, transfer
 from svdnet_jax.config import Run
 from svdnet_jax.eigenlayer import Method
 from svdnet_jax.reporting.folder import load_matrix
 from svdnet_jax.reporting.log import Record
-from svdnet_jax.reporting.study_figures import side_by_side
 from svdnet_jax.step_zero import without_rounds
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
@@ -89,7 +88,6 @@ def replaced(folder: Path, seed: int) -> list[Record]:
     settings = embedder.config.eval
     lines: list[Record] = []
     for name, method in METHODS.items():
-        order, sign = eigenlayer.match_columns(jnp.asarray(W), eigenlayer.decorrelate(jnp.asarray(W), method))
         new = np.asarray(eigenlayer.decorrelate(jnp.asarray(W), method, match=True))
         q, g = (Embeddings(h.features @ new, h.pids, h.cameras, h.names) for h in (query, gallery))
         report = evaluate(q, g, metric=settings.metric, cross_camera=settings.cross_camera)
@@ -98,12 +96,18 @@ def replaced(folder: Path, seed: int) -> list[Record]:
             "variant": name,
             "seed": seed,
             "correlation": float(eigenlayer.correlation(jnp.asarray(new))),
-            "moved": int(np.sum((np.asarray(order) != np.arange(len(order))) | (np.asarray(sign) < 0))),
+            "moved": moved(W, np.asarray(eigenlayer.decorrelate(jnp.asarray(W), method))),
             "distances": distance_change(query.features, gallery.features[gallery.pids >= 0], W, new),
             "embedding": report.metrics(),
         }
         lines.append(found)
     return lines
+
+
+def moved(W: np.ndarray, new: np.ndarray) -> int:
+    """How many columns of the new weight the matching takes elsewhere or turns round."""
+    order, sign = (np.asarray(found) for found in eigenlayer.match_columns(jnp.asarray(W), jnp.asarray(new)))
+    return int(np.sum((order != np.arange(len(order))) | (sign < 0)))
 
 
 def distance_change(query: np.ndarray, gallery: np.ndarray, W: np.ndarray, new: np.ndarray) -> float:
@@ -127,56 +131,48 @@ def distance_change(query: np.ndarray, gallery: np.ndarray, W: np.ndarray, new: 
     return float(np.mean(np.abs(after * (before.mean() / after.mean()) / before - 1)))
 
 
-def tables(lines: study.Lines) -> list[Table]:
+def tables(lines: summary.Lines) -> list[Table]:
     """Replaced once, and after the rounds."""
     heads = ("W becomes", "S(W)", "moved", "change of distances", "rank-1", "mAP", "mAP_market")
     caption = (
         "moved: columns that matching takes elsewhere or turns round; change: mean relative change of the distances of "
         "queries and gallery images, a common factor aside"
     )
-    once = study.make_table("Replaced once after Step 0, no training", heads, caption)
+    once = summary.make_table("Replaced once after Step 0, no training", heads, caption)
     for name in METHODS:
         found = [line for line in lines if line["event"] == "replaced" and line["variant"] == name]
-        moved, changed = spread(study.values(found, "moved"), 0), spread(100 * study.values(found, "distances"), 2)
-        cells = [spread(study.values(found, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
-        once.add_row(name, spread(study.values(found, "correlation"), 3), moved, changed, *cells)
-    number = study.last_round(lines)
-    rounds = study.make_table(f"After round {number}", ("variant", "S(W)", *study.COMPARED), study.DIFFERENCES)
+        moved, changed = spread(summary.values(found, "moved"), 0), spread(100 * summary.values(found, "distances"), 2)
+        cells = [spread(summary.values(found, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
+        once.add_row(name, spread(summary.values(found, "correlation"), 3), moved, changed, *cells)
+    number = summary.last_round(lines)
+    rounds = summary.make_table(f"After round {number}", ("variant", "S(W)", *summary.COMPARED), summary.DIFFERENCES)
     after = by_title(lines, number)
     for title, records in after.items():
         control = after[CONTROL + title[title.index(", D") :]] if ", D" in title else after[CONTROL]
         over = [] if title.startswith((CONTROL, "Step 0")) else control
-        rounds.add_row(title, spread(study.values(records, "correlation"), 2), *study.compared(records, over))
+        rounds.add_row(title, spread(summary.values(records, "correlation"), 2), *summary.compared(records, over))
     return [once, rounds]
 
 
-def by_title(lines: study.Lines, number: int) -> dict[str, list[Record]]:
+def by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
     """The lines of a round by what tables and figure call the variant, in their order."""
     names = dict.fromkeys(line["variant"] for line in lines if line["event"] == "phase")
     fixed = {"none": CONTROL, "us": "US", "u": "U", "uvt": "UV'", "qd": "QD"}
     fixed |= {"us-unmatched": "US, columns not matched", "u-unmatched": "U, columns not matched"}
     fixed |= {"us-turned": "US, classifier turned"}
-    found = {"Step 0": study.at_round(lines, "us", 0)}
+    found = {"Step 0": summary.at_round(lines, "us", 0)}
     for name in names:
         method, _, dim = name.partition("-d")
         narrow = dim.isdigit()
         if narrow and f"Step 0, D = {dim}" not in found:
-            found[f"Step 0, D = {dim}"] = study.at_round(lines, name, 0)
-        found[f"{fixed[method]}, D = {dim}" if narrow else fixed[name]] = study.at_round(lines, name, number)
+            found[f"Step 0, D = {dim}"] = summary.at_round(lines, name, 0)
+        found[f"{fixed[method]}, D = {dim}" if narrow else fixed[name]] = summary.at_round(lines, name, number)
     return found
 
 
-def figure(lines: study.Lines) -> Figure:
+def figure(lines: summary.Lines) -> Figure:
     """MAP and rank-1 of all variants after the rounds."""
-    found = by_title(lines, study.last_round(lines))
-    panels = {
-        title: {
-            kind: {name: study.values(records, kind, measure).tolist() for name, records in found.items()}
-            for kind in ("embedding", "pooled")
-        }
-        for title, measure in {"mAP": "mAP", "Rank-1": "rank1"}.items()
-    }
-    return side_by_side(panels)
+    return summary.retrieval_figure(by_title(lines, summary.last_round(lines)))
 
 
 EXPERIMENT = study.Experiment(

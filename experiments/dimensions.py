@@ -4,7 +4,7 @@
     python -m experiments.dimensions --preset short-resnet50 --data.root Market-1501 --dims 16 64 256 1024 2048
 
 Each number of outputs has its own Step 0, the baseline, and its own rounds with US and, as the control, without. On two
-idle CPU cores a number takes about a minute and a half a seed.
+idle CPU cores a number takes a little over a minute a seed.
 """
 
 import sys
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import study
+from experiments import study, summary
 from experiments.compare import spread
 from experiments.decorrelation import Options as Shared
 from experiments.decorrelation import with_rri
@@ -64,15 +64,15 @@ def measure(options: Options, console: Console) -> list[Record]:
     return [{**line, "dim": dims[line["variant"]]} for line in study.train(options, variants(options), console)]
 
 
-def by_dim(lines: study.Lines, method: str, number: int) -> dict[int, list[Record]]:
+def by_dim(lines: summary.Lines, method: str, number: int) -> dict[int, list[Record]]:
     """The lines of a round of US or the control by number of outputs, fewest first."""
     names = {line["dim"]: line["variant"] for line in lines if line["variant"].partition("-")[0] == method}
-    return {dim: study.at_round(lines, name, number) for dim, name in sorted(names.items())}
+    return {dim: summary.at_round(lines, name, number) for dim, name in sorted(names.items())}
 
 
-def moments(lines: study.Lines) -> dict[str, dict[int, list[Record]]]:
+def moments(lines: summary.Lines) -> dict[str, dict[int, list[Record]]]:
     """What is compared at each number of outputs."""
-    number = study.last_round(lines)
+    number = summary.last_round(lines)
     return {
         "Step 0": by_dim(lines, "us", 0),
         "control": by_dim(lines, "none", number),
@@ -80,22 +80,22 @@ def moments(lines: study.Lines) -> dict[str, dict[int, list[Record]]]:
     }
 
 
-def tables(lines: study.Lines) -> list[Table]:
+def tables(lines: summary.Lines) -> list[Table]:
     """Three rows for each number of outputs."""
     (K,) = {line["identities"] for line in lines if line["event"] == "start"}
-    title = f"Outputs of the Eigenlayer: Step 0, and after round {study.last_round(lines)}"
-    made = study.make_table(
-        title, ("outputs", "S(W)", *study.COMPARED), f"{K} training identities; {study.DIFFERENCES}"
+    title = f"Outputs of the Eigenlayer: Step 0, and after round {summary.last_round(lines)}"
+    made = summary.make_table(
+        title, ("outputs", "S(W)", *summary.COMPARED), f"{K} training identities; {summary.DIFFERENCES}"
     )
     found = moments(lines)
     for dim in found["Step 0"]:
         for name, by in found.items():
-            cells = study.compared(by[dim], found["control"][dim] if name == "SVDNet" else [])
-            made.add_row(f"{dim}, {name}", spread(study.values(by[dim], "correlation"), 2), *cells)
+            cells = summary.compared(by[dim], found["control"][dim] if name == "SVDNet" else [])
+            made.add_row(f"{dim}, {name}", spread(summary.values(by[dim], "correlation"), 2), *cells)
     return [made]
 
 
-def figure(lines: study.Lines) -> Figure:
+def figure(lines: summary.Lines) -> Figure:
     """Rank-1 and mAP against the number of outputs."""
     panels = {
         "Rank-1": ("embedding", "rank1"),
@@ -105,7 +105,7 @@ def figure(lines: study.Lines) -> Figure:
     return against(
         {
             title: {
-                name: {dim: study.values(records, *path).tolist() for dim, records in by.items()}
+                name: {dim: summary.values(records, *path).tolist() for dim, records in by.items()}
                 for name, by in moments(lines).items()
             }
             for title, path in panels.items()

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import study
+from experiments import study, summary
 from svdnet_jax import Embeddings, evaluate
 from svdnet_jax.baselines import pcanet
 from svdnet_jax.config import Run
@@ -107,10 +107,10 @@ def one(sides: Sequence[np.ndarray], dataset: Dataset, config: Run) -> dict[str,
     return {"numbers": query.features.shape[1], "embedding": report.metrics()}
 
 
-def tables(lines: study.Lines) -> list[Table]:
+def tables(lines: summary.Lines) -> list[Table]:
     """A row for each kind of feature."""
     heads = ("feature", "numbers", "s to fit", "ms an image", "rank-1", "rank-5", "rank-10", "mAP", "mAP_market")
-    made = study.make_table("PCANet, by the same protocol", heads)
+    made = summary.make_table("PCANet, by the same protocol", heads)
     for line in lines[1:]:
         cost = [f"  {line[name]:.1f}" if name in line else "" for name in ("fit_seconds", "milliseconds")]
         measures = ("rank1", "rank5", "rank10", "mAP", "mAP_market")
@@ -123,7 +123,7 @@ def tables(lines: study.Lines) -> list[Table]:
     return [made]
 
 
-def figure(lines: study.Lines) -> Figure:
+def figure(lines: summary.Lines) -> Figure:
     """Rank-1 and mAP of each kind."""
     panels = {
         title: {"": {TITLES[line["variant"]]: [100 * line["embedding"][m]] for line in lines[1:]}}

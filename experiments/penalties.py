@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import study
+from experiments import study, summary
 from experiments.compare import spread
 from experiments.decorrelation import CONTROL, with_rri
 from experiments.decorrelation import Options as Shared
@@ -105,41 +105,41 @@ def feature_maps(trained: Any) -> Any:
     return kept["intermediates"]["maps"][0]
 
 
-def by_title(lines: study.Lines, number: int) -> dict[str, list[Record]]:
+def by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
     """The lines of a round by what tables and figure call the variant."""
-    found = {"Step 0": study.at_round(lines, "none", 0)}
+    found = {"Step 0": summary.at_round(lines, "none", 0)}
     for name in dict.fromkeys(line["variant"] for line in lines):
         method, _, kind = name.removesuffix(START).partition("-")
         title = {"none": kind or CONTROL, "us": f"US + {kind}" if kind else "US"}[method]
         title += ", from the start" if name.endswith(START) else ""
-        found[title] = study.at_round(lines, name, number)
+        found[title] = summary.at_round(lines, name, number)
     return found
 
 
-def tables(lines: study.Lines) -> list[Table]:
+def tables(lines: summary.Lines) -> list[Table]:
     """A row for each penalty by itself and with US."""
-    number = study.last_round(lines)
-    heads = ("rounds with", "weight", "S(W)", *study.COMPARED)
-    made = study.make_table(f"After round {number}", heads, study.DIFFERENCES)
+    number = summary.last_round(lines)
+    heads = ("rounds with", "weight", "S(W)", *summary.COMPARED)
+    made = summary.make_table(f"After round {number}", heads, summary.DIFFERENCES)
     found = by_title(lines, number)
     for title, records in found.items():
         control = [] if title in (CONTROL, "Step 0") else found[CONTROL]
         weight = records[0]["weight"] if title != "Step 0" else 0.0
-        S = spread(study.values(records, "correlation"), 2)
-        made.add_row(title, f"  {weight:.3g}" if weight else "", S, *study.compared(records, control))
+        S = spread(summary.values(records, "correlation"), 2)
+        made.add_row(title, f"  {weight:.3g}" if weight else "", S, *summary.compared(records, control))
     return [made]
 
 
-def figure(lines: study.Lines) -> Figure:
+def figure(lines: summary.Lines) -> Figure:
     """MAP and S(W) of all."""
-    found = by_title(lines, study.last_round(lines))
+    found = by_title(lines, summary.last_round(lines))
     panels = {
         "mAP": {
-            kind: {name: study.values(records, kind, "mAP").tolist() for name, records in found.items()}
+            kind: {name: summary.values(records, kind, "mAP").tolist() for name, records in found.items()}
             for kind in ("embedding", "pooled")
         },
         "S(W), in per cent": {
-            "embedding": {name: (100 * study.values(r, "correlation")).tolist() for name, r in found.items()}
+            "embedding": {name: (100 * summary.values(r, "correlation")).tolist() for name, r in found.items()}
         },
     }
     return side_by_side(panels)

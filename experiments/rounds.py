@@ -3,7 +3,7 @@
     python -m experiments.rounds
     python -m experiments.rounds --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
 
-The runs are those of experiments.control: after it this takes seconds, else about four minutes a seed on two idle CPU
+The runs are those of experiments.control: after it this takes seconds, else about two minutes a seed on two idle CPU
 cores. Round 0 is Step 0; the others are judged after their relaxation.
 """
 
@@ -13,33 +13,33 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from experiments import control, study
+from experiments import control, study, summary
 from experiments.compare import spread
 from svdnet_jax.reporting.study_figures import against
 
 NAMES = {"us": "RRI", "none": "control"}
 
 
-def tables(lines: study.Lines) -> list[Table]:
+def tables(lines: summary.Lines) -> list[Table]:
     """A row for each round of RRI and of the control."""
     heads = ("round", "S(W)", "rank-1", "mAP", "mAP_market", "pooled rank-1", "pooled mAP")
-    made = study.make_table("By round, after relaxation", heads)
+    made = summary.make_table("By round, after relaxation", heads)
     for variant, name in NAMES.items():
-        for number in range(variant == "none", study.last_round(lines) + 1):
-            records = study.at_round(lines, variant, number)
-            cells = [spread(study.values(records, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
-            cells += [spread(study.values(records, "pooled", m), 1) for m in ("rank1", "mAP")]
+        for number in range(variant == "none", summary.last_round(lines) + 1):
+            records = summary.at_round(lines, variant, number)
+            cells = [spread(summary.values(records, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
+            cells += [spread(summary.values(records, "pooled", m), 1) for m in ("rank1", "mAP")]
             title = f"{name} {number}" if number else "Step 0"
-            made.add_row(title, spread(study.values(records, "correlation"), 2), *cells)
+            made.add_row(title, spread(summary.values(records, "correlation"), 2), *cells)
     return [made]
 
 
-def figure(lines: study.Lines) -> Figure:
+def figure(lines: summary.Lines) -> Figure:
     """Rank-1, mAP and S(W) by round."""
-    numbers = range(study.last_round(lines) + 1)
+    numbers = range(summary.last_round(lines) + 1)
 
     def curve(variant: str, *path: str) -> dict[float, Sequence[float]]:
-        return {n: study.values(study.at_round(lines, variant, n), *path).tolist() for n in numbers}
+        return {n: summary.values(summary.at_round(lines, variant, n), *path).tolist() for n in numbers}
 
     kinds = [(kind, variant) for variant in NAMES for kind in ("embedding", "pooled")]
     panels = {

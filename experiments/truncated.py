@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import study
+from experiments import study, summary
 from experiments.compare import spread
 from experiments.decorrelation import with_rri
 from svdnet_jax import Embeddings, eigenlayer, evaluate, transfer
@@ -106,17 +106,17 @@ def timed(layers: Sequence[jax.Array], features: np.ndarray) -> float:
     return min(repeat(once, number=1, repeat=REPEATS)) * 1e6
 
 
-def at(lines: study.Lines, variant: str, rank: int) -> list[Record]:
+def at(lines: summary.Lines, variant: str, rank: int) -> list[Record]:
     """The lines of a rank, one a seed; of the whole layer for 0."""
     return [x for x in lines if x["event"] == "truncated" and (x["variant"], x["rank"]) == (variant, rank)]
 
 
-def ranks_of(lines: study.Lines) -> list[int]:
+def ranks_of(lines: summary.Lines) -> list[int]:
     """All ranks, the whole layer last, as 0."""
     return [*dict.fromkeys(line["rank"] for line in lines if line["event"] == "truncated")]
 
 
-def tables(lines: study.Lines) -> list[Table]:
+def tables(lines: summary.Lines) -> list[Table]:
     """A row for each network and rank."""
     whole = at(lines, "base", 0)[0]
     heads = ("network, rank", "numbers", "µs", "error", "rank-1", "mAP", "mAP_market")
@@ -124,25 +124,25 @@ def tables(lines: study.Lines) -> list[Table]:
         f"numbers: in the layer, the whole one being {whole['inputs']} x {whole['outputs']}, smaller up to k = "
         f"{whole['break_even']}; µs: both layers, 1000 images; error: of W, in per cent of its norm"
     )
-    made = study.make_table("The Eigenlayer cut to rank k, without more training", heads, caption)
+    made = summary.make_table("The Eigenlayer cut to rank k, without more training", heads, caption)
     for variant, name in NAMES.items():
         for k in ranks_of(lines):
             found = at(lines, variant, k)
-            cells = [f"  {found[0]['parameters']}", f"  {np.median(study.values(found, 'microseconds')):.0f}"]
-            cells.append(spread(100 * study.values(found, "error"), 1))
-            cells += [spread(study.values(found, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
+            cells = [f"  {found[0]['parameters']}", f"  {np.median(summary.values(found, 'microseconds')):.0f}"]
+            cells.append(spread(100 * summary.values(found, "error"), 1))
+            cells += [spread(summary.values(found, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
             made.add_row(f"{name}, {f'k = {k}' if k else 'whole'}", *cells)
     return [made]
 
 
-def figure(lines: study.Lines) -> Figure:
+def figure(lines: summary.Lines) -> Figure:
     """Rank-1 and mAP against the rank, the whole layer at its number of outputs."""
     D = at(lines, "base", 0)[0]["outputs"]
     return against(
         {
             title: {
                 name: {
-                    k or D: study.values(at(lines, variant, k), "embedding", m).tolist()
+                    k or D: summary.values(at(lines, variant, k), "embedding", m).tolist()
                     for k in ranks_of(lines)
                     if k != D
                 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fake_run import fake_run
 
-from experiments import control, decorrelation, dimensions, paper_tables, penalties, rounds, study
+from experiments import control, decorrelation, dimensions, paper_tables, penalties, rounds, study, summary
 from svdnet_jax import eigenlayer
 from svdnet_jax.config import Run
 from svdnet_jax.presets import PRESETS
@@ -151,6 +151,24 @@ def test_us_changes_no_distance_and_a_factor_counts_for_nothing():
     assert decorrelation.distance_change(query, gallery, np.asarray(W), 3 * np.asarray(W)) < 1e-6
     assert changes["u"] == pytest.approx(changes["uvt"], rel=1e-3), "a rotation of each other"
     assert min(changes[method] for method in ("u", "uvt", "qd")) > 0.05
+
+
+def test_matching_moves_what_is_elsewhere_or_turned_round():
+    W = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+    assert decorrelation.moved(W, W) == 0
+    assert decorrelation.moved(W, W[:, [1, 0, 2, 3, 4, 5]] * np.array([1, 1, 1, -1, 1, 1], np.float32)) == 3
+
+
+def test_differences_to_the_control_are_seed_by_seed():
+    def records(*numbers):
+        return [{kind: {"rank1": n, "mAP": n} for kind in ("embedding", "pooled")} for n in numbers]
+
+    cells = summary.compared(records(0.5, 0.7), records(0.4, 0.6))
+    assert [cell.strip() for cell in cells] == ["60.0 ± 14.1", "60.0 ± 14.1", "+10.0 ± 0.0"] + [
+        "60.0 ± 14.1",
+        "+10.0 ± 0.0",
+    ]
+    assert summary.compared(records(0.5), [])[2::2] == ["", ""]
 
 
 def test_a_row_is_mean_and_spread_of_a_common_round():

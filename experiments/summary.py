@@ -1,0 +1,106 @@
+"""What tables and figures of the studies read from lines: the variants' rounds, their numbers, mean and spread.
+
+Lines are those of `experiments.study`, one a border of a run with ``variant`` and ``seed``; everything here is a pure
+function of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+
+from experiments.compare import spread
+from svdnet_jax.reporting.log import Record, after_rounds
+from svdnet_jax.reporting.study_figures import side_by_side
+
+Lines = Sequence[Record]
+
+
+def runs_of(lines: Lines, variant: str) -> list[list[Record]]:
+    """The lines of each run of a variant, one list a seed, in their order."""
+    seeds = dict.fromkeys(line["seed"] for line in lines if line["variant"] == variant)
+    return [[line for line in lines if (line["variant"], line["seed"]) == (variant, seed)] for seed in seeds]
+
+
+def at_round(lines: Lines, variant: str, number: int) -> list[Record]:
+    """The lines by which a round of a variant is judged, one a seed; round 0 is Step 0, -1 the last."""
+    judged = [after_rounds(records) for records in runs_of(lines, variant)]
+    if number < 0:
+        return [records[number] for records in judged]
+    return [record for records in judged for record in records if record["round"] == number]
+
+
+def last_round(lines: Lines) -> int:
+    """The last round that every variant with rounds has."""
+    ends: dict[tuple[str, int], int] = {}
+    for line in lines:
+        if line["event"] == "phase":
+            ends[line["variant"], line["seed"]] = line["round"]
+    return min((number for number in ends.values() if number), default=0)
+
+
+def values(records: Lines, *path: str) -> np.ndarray:
+    """A number of each record, in per cent where it is of retrieval: ``values(records, "embedding", "mAP")``."""
+    found: list[Any] = [*records]
+    for name in path:
+        found = [record[name] for record in found]
+    return np.array(found, float) * (100 if len(path) > 1 and path[0] in ("embedding", "pooled") else 1)
+
+
+def compared(records: Lines, control: Lines = ()) -> list[str]:
+    """Cells of a row: the Eigenlayer's output and, by mAP, its input, both also seed by seed over the control's.
+
+    Args:
+        records: One a seed.
+        control: The same of what they are compared with; empty leaves those cells empty.
+    """
+    cells = [spread(values(records, "embedding", "rank1"), 1)]
+    for kind in ("embedding", "pooled"):
+        mAP = values(records, kind, "mAP")
+        cells += [spread(mAP, 1), spread(mAP - values(control, kind, "mAP"), 1, "+") if control else ""]
+    return cells
+
+
+COMPARED = ("rank-1", "mAP", "over control", "pooled mAP", "over control")
+"""Heads of the columns of `compared`."""
+DIFFERENCES = "over control: difference seed by seed, their mean and standard deviation"
+"""What to say under them."""
+
+
+def retrieval_figure(found: Mapping[str, Lines]) -> Figure:
+    """MAP and rank-1 of variants by name, of the Eigenlayer's output and its input."""
+    return side_by_side(
+        {
+            title: {
+                kind: {name: values(records, kind, measure).tolist() for name, records in found.items()}
+                for kind in ("embedding", "pooled")
+            }
+            for title, measure in {"mAP": "mAP", "Rank-1": "rank1"}.items()
+        }
+    )
+
+
+def make_table(title: str, heads: Sequence[str], caption: str = "") -> Table:
+    """An empty table in the common form; its first column holds names."""
+    made = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
+    made.box, made.padding = box.SIMPLE_HEAD, 0
+    for number, head in enumerate(heads):
+        made.add_column(f"  {head}" if number else head, justify="right" if number else "left", no_wrap=True)
+    return made
+
+
+def about(lines: Lines) -> str:
+    """Data, seeds and machine of a study, which no table goes without."""
+    starts = [line for line in lines if line["event"] == "start"]
+    first = starts[0]
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(line["seed"] for line in starts if line["seed"] is not None))
+    machines = "; ".join(dict.fromkeys(line["machine"] for line in starts))
+    return (
+        f"Data: {first['dataset']}, {first['train']} training images of {first['identities']} identities, "
+        f"{first['valid_queries']} valid queries, {first['gallery']} gallery images. "
+        f"{f'Seeds: {seeds}' if seeds else 'No randomness, so no seeds'}. Machine: {machines}. "
+        f"Per cent{'; mean and standard deviation over the seeds' if ',' in seeds else ''}."
+    )

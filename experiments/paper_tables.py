@@ -23,7 +23,6 @@ from rich.console import Console
 
 from experiments import control, decorrelation, dimensions, pcanet, penalties, rounds, study, truncated
 from experiments.cli import HOW, guarded, preset_of
-from experiments.decorrelation import with_rri
 from experiments.findings import Flag
 from svdnet_jax.config import ConfigError, Run
 from svdnet_jax.reporting import figures
@@ -33,8 +32,6 @@ from svdnet_jax.reporting.log import read_log
 MODULES = (control, rounds, decorrelation, dimensions, penalties, truncated, pcanet)
 EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in MODULES}
 COMMANDS = {module.EXPERIMENT.name: (module.__doc__ or "").partition("\n")[0] for module in MODULES}
-ROUNDS = 3
-"""Of RRI and its control; the README's fourth adds nothing to it."""
 INTRODUCTION = """# Results
 
 Made by `python -m experiments.paper_tables` from the lines in [runs/paper](runs/paper). Every number is that of a fixed
@@ -54,11 +51,11 @@ class Options:
     """Where the document, lines and figures go."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of all runs."""
-    variants_rounds: int = 2
+    variants_rounds: int = decorrelation.Options().variants_rounds
     """Rounds of what no other study needs."""
-    below: int = 64
+    below: int = decorrelation.Options().below
     """Outputs of an Eigenlayer narrower than the number of identities."""
-    dims: tuple[int, ...] = (16, 64, 128, 256)
+    dims: tuple[int, ...] = dimensions.Options().dims
     """Outputs of the Eigenlayer."""
     kinds: tuple[penalties.Kind, ...] = penalties.Options().kinds
     """Penalties that begin after Step 0."""
@@ -86,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         arguments = list(sys.argv[1:] if argv is None else argv)
-        preset = preset_of(arguments, "synthetic")
-        default = Options(run=with_rri(preset, rounds=min(ROUNDS, preset.rri.rounds)))
+        default = Options(run=preset_of(arguments, "synthetic"))
         prog = "python -m experiments.paper_tables"
         write(tyro.cli(Options, prog=prog, default=default, args=arguments, description=__doc__, config=HOW))
 

@@ -12,7 +12,7 @@ seed's Step 0. On two idle CPU cores a kind takes 40 s a seed, and one from the 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -60,20 +60,26 @@ class Options(study.Options):
 def measure(options: Options, console: Console) -> list[Record]:
     """Trains all; the lines say kind and weight."""
     base = study.trained(options, "base", without_rounds(options.run), options.seeds[0], console)
+    needed = [*dict.fromkeys((*options.kinds, *options.from_start))]
+    settings = {kind: scaled(kind, options.level / size) for kind, size in sizes(base, needed).items()}
+    runs = variants(options, settings)
+    lines = study.train(options, runs, console)
+    weights = {name: run.loss.penalty.weight or run.loss.penalty.features for name, run in runs.items()}
+    return [{**line, "weight": weights[line["variant"]]} for line in lines]
+
+
+def variants(options: Options, settings: Mapping[Kind, Penalty]) -> dict[str, Run]:
+    """Settings of all runs by name, from those of each penalty that begins in the rounds."""
     config = options.run
     runs = {method: with_rri(config, method=method) for method in ("none", "us")}
     few = {method: with_rri(run, rounds=min(options.variants_rounds, run.rri.rounds)) for method, run in runs.items()}
-    needed = [*dict.fromkeys((*options.kinds, *options.from_start))]
-    settings = {kind: scaled(kind, options.level / size) for kind, size in sizes(base, needed).items()}
     for kind in options.kinds:
         for method, run in few.items():
             runs[f"{method}-{kind}"] = replace(run, loss=replace(config.loss, penalty=settings[kind]))
     for kind in options.from_start:
         early = replace(settings[kind], begin="start")
         runs[f"none-{kind}{START}"] = replace(few["none"], loss=replace(config.loss, penalty=early))
-    lines = study.train(options, runs, console)
-    weights = {name: run.loss.penalty.weight or run.loss.penalty.features for name, run in runs.items()}
-    return [{**line, "weight": weights[line["variant"]]} for line in lines]
+    return runs
 
 
 def scaled(kind: Kind, weight: float) -> Penalty:

@@ -132,7 +132,7 @@ def keep_memory() -> bool:
     """Lets this process keep the memory that it frees, where it works on a CPU and the C library is GNU's.
 
     XLA takes and frees its temporaries in every step. The system would take them back and hand them out again page by
-    page, zeroed, which is a fifth of the time of a small network's step.
+    page, zeroed, which shows in the step of a small network. glibc's arenas of threads may still map a block anew.
 
     Returns:
         Whether it will.

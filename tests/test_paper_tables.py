@@ -139,6 +139,30 @@ def test_variants_are_valid_and_of_one_name_the_same(preset):
         assert found.setdefault(name, config) == config, name
 
 
+def test_names_of_variants_say_what_they_are():
+    found = decorrelation.variants(decorrelation.Options())
+    assert {name: run.rri.match for name, run in found.items() if "unmatched" in name} == {
+        "us-unmatched": False,
+        "u-unmatched": False,
+    }
+    assert [name for name, run in found.items() if run.rri.rotate_classifier] == ["us-turned"]
+    late = penalties.scaled("soft", 0.1)
+    found = penalties.variants(penalties.Options(kinds=("soft",), from_start=("soft",)), {"soft": late})
+    said = {name: (run.rri.method, run.loss.penalty.kind, run.loss.penalty.begin) for name, run in found.items()}
+    assert said == {
+        "none": ("none", "none", "start"),
+        "us": ("us", "none", "start"),
+        "none-soft": ("none", "soft", "rounds"),
+        "us-soft": ("us", "soft", "rounds"),
+        "none-soft-start": ("none", "soft", "start"),
+    }
+
+
+def test_each_command_by_itself_makes_the_table_of_the_document():
+    found = paper_tables.budget(paper_tables.Options())
+    assert found == {name: experiment.options() for name, experiment in paper_tables.EXPERIMENTS.items()}
+
+
 def test_us_changes_no_distance_and_a_factor_counts_for_nothing():
     rng = np.random.default_rng(0)
     W = jnp.asarray(rng.normal(size=(12, 6)) + 1, jnp.float32)

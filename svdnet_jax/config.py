@@ -136,14 +136,15 @@ class RRI:
     rounds: int = 4
     """Rounds at most."""
     method: Method = "us"
-    """What replaces W = U S V' at each round; none is the control: the same training without it."""
+    """What replaces W = U S V' at each round. Two are controls: none is the same training without it, and rotation is
+    W R with a random orthogonal R, which throws the classifier off as U S does and leaves W correlated."""
     match: bool = True
     """Give each old column the closest new one, with sign (the authors' code, not in the paper)."""
     unmatched_rounds: int = 0
     """So many rounds at the start go without matching all the same."""
     rotate_classifier: bool = False
-    """Turn the classifier with the features when W is replaced by U S, so that the loss does not jump. Not in the
-    paper, where that jump is what sets training going again."""
+    """Turn the classifier with the features when W is replaced by U S or W R, so that the loss does not jump. Not in
+    the paper, where that jump is what sets training going again."""
     learning_rates: tuple[float, ...] = (0.02,)
     """Learning rate of each round; the last one repeats."""
     restraint: Phase = field(default_factory=lambda: Phase(steps=90, milestones=(60,), freeze=("eigenlayer/*",)))
@@ -151,7 +152,7 @@ class RRI:
     final: Phase | None = None
     """A last restraint in place of the last round's relaxation."""
     stop: Literal["stable", "never"] = "stable"
-    """When to stop before the last round: when S(W) is stable (the paper's rule; not the control), or never."""
+    """When to stop before the last round: when S(W) is stable (the paper's rule; not the controls), or never."""
     tolerance: float = 0.005
     """S(W) is stable if after relaxation it rose by less than this over the round before."""
 

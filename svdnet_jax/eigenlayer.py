@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 
-Method = Literal["us", "u", "uvt", "qd", "none"]
+Method = Literal["us", "u", "uvt", "qd", "rotation", "none"]
+Seed = int | tuple[int, ...]
+"""Seed of a random rotation; several numbers are a run's seed and a round."""
 
 
 def gram(W: Float[Array, "C D"]) -> Float[Array, "D D"]:
@@ -39,18 +41,23 @@ def spectrum(W: Float[Array, "C D"]) -> Float[Array, " R"]:
     return jnp.linalg.svd(W, compute_uv=False)
 
 
-def decorrelate(W: Float[Array, "C D"], method: Method = "us", *, match: bool = False) -> Float[Array, "C D"]:
+def decorrelate(
+    W: Float[Array, "C D"], method: Method = "us", *, match: bool = False, seed: Seed = 0
+) -> Float[Array, "C D"]:
     """Replaces W by a matrix with orthogonal columns (section 3.3; table 3 for the alternatives).
 
-    Of W = U S Vᵀ and W = Q R, ``us`` gives U S, ``u`` gives U, ``uvt`` gives U Vᵀ, ``qd`` gives Q diag(R) and
-    ``none`` gives W itself. Only ``us`` keeps every distance between rows of H @ W, because
-    (U S)(U S)ᵀ = W Wᵀ. Not for use inside jit: it looks at values, and factorises in float64 whatever W's
+    Of W = U S Vᵀ and W = Q R, ``us`` gives U S, ``u`` gives U, ``uvt`` gives U Vᵀ, ``qd`` gives Q diag(R),
+    ``rotation`` gives W R with a random orthogonal R, and ``none`` gives W itself. Only ``us`` and ``rotation`` keep
+    every distance between rows of H @ W, because (W R)(W R)ᵀ = W Wᵀ, and for ``us`` R = V. ``rotation`` is no
+    decorrelation but its control (not in the paper): it throws the classifier off as ``us`` does and leaves the
+    columns correlated. Not for use inside jit: it looks at values, and factorises in float64 whatever W's
     dtype, since small singular values lose most of their digits in float32.
 
     Args:
         W: The matrix; at least as many rows as columns.
         method: What to put in its place.
         match: Order and sign the new columns after the old ones, by `match_columns`.
+        seed: Seed of ``rotation``; the other methods draw nothing.
 
     Raises:
         ValueError: W is no float matrix, has NaN or Inf, has more columns than rows, or the method is unknown.
@@ -60,8 +67,8 @@ def decorrelate(W: Float[Array, "C D"], method: Method = "us", *, match: bool = 
     _check_replaceable(W)
     if method == "none":
         return W
-    if method == "us":
-        return rotate(W, match=match)[0]
+    if method == "us" or method == "rotation":
+        return rotate(W, method, match=match, seed=seed)[0]
     with jax.enable_x64(True):
         W64 = jnp.asarray(np.asarray(W), dtype=jnp.float64)
         new = _replacement(W64, method)
@@ -71,15 +78,20 @@ def decorrelate(W: Float[Array, "C D"], method: Method = "us", *, match: bool = 
         return new.astype(W.dtype)
 
 
-def rotate(W: Float[Array, "C D"], *, match: bool = False) -> tuple[Float[Array, "C D"], Float64[np.ndarray, "D D"]]:
-    """The replacement ``us`` with the rotation R that leads to it: U S = W R, R being V in the order and sign chosen.
+def rotate(
+    W: Float[Array, "C D"], method: Literal["us", "rotation"] = "us", *, match: bool = False, seed: Seed = 0
+) -> tuple[Float[Array, "C D"], Float64[np.ndarray, "D D"]]:
+    """Returns the replacements that keep every distance, with the rotation R that leads to them: the new W is W R.
 
-    Features of the new weight are those of the old one times R. What reads them, a classifier with the kernel K
-    (D, classes), computes what it did before with Rᵀ K. (The paper leaves the classifier as it is.)
+    R is V for ``us`` and random for ``rotation``, in the order and sign chosen. Features of the new weight are those
+    of the old one times R. What reads them, a classifier with the kernel K (D, classes), computes what it did before
+    with Rᵀ K. (The paper leaves the classifier as it is.)
 
     Args:
         W: The matrix; at least as many rows as columns.
+        method: Which of the two.
         match: Order and sign the new columns after the old ones, by `match_columns`.
+        seed: Seed of ``rotation``.
 
     Returns:
         The new W, of W's dtype, and R in float64, orthogonal.
@@ -88,13 +100,25 @@ def rotate(W: Float[Array, "C D"], *, match: bool = False) -> tuple[Float[Array,
         ValueError: As `decorrelate`.
     """
     _check_replaceable(W)
-    U, S, Vt = factorise(W)
     with jax.enable_x64(True):
-        new, R = jnp.asarray(U * S[None, :]), Vt.T
+        W64 = jnp.asarray(np.asarray(W), dtype=jnp.float64)
+        if method == "us":
+            U, S, Vt = factorise(W)
+            new, R = jnp.asarray(U * S[None, :]), Vt.T
+        else:
+            R = random_rotation(W.shape[1], seed)
+            new = jnp.matmul(W64, R, precision=jax.lax.Precision.HIGHEST)
         if match:
-            order, sign = match_columns(jnp.asarray(np.asarray(W), dtype=jnp.float64), new)
+            order, sign = match_columns(W64, new)
             new, R = new[:, order] * sign[None, :], R[:, np.asarray(order)] * np.asarray(sign)[None, :]
         return new.astype(W.dtype), R
+
+
+def random_rotation(D: int, seed: Seed) -> Float64[np.ndarray, "D D"]:
+    """Draws an orthogonal matrix, uniformly by Haar's measure (Mezzadri 2007: by QR of a normal matrix)."""
+    Q, R = np.linalg.qr(np.random.default_rng(seed).standard_normal((D, D)))
+    # The signs of the diagonal are what LAPACK made of them; with them taken out Q is uniform.
+    return Q * np.sign(np.diag(R))[None, :]
 
 
 def factorise(

@@ -61,7 +61,10 @@ def report_facts(config: Run, dataset: Dataset, start: Record) -> dict[str, str]
     facts = {}
     if not config.model.dim:
         facts["Eigenlayer"] = "none: S(W), Gram matrix and singular values are of the classifier's weight"
-    method = {"none": "none: this is a control run, the same training without decorrelation"}
+    method = {
+        "none": "none: this is a control run, the same training without decorrelation",
+        "rotation": "W R, R random and orthogonal: this is a control run, the same shock without decorrelation",
+    }
     return facts | {
         "Data": dataset.name + ("" if config.data.root else ", built in: drawn, not photographed"),
         "Size": summary(dataset, count_valid(dataset, config)).removeprefix(f"{dataset.name}: "),

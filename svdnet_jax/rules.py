@@ -117,8 +117,9 @@ def _training(config: Run) -> Iterator[Rule]:
     yield "rri.tolerance", rri.tolerance, rri.tolerance >= 0, "0 or more"
     rule = "left out with --rri.rounds 0: there would be nothing to do"
     yield "base-from", config.base_from, config.base_from is None or rri.rounds > 0, rule
-    rule = "left out unless --rri.method is us: the others do not turn the features"
-    yield "rri.rotate-classifier", rri.rotate_classifier, rri.method == "us" or not rri.rotate_classifier, rule
+    turns = rri.method in ("us", "rotation")
+    rule = "left out unless --rri.method is us or rotation: the others do not turn the features"
+    yield "rri.rotate-classifier", rri.rotate_classifier, turns or not rri.rotate_classifier, rule
     if rri.final:
         rule = "given with --rri.stop never, as it belongs to the last round"
         yield "rri.final.steps", rri.final.steps, rri.stop == "never", rule

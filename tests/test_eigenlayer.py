@@ -44,6 +44,30 @@ def test_us_keeps_every_distance(W, match):
     assert relative_change(W, decorrelate(W, "us", match=match)) < TOLERANCE
 
 
+@given(matrices(), st.booleans(), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=40)
+def test_a_rotation_keeps_every_distance_and_is_drawn_by_its_seed(W, match, seed):
+    new, R = rotate(W, "rotation", match=match, seed=seed)
+    assert relative_change(W, new) < TOLERANCE
+    np.testing.assert_allclose(R.T @ R, np.eye(W.shape[1]), atol=1e-12)
+    np.testing.assert_array_equal(new, decorrelate(W, "rotation", match=match, seed=seed))
+    other = decorrelate(W, "rotation", match=match, seed=(seed, 1))
+    assert float(jnp.abs(other - new).max()) > 1e-6 * float(jnp.abs(W).max())
+
+
+def test_a_rotation_leaves_correlated_columns_correlated():
+    common = jax.random.normal(jax.random.key(1), (64, 1)) * 5
+    W = jax.random.normal(jax.random.key(0), (64, 32)) + common
+    assert float(correlation(W)) < 0.05
+    assert float(correlation(decorrelate(W, "rotation"))) < 0.1
+
+
+def test_random_rotations_have_no_preferred_sign():
+    """QR alone gives R a positive diagonal, and Q's first column a sign that LAPACK chooses."""
+    corners = [eigenlayer.random_rotation(3, seed)[0, 0] for seed in range(200)]
+    assert abs(np.mean(np.sign(corners))) < 0.25  # 3.5 standard deviations of 200 fair coins
+
+
 @given(matrices(), st.sampled_from(["u", "uvt", "qd"]))
 @settings(deadline=None, max_examples=30)
 def test_the_alternatives_do_not_keep_distances(W, method):
@@ -197,7 +221,7 @@ def test_matrices_that_cannot_be_decorrelated_are_refused(bad, message):
 
 @pytest.mark.usefixtures("as_user")
 def test_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="'svd'; choose one of us, u, uvt, qd, none"):
+    with pytest.raises(ValueError, match="'svd'; choose one of us, u, uvt, qd, rotation, none"):
         decorrelate(jnp.eye(2), "svd")
 
 

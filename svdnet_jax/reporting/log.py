@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 Record = Mapping[str, Any]
 """One line of the log."""
 
-_REPLACEMENTS = {"us": "US", "u": "U", "uvt": "UV'", "qd": "QD", "none": "W"}
+_REPLACEMENTS = {"us": "US", "u": "U", "uvt": "UV'", "qd": "QD", "rotation": "WR", "none": "W"}
 
 
 class LogError(ValueError):

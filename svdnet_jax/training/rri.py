@@ -130,9 +130,12 @@ def run_rri(
 
 
 def is_stable(before: float, after: float, config: Run) -> bool:
-    """The stopping rule: S(W) after a relaxation rose by less than the tolerance over the round before."""
+    """The stopping rule: S(W) after a relaxation rose by less than the tolerance over the round before.
+
+    Never of the controls, whose S(W) does not rise and which train for as long as what they are compared with.
+    """
     rri = config.rri
-    return rri.stop == "stable" and rri.method != "none" and after - before < rri.tolerance
+    return rri.stop == "stable" and rri.method not in ("none", "rotation") and after - before < rri.tolerance
 
 
 def _next(index: int, phase: PlannedPhase, correlation: float, state: TrainState, config: Run, end: int) -> int:
@@ -143,7 +146,7 @@ def _next(index: int, phase: PlannedPhase, correlation: float, state: TrainState
 
 def _decorrelate(state: TrainState, phase: PlannedPhase, before: Measurement, config: Run, hooks: Hooks) -> TrainState:
     match = config.rri.match and phase.round > config.rri.unmatched_rounds
-    state = _replace(state, config, match)
+    state = _replace(state, config, match, (config.seed, phase.round))
     after = hooks.measure(state)
     record = {
         "event": "decorrelate",
@@ -160,15 +163,15 @@ def _decorrelate(state: TrainState, phase: PlannedPhase, before: Measurement, co
     return state
 
 
-def _replace(state: TrainState, config: Run, match: bool) -> TrainState:
-    """The state with the new W, and with the classifier turned with it where that is asked for."""
+def _replace(state: TrainState, config: Run, match: bool, seed: tuple[int, int]) -> TrainState:
+    """Returns the state with the new W, and with the classifier turned with it where that is asked for."""
     # Once, on one device; machines may differ in the last bit, so that all take what the first has found.
-    W = jnp.asarray(jax.device_get(state.eigenlayer))
+    W, method = jnp.asarray(jax.device_get(state.eigenlayer)), config.rri.method
     if not config.rri.rotate_classifier:
-        return state.with_eigenlayer(
-            jnp.asarray(from_first(np.asarray(eigenlayer.decorrelate(W, config.rri.method, match=match))))
-        )
-    new, R = eigenlayer.rotate(W, match=match)
+        replaced = eigenlayer.decorrelate(W, method, match=match, seed=seed)
+        return state.with_eigenlayer(jnp.asarray(from_first(np.asarray(replaced))))
+    assert method == "us" or method == "rotation", "a rule of the settings"
+    new, R = eigenlayer.rotate(W, method, match=match, seed=seed)
     kernel = jax.device_get(state.params["classifier"]["kernel"])
     turned = from_first((R.T @ kernel.astype(np.float64)).astype(kernel.dtype))
     return state.with_eigenlayer(jnp.asarray(from_first(np.asarray(new)))).with_classifier(jnp.asarray(turned))

@@ -1,0 +1,100 @@
+"""Intervals by identities and over seeds: slow references, and that they hold the truth as often as they say."""
+
+import numpy as np
+import pytest
+
+from svdnet_jax.retrieval.intervals import by_identity, over_seeds, per_identity
+
+# t of Student's table for two-sided 95 %.
+T95 = {2: 12.706, 3: 4.303, 10: 2.262}
+
+
+def drawn(rng, identities, spread=0.2, noise=0.2):
+    """Values of queries that share much within an identity; their mean over all possible identities is 0.5."""
+    queries = rng.integers(1, 7, identities)
+    pids = np.repeat(np.arange(identities) + 1, queries)
+    own = rng.normal(0.5, spread, identities)
+    return own[pids - 1] + rng.normal(0, noise, len(pids)), pids
+
+
+def interval(values, pids, **options):
+    found = per_identity(values, pids, np.ones(len(values), bool))
+    return by_identity(found.sums, found.queries, **options)
+
+
+def test_sums_are_those_of_a_loop_over_valid_queries():
+    rng = np.random.default_rng(0)
+    values, pids = drawn(rng, 20)
+    valid = rng.random(len(values)) < 0.7
+    found = per_identity(values, pids, valid)
+    for pid, count, total in zip(*found, strict=True):
+        own = [value for value, who, counts in zip(values, pids, valid, strict=True) if who == pid and counts]
+        assert count == len(own)
+        assert total == pytest.approx(sum(own))
+    assert set(found.pids) == set(pids[valid])
+
+
+def test_an_interval_is_that_of_a_slow_bootstrap_of_whole_identities():
+    values, pids = drawn(np.random.default_rng(1), 60)
+    rng, means = np.random.default_rng(2), []
+    groups = [values[pids == pid] for pid in np.unique(pids)]
+    for _ in range(2000):
+        sample = np.concatenate([groups[i] for i in rng.integers(0, len(groups), len(groups))])
+        means.append(sample.mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    found = interval(values, pids)
+    assert found.value == pytest.approx(values.mean())
+    # Ends of two bootstraps of 2 000 samples differ by a few hundredths of the width; BCa moves both a little.
+    np.testing.assert_allclose([found.low, found.high], [low, high], atol=0.12 * (high - low))
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say_and_those_of_queries_do_not():
+    """Of 200 drawn test sets; 0.95 +- 3.5 standard deviations of a count of 200, less what 40 identities cost."""
+    rng = np.random.default_rng(3)
+    held = held_by_queries = 0
+    for number in range(200):
+        values, pids = drawn(rng, 40)
+        found = interval(values, pids, seed=number)
+        held += found.low <= 0.5 <= found.high
+        half = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+        held_by_queries += abs(values.mean() - 0.5) <= half
+    assert 0.89 <= held / 200 <= 0.99
+    assert held_by_queries / 200 < 0.89
+
+
+def test_a_pair_is_measured_on_the_same_identities():
+    """What both runs share, hard and easy people, does not widen the interval of their difference."""
+    rng = np.random.default_rng(4)
+    values, pids = drawn(rng, 60)
+    better = values + 0.01 + rng.normal(0, 0.001, len(values))
+    found = interval(better - values, pids)
+    assert found.low > 0
+    assert found.high - found.low < 0.01
+    assert interval(values, pids).high - interval(values, pids).low > 0.05
+
+
+def test_the_same_seed_gives_the_same_interval_and_more_confidence_a_wider_one():
+    values, pids = drawn(np.random.default_rng(5), 30)
+    assert interval(values, pids) == interval(values, pids)
+    narrow, wide = interval(values, pids, confidence=0.5), interval(values, pids, confidence=0.99)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_what_has_no_interval():
+    one = interval(np.array([0.2, 0.4]), np.array([7, 7]))
+    assert one.value == pytest.approx(0.3)
+    assert np.isnan([one.low, one.high]).all()
+    assert interval(np.ones(6), np.array([1, 1, 2, 3, 3, 3])) == (1, 1, 1)
+    with pytest.raises(ValueError, match="no identity"):
+        interval(np.zeros(0), np.zeros(0, int))
+    with pytest.raises(ValueError, match="no seed"):
+        over_seeds([])
+    assert np.isnan(over_seeds([1.0]).low)
+
+
+@pytest.mark.parametrize("n", sorted(T95))
+def test_over_seeds_is_students_t(n):
+    values = np.random.default_rng(n).normal(3, 1, n)
+    found = over_seeds(values)
+    half = T95[n] * values.std(ddof=1) / np.sqrt(n)
+    assert found == pytest.approx((values.mean(), values.mean() - half, values.mean() + half), abs=2e-3)

@@ -33,13 +33,18 @@ def convolve(
     padding: Sequence[tuple[int, int]],
     **options: Any,
 ) -> Float[Array, "N h w C"]:
-    """`jax.lax.conv_general_dilated`, as a product of two matrices where the kernel has one pixel or the map has few.
+    """Computes `jax.lax.conv_general_dilated`, on a CPU by a product of matrices where kernel or map is small.
+
+    Elsewhere it is that function itself: XLA's library for the device has convolutions of every size, and XLA of
+    jax 0.11.2 aborts while it fuses these products into its Triton kernels for an NVIDIA GPU.
 
     Half of a Bottleneck network's work is in 1x1 convolutions, and the product of a four-dimensional map with a matrix
     will not do: on a CPU its gradient by the kernel is two to five times as slow. Where the result has fewer pixels
     than the kernel, XLA on a CPU falls back to plain loops, for the convolution or its gradient by the map, and 3x3
     ones take 70 times as long; there all windows stand in one matrix, a row for each.
     """
+    if jax.default_backend() != "cpu":
+        return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
     extents = kernel.shape[:2]
     sizes = zip(x.shape[1:3], padding, extents, window_strides, strict=True)
     height, width = ((size + sum(pair) - extent) // stride + 1 for size, pair, extent, stride in sizes)

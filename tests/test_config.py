@@ -117,7 +117,7 @@ def put(part, path, value):
     return dataclasses.replace(part, **{name: several.get(name, value)})
 
 
-# Phases by themselves, so that a list of all options with its bounds is written down once more, here.
+# Every number of the settings; which of them may be zero or less is written down once more, here.
 NUMBERS = dict(numbers())
 BELOW_ZERO = {"model.mean"}
 ZERO = {

@@ -35,6 +35,7 @@ from svdnet_jax.data.prepared import is_prepared, read_prepared, verify_prepared
 from svdnet_jax.data.splits import DataError, check_identities
 from svdnet_jax.reporting.folder import write_json
 from svdnet_jax.reporting.progress import counting
+from svdnet_jax.reporting.terminal import say, terminal
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; 0 if nothing was found, 1 if something was, 2 if there is no data set."""
     options = tyro.cli(Options, args=argv, prog="python -m experiments.check_data", description=__doc__)
-    console = Console()
+    console = terminal()
     try:
         if is_prepared(options.data.root):
             return _check_prepared(options, console)
@@ -89,7 +90,7 @@ def _check(options: Options, console: Console) -> int:
     if options.out:
         _write(options.out, report, listing)
     if options.prepare:
-        prepare(listing, data.cache, (data.height, data.width), options.prepare, partial(_say, console))
+        prepare(listing, data.cache, (data.height, data.width), options.prepare, partial(say, console))
     return 1 if report.findings else 0
 
 
@@ -104,13 +105,13 @@ def _check_prepared(options: Options, console: Console) -> int:
         part = getattr(dataset, split)
         size = "x".join(map(str, part.images.shape[1:3]))
         people = len(np.unique(part.pids[part.pids > 0]))
-        _say(console, f"{dataset.name}, {split}: {len(part)} images of {people} identities, {size}")
-    _say(console, "prepared data, unchanged since they were written")
+        say(console, f"{dataset.name}, {split}: {len(part)} images of {people} identities, {size}")
+    say(console, "prepared data, unchanged since they were written")
     return 0
 
 
 def _print(report: Report, console: Console) -> None:
-    _say(console, f"{report.name}: {report.layout}")
+    say(console, f"{report.name}: {report.layout}")
     table = Table("", box=box.SIMPLE_HEAD)
     for head in ("found", "published"):
         table.add_column(head, justify="right")
@@ -122,20 +123,15 @@ def _print(report: Report, console: Console) -> None:
     console.print(table)
     sizes = [f"{size}: {number}" for size, number in report.sizes.items()]
     more = f" and {len(sizes) - SHOWN} other sizes" if len(sizes) > SHOWN else ""
-    _say(console, f"Sizes (height x width: images): {', '.join(sizes[:SHOWN])}{more}")
+    say(console, f"Sizes (height x width: images): {', '.join(sizes[:SHOWN])}{more}")
     for level, text, files in report.findings:
-        _say(console, f"{level}: {text}", "red" if level == "error" else "yellow")
+        say(console, f"{level}: {text}", "red" if level == "error" else "yellow")
         for file in files[:SHOWN]:
-            _say(console, f"    {file}")
+            say(console, f"    {file}")
         if len(files) > SHOWN:
-            _say(console, f"    and {len(files) - SHOWN} more; all are in report.json with --out FOLDER")
+            say(console, f"    and {len(files) - SHOWN} more; all are in report.json with --out FOLDER")
     errors = sum(finding.level == "error" for finding in report.findings)
-    _say(console, f"{errors} errors, {len(report.findings) - errors} warnings")
-
-
-def _say(console: Console, line: str, style: str | None = None) -> None:
-    # As it is: file names may look like markup, and a reader copies them.
-    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+    say(console, f"{errors} errors, {len(report.findings) - errors} warnings")
 
 
 def _write(folder: Path, report: Report, listing: Listing) -> None:

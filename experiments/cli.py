@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import jax
 import tyro
-from rich.console import Console
 
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError, Layout, Run
@@ -16,6 +15,7 @@ from svdnet_jax.data.splits import DataError
 from svdnet_jax.machines import joined, leave
 from svdnet_jax.presets import PRESETS
 from svdnet_jax.reporting.log import LogError
+from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.run import run
 from svdnet_jax.training.measure import TrainingDiverged
 
@@ -36,7 +36,7 @@ def train(argv: Sequence[str] | None, name: str, description: str, layout: Layou
     def work() -> None:
         config = parse(argv, f"python -m experiments.{name}", description, layout)
         with joined(config.machines):
-            run(config, Console())
+            run(config, terminal())
 
     return guarded(work)
 

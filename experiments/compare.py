@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import tyro
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from experiments.refusal import refuse
@@ -27,6 +26,7 @@ from svdnet_jax.config import ConfigError
 from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.log import LogError, Record, after_rounds, read_log
 from svdnet_jax.reporting.report import write_report
+from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.settings import differences
 
 ROWS = [(name, measure) for name in ("embedding", "pooled") for measure in ("rank1", "mAP", "mAP_market")]
@@ -51,13 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         pairs = load_pairs(options.runs, options.controls)
     except (OSError, LogError, ConfigError) as error:
         return refuse(str(error), 2)
-    Console().print(table(pairs))
+    console = terminal()
+    console.print(table(pairs))
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         figures.save(figures.rounds(*pairs[0]), options.out / "rounds.png")
-        print(f"figure: {options.out / 'rounds.png'}")
+        say(console, f"figure: {options.out / 'rounds.png'}")
         if options.runs[0].is_dir():
-            print(f"report: {report_beside_control(options.out, options.runs[0], *pairs[0])}")
+            say(console, f"report: {report_beside_control(options.out, options.runs[0], *pairs[0])}")
     return 0
 
 

@@ -33,6 +33,7 @@ from svdnet_jax.config import Run
 from svdnet_jax.eigenlayer import Method
 from svdnet_jax.reporting.folder import load_matrix
 from svdnet_jax.reporting.log import Record
+from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.step_zero import without_rounds
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
@@ -83,8 +84,9 @@ def replaced(folder: Path, seed: int) -> list[Record]:
     """Each method once on the Step 0 of a run: S(W), retrieval, and what became of the distances."""
     embedder, W = transfer.from_run(folder), load_matrix(folder, "base")
     assert W is not None, "written before the log's line"
-    dataset = transfer.load_for(embedder.config, Console(quiet=True))
-    query, gallery = transfer.embed_test(embedder, dataset, Console(quiet=True))["pooled"]
+    quiet = terminal(quiet=True)
+    dataset = transfer.load_for(embedder.config, quiet)
+    query, gallery = transfer.embed_test(embedder, dataset, quiet)["pooled"]
     settings = embedder.config.eval
     lines: list[Record] = []
     for name, method in METHODS.items():

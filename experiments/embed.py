@@ -23,6 +23,7 @@ from rich.console import Console
 
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError
+from svdnet_jax.reporting.terminal import say, terminal
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
     options = tyro.cli(Options, args=argv, prog="python -m experiments.embed", description=__doc__)
     try:
-        _embed(options, Console())
+        _embed(options, terminal())
     except (OSError, ValueError) as error:
         return refuse(str(error), 2)
     except KeyboardInterrupt:
@@ -72,7 +73,7 @@ def _embed(options: Options, console: Console) -> None:
     found.save(options.out)
     n, d = found.features.shape
     line = f"{options.out}: {n} images, {d} dimensions, of {embedder.weights.source} (model {found.model})"
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    say(console, line)
 
 
 if __name__ == "__main__":

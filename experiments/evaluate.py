@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from experiments.findings import Findings, Flag, Measures, as_json, draw, look, text
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError, Layout, Run
+from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import Embeddings
 
@@ -100,15 +100,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return refuse("stopped", 130)
     for note in dict.fromkeys(note for each in found.values() for note in each.notes):
-        print(f"note: {note}", file=sys.stderr)
+        say(terminal(stderr=True), f"note: {note}")
     if options.json:
         values = {name: as_json(each) for name, each in found.items()}
-        print(json.dumps(values.get("", values)))
+        say(terminal(), json.dumps(values.get("", values)))
         return 0
     for name, each in found.items():
-        print(*([f"{name}:"] if name else []), text(each), sep="\n")
+        say(terminal(), "\n".join([*([f"{name}:"] if name else []), text(each)]))
     if drawn:
-        print("figures:", *drawn)
+        say(terminal(), f"figures: {' '.join(map(str, drawn))}")
     return 0
 
 
@@ -138,7 +138,7 @@ def _network(options: Options) -> dict[str, Findings]:
     from svdnet_jax import transfer
     from svdnet_jax.models.pretrained import write_pretrained
 
-    console = Console(stderr=options.json)
+    console = terminal(stderr=options.json)
     if options.run:
         embedder = transfer.from_run(options.run)
     else:
@@ -147,7 +147,7 @@ def _network(options: Options) -> dict[str, Findings]:
         write_pretrained(options.export, embedder.weights)
     config = _with_data(embedder.config, options)
     dataset = transfer.load_for(config, console)
-    console.print(f"{embedder.weights.source}, on {dataset.name}", highlight=False, soft_wrap=True)
+    say(console, f"{embedder.weights.source}, on {dataset.name}")
     found = transfer.embed_test(embedder, dataset, console)
     if options.save:
         for kind, (query, gallery) in found.items():

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from experiments import control, decorrelation, dimensions, pcanet, penalties, rounds, study, truncated
 from experiments.cli import HOW, guarded, preset_of
@@ -28,6 +27,7 @@ from svdnet_jax.config import ConfigError, Run
 from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.folder import write_whole
 from svdnet_jax.reporting.log import read_log
+from svdnet_jax.reporting.terminal import say, terminal
 
 MODULES = (control, rounds, decorrelation, dimensions, penalties, truncated, pcanet)
 EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in MODULES}
@@ -101,20 +101,21 @@ def write(options: Options) -> Path:
     """
     if unknown := set(options.only) - EXPERIMENTS.keys():
         raise ConfigError(f"--only {' '.join(sorted(unknown))}: unknown; choose from {', '.join(EXPERIMENTS)}")
+    console = terminal()
     document, kept = options.docs / "results.md", options.docs / "runs" / "paper"
     kept.mkdir(parents=True, exist_ok=True)
     found = document.read_text() if document.exists() else INTRODUCTION
     for name in options.only:
         experiment, stored = EXPERIMENTS[name], kept / f"{name}.jsonl"
         if not options.stored:
-            write_whole(stored, study.conduct(experiment, budget(options)[name], Console()).read_bytes())
+            write_whole(stored, study.conduct(experiment, budget(options)[name], console).read_bytes())
         if not stored.exists():
             raise ConfigError(f"--stored: {stored} is not there; run the study first")
         lines = read_log(stored)
         figures.save(experiment.figure(lines), options.docs / "figures" / "paper" / f"{name}.png")
         found = with_section(found, experiment, study.text(experiment, lines))
         write_whole(document, found.encode())
-    print(f"document: {document}")
+    say(console, f"document: {document}")
     return document
 
 

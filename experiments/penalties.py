@@ -33,6 +33,7 @@ from svdnet_jax.data.pipeline import resize
 from svdnet_jax.loading import load_dataset
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import side_by_side
+from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.step_zero import without_rounds
 from svdnet_jax.training.trained import load_trained
 
@@ -104,7 +105,7 @@ def sizes(base: Path, kinds: Sequence[Kind]) -> dict[Kind, float]:
 def feature_maps(trained: Any) -> Any:
     """The last feature maps (N, h, w, C) of some training images."""
     config: Run = trained.config
-    images = load_dataset(config, Console(quiet=True)).train.images
+    images = load_dataset(config, terminal(quiet=True)).train.images
     some = images[np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int)]
     x = resize(jnp.asarray(some), (config.data.height, config.data.width))
     _, kept = trained.model.apply(trained.state.variables, x, train=False, mutable=["intermediates"])

@@ -1,9 +1,9 @@
 """How an experiment says no."""
 
-import sys
+from svdnet_jax.reporting.terminal import say, terminal
 
 
 def refuse(message: str, code: int) -> int:
     """Says on stderr why nothing more is done, and gives the exit code back."""
-    print(f"error: {message}" if code != 130 else message, file=sys.stderr)
+    say(terminal(stderr=True), f"error: {message}" if code != 130 else message)
     return code

@@ -32,6 +32,7 @@ import tyro
 
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError
+from svdnet_jax.reporting.terminal import printable, say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.search import Index, Kind, build, load, save, search
@@ -113,7 +114,7 @@ def _index(options: Options) -> Index:
         save(index, options.index)
         model = f"of the model {gallery.model}" if gallery.model else "of an unknown model"
         line = f"{options.index}: {len(gallery.pids)} images {model}, kind {index.kind}, {index.metric} distance"
-        print(line, file=sys.stderr if options.json else sys.stdout)
+        say(terminal(stderr=options.json), line)
     return index
 
 
@@ -123,13 +124,14 @@ def _answer(index: Index, options: Options) -> None:
     answers = nearest(index, query, options.k)
     if options.out:
         _write(options.out, answers)
+    console = terminal()
     if options.json:
-        print(json.dumps({"results": answers}))
+        say(console, json.dumps({"results": answers}))
         return
     for answer in answers[:SHOWN]:
-        print(_table(answer))
+        say(console, _table(answer))
     if len(answers) > SHOWN:
-        print(f"These are the first {SHOWN} of {len(answers)} queries; --out FILE and --json give all.")
+        say(console, f"These are the first {SHOWN} of {len(answers)} queries; --out FILE and --json give all.")
 
 
 def nearest(index: Index, query: Embeddings, k: int) -> list[Answer]:
@@ -161,11 +163,14 @@ def _table(answer: Answer) -> str:
 def _write(path: Path, answers: Sequence[Answer]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
+        # A name that is no text, for a file system takes any bytes, is in a CSV as it is printed.
         table = csv.writer(file)
         table.writerow(("query", "rank", *COLUMNS))
         for answer in answers:
             for rank, image in enumerate(answer["nearest"], start=1):
-                table.writerow((answer["query"], rank, *image.values()))
+                table.writerow(
+                    (printable(answer["query"]), rank, printable(image["name"]), *[image[c] for c in COLUMNS[1:]])
+                )
 
 
 if __name__ == "__main__":

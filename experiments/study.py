@@ -29,6 +29,7 @@ from svdnet_jax.config import ConfigError, Run
 from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.folder import environment, has_checkpoint, refuse_other_settings, write_whole
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
+from svdnet_jax.reporting.terminal import duration, say, terminal
 from svdnet_jax.run import run
 from svdnet_jax.settings import to_json
 from svdnet_jax.step_zero import without_rounds
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None, experiment: Experiment, description: str) -
         default = experiment.options(run=preset_of(arguments, "synthetic"))
         prog, kind = f"python -m experiments.{experiment.name}", experiment.options
         options = tyro.cli(kind, prog=prog, default=default, args=arguments, description=description, config=HOW)
-        conduct(experiment, options, Console())
+        conduct(experiment, options, terminal())
 
     return guarded(work)
 
@@ -95,17 +96,18 @@ def conduct(experiment: Experiment, options: Options, console: Console) -> Path:
     write_whole(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
     drawn = options.folder / "figures" / f"{experiment.name}.png"
     figures.save(experiment.figure(lines), drawn)
-    print(text(experiment, lines), f"lines: {path}", f"figure: {drawn}", sep="\n")
+    say(console, f"{text(experiment, lines)}\nlines: {path}\nfigure: {drawn}")
     return path
 
 
 def text(experiment: Experiment, lines: Lines) -> str:
     """The tables of a study, and what they rest on and do not show, as plain text of `WIDTH` columns."""
-    console = Console(width=WIDTH, file=StringIO(), force_terminal=False)
+    file = StringIO()
+    console = terminal(width=WIDTH, file=file)
     for number, table in enumerate(experiment.tables(lines)):
         console.print("\n" * (number > 0), table, sep="", end="")
     notes = [fill(part, WIDTH) for part in (about(lines), experiment.limits)]
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    printed = file.getvalue()
     return "\n".join(line.rstrip() for line in [*printed.splitlines(), *"\n".join(notes).splitlines()])
 
 
@@ -167,12 +169,10 @@ def _finished(config: Run) -> bool:
 def _finish(config: Run, console: Console) -> None:
     """Runs what is left of a run; shown where somebody watches, else told in a line when it is over."""
     folder, log = config.folder, config.folder / "metrics.jsonl"
-    run(config, console if console.is_terminal else Console(quiet=True), report=False)
+    run(config, console if console.is_terminal else terminal(quiet=True), report=False)
     last, end = after_rounds(records := read_log(log))[-1], records[-1]
     result = f"rank-1 {100 * last['embedding']['rank1']:.1f} mAP {100 * last['embedding']['mAP']:.1f}"
-    console.print(
-        f"{folder}: {end['step']} steps, {end['seconds']:.0f} s of training, {result}", highlight=False, soft_wrap=True
-    )
+    say(console, f"{folder}: {end['step']} steps, {duration(end['seconds'])} of training, {result}")
 
 
 def tagged(folder: Path, variant: str, seed: int) -> list[Record]:

@@ -29,6 +29,7 @@ from svdnet_jax import Embeddings, eigenlayer, evaluate, transfer
 from svdnet_jax.baselines.truncated_svd import break_even_rank, cost, truncate, truncation_error
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import against
+from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.step_zero import without_rounds
 from svdnet_jax.training.trained import load_trained
 
@@ -61,7 +62,7 @@ def measure(options: Options, console: Console) -> list[Record]:
 def cut(folder: Path, ranks: Sequence[int], variant: str, seed: int) -> list[Record]:
     """Size, speed, error and retrieval at each rank and of the whole layer (rank 0), of a run's last weights."""
     embedder, W = transfer.from_run(folder), jnp.asarray(load_trained(folder).state.eigenlayer)
-    quiet, settings = Console(quiet=True), embedder.config.eval
+    quiet, settings = terminal(quiet=True), embedder.config.eval
     query, gallery = transfer.embed_test(embedder, transfer.load_for(embedder.config, quiet), quiet)["pooled"]
     (C, D), values = W.shape, eigenlayer.factorise(W)[1]
     lines: list[Record] = []

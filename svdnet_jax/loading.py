@@ -12,6 +12,7 @@ from svdnet_jax.data.load import load
 from svdnet_jax.data.splits import DISTRACTOR, JUNK, DataError, Dataset
 from svdnet_jax.data.validation import hold_out
 from svdnet_jax.reporting.progress import counting
+from svdnet_jax.reporting.terminal import say
 from svdnet_jax.retrieval import matches as protocol
 from svdnet_jax.retrieval.embeddings import Embeddings
 
@@ -40,13 +41,12 @@ def load_dataset(config: Run, console: Console) -> Dataset:
 
 def _load(data: Data, console: Console) -> Dataset:
     if (root := data.root) is None:
-        console.print(BUILT_IN, highlight=False, soft_wrap=True)
+        say(console, BUILT_IN)
         root = data.cache / f"synthetic-{synthetic.fingerprint(data.synthetic)}"
         if not root.exists():
             with counting("Drawing pedestrians", synthetic.count_images(data.synthetic), console) as advance:
                 synthetic.write_synthetic(root, data.synthetic, advance)
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    dataset = load(root, data.cache, (data.height, data.width), data.layout, say)
+    dataset = load(root, data.cache, (data.height, data.width), data.layout, partial(say, console))
     return dataset if data.root else replace(dataset, name="synthetic pedestrians")
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
+from itertools import chain, starmap
 from typing import Any
 
 from svdnet_jax.config import ConfigError, Phase, Run
@@ -13,7 +14,7 @@ Rule = tuple[str, Any, bool, str]
 
 
 def check(config: Run) -> None:
-    """Refuses settings that cannot work.
+    """Refuses settings that cannot work: first values that no other setting could mend, then what does not go together.
 
     Raises:
         ConfigError: Names the option, the value found and what it must be.
@@ -21,16 +22,22 @@ def check(config: Run) -> None:
     phases = {"base": config.base, "rri.restraint": config.rri.restraint, "rri.relaxation": config.rri.relaxation}
     if config.rri.final:
         phases["rri.final"] = config.rri.final
-    rules = [*_least(config), *_finite(config), *_data(config), *_model(config), *_training(config), *_penalty(config)]
-    for option, phase in phases.items():
-        rules += _phase(option, phase)
-    for option, value, valid, rule in rules:
+    # One after the other: what is worked out of several values would divide by a zero that is refused before.
+    alone = chain(_finite(config), _least(config), _within(config), *starmap(_phase_itself, phases.items()))
+    together = chain(_data(config), _model(config), _training(config), _penalty(config))
+    for option, value, valid, rule in chain(alone, together, *starmap(_phase, phases.items())):
         if not valid:
             raise ConfigError(f"--{option} {value}: must be {rule}")
 
 
+def _finite(config: Run) -> Iterator[Rule]:
+    for option, value in _floats("", dataclasses.asdict(config)):
+        yield option, value, math.isfinite(value), "a finite number"
+
+
 def _least(config: Run) -> Iterator[Rule]:
-    data, rri, people = config.data, config.rri, config.data.synthetic
+    """Of a value by itself: the least that it may be."""
+    data, rri, people, loss = config.data, config.rri, config.data.synthetic, config.loss
     at_least = {
         "log-every": (config.log_every, 1),
         "checkpoint-every": (config.checkpoint_every, 1),
@@ -58,30 +65,50 @@ def _least(config: Run) -> Iterator[Rule]:
         "optimizer.accumulate": (config.optimizer.accumulate, 1),
         "seed": (config.seed, 0),
         "data.synthetic.seed": (people.seed, 0),
+        "optimizer.weight-decay": (config.optimizer.weight_decay, 0),
+        "loss.margin": (loss.margin, 0),
+        "loss.penalty.weight": (loss.penalty.weight, 0),
+        "loss.penalty.features": (loss.penalty.features, 0),
+        "rri.tolerance": (rri.tolerance, 0),
     }
     for option, (number, least) in at_least.items():
         yield option, number, number >= least, f"{least} or more"
 
 
-def _finite(config: Run) -> Iterator[Rule]:
-    for option, value in _floats(dataclasses.asdict(config)):
-        yield option, value, math.isfinite(value), "a finite number"
+def _within(config: Run) -> Iterator[Rule]:
+    """Of a value by itself: the other bounds."""
+    data, model, loss, optimizer = config.data, config.model, config.loss, config.optimizer
+    for option, seed in (("seed", config.seed), ("data.synthetic.seed", data.synthetic.seed)):
+        yield option, seed, seed < 2**32, "below 2**32"
+    for option, share in (("data.erase", data.erase), ("data.synthetic.alike", data.synthetic.alike)):
+        yield option, share, 0 <= share <= 1, "in [0, 1]"
+    below_one = {
+        "model.dropout": model.dropout,
+        "loss.smoothing": loss.smoothing,
+        "optimizer.momentum": optimizer.momentum,
+    }
+    for option, share in below_one.items():
+        yield option, share, 0 <= share < 1, "in [0, 1)"
+    yield "model.std", model.std, all(value > 0 for value in model.std or ()), "positive"
+    yield "model.eigenlayer-std", model.eigenlayer_std, model.eigenlayer_std > 0, "positive"
+    yield "optimizer.learning-rate", optimizer.learning_rate, optimizer.learning_rate > 0, "positive"
+    rates = config.rri.learning_rates
+    yield "rri.learning-rates", rates, bool(rates) and min(rates) > 0, "one or more positive numbers"
+    address = config.machines.coordinator or "auto"
+    yield "machines.coordinator", address, address == "auto" or ":" in address, "host:port, or auto"
+    folder = str(config.folder.absolute())
+    rule = "a name in UTF-8, as checkpoints cannot be kept under another; rename the folder"
+    yield "out", config.folder, _is_text(folder), rule
 
 
 def _data(config: Run) -> Iterator[Rule]:
-    data, people = config.data, config.data.synthetic
+    data = config.data
     rule = f"a divisor of --data.batch-size, which is {data.batch_size}"
     yield "data.per-identity", data.per_identity, data.batch_size % (data.per_identity or 1) == 0, rule
-    yield "data.erase", data.erase, 0 <= data.erase <= 1, "in [0, 1]"
-    yield "data.synthetic.alike", people.alike, 0 <= people.alike <= 1, "in [0, 1]"
-    yield "data.synthetic.seed", people.seed, people.seed < 2**32, "below 2**32"
 
 
 def _model(config: Run) -> Iterator[Rule]:
     model, rounds = config.model, config.rri.rounds
-    yield "model.dropout", model.dropout, 0 <= model.dropout < 1, "in [0, 1)"
-    yield "model.std", model.std, all(value > 0 for value in model.std or ()), "positive"
-    yield "model.eigenlayer-std", model.eigenlayer_std, model.eigenlayer_std > 0, "positive"
     yield "model.mean", model.mean, not (model.mean and model.mean_image), "left out where --model.mean-image is given"
     frozen = model.batch_norm == "frozen" and model.neck == "batchnorm"
     yield "model.neck", model.neck, not frozen, "none with --model.batch-norm frozen: it has no statistics but its own"
@@ -93,28 +120,17 @@ def _training(config: Run) -> Iterator[Rule]:
     # A checkpoint between two lines of the log would make a resumed log differ from an unbroken one.
     rule = f"a multiple of --log-every {every}"
     yield "checkpoint-every", config.checkpoint_every, config.checkpoint_every % every == 0, rule
-    yield "seed", config.seed, config.seed < 2**32, "below 2**32"
-    yield "loss.smoothing", loss.smoothing, 0 <= loss.smoothing < 1, "in [0, 1)"
-    yield "loss.margin", loss.margin, loss.margin >= 0, "0 or more"
     mining = loss.triplet == "none" or 2 <= data.per_identity < data.batch_size
     rule = "none unless --data.per-identity is 2 or more and there are two identities or more in a batch"
     yield "loss.triplet", loss.triplet, mining, rule
-    yield "optimizer.learning-rate", optimizer.learning_rate, optimizer.learning_rate > 0, "positive"
-    yield "optimizer.momentum", optimizer.momentum, 0 <= optimizer.momentum < 1, "in [0, 1)"
-    yield "optimizer.weight-decay", optimizer.weight_decay, optimizer.weight_decay >= 0, "0 or more"
     parts, whole = optimizer.accumulate, max(data.per_identity, 1)
     rule = f"such that parts of whole identities divide --data.batch-size {data.batch_size}"
-    yield "optimizer.accumulate", parts, parts < 1 or data.batch_size % (parts * whole) == 0, rule
+    yield "optimizer.accumulate", parts, data.batch_size % (parts * whole) == 0, rule
     machines, alone = config.machines, config.machines.coordinator in (None, "auto")
     rule = f"below --machines.processes {machines.processes}"
     yield "machines.process", machines.process, machines.process < machines.processes, rule
     rule = "left out unless --machines.coordinator is given as host:port"
     yield "machines.processes", machines.processes, machines.processes == 1 or not alone, rule
-    address = machines.coordinator or "auto"
-    yield "machines.coordinator", address, address == "auto" or ":" in address, "host:port, or auto"
-    rates = rri.learning_rates
-    yield "rri.learning-rates", rates, bool(rates) and min(rates) > 0, "one or more positive numbers"
-    yield "rri.tolerance", rri.tolerance, rri.tolerance >= 0, "0 or more"
     rule = "left out with --rri.rounds 0: there would be nothing to do"
     yield "base-from", config.base_from, config.base_from is None or rri.rounds > 0, rule
     turns = rri.method in ("us", "rotation")
@@ -133,7 +149,6 @@ def _penalty(config: Run) -> Iterator[Rule]:
     rule = "positive with, and 0 without a --loss.penalty.kind"
     yield "loss.penalty.weight", penalty.weight, penalty.weight > 0 if on else penalty.weight == 0, rule
     yield "loss.penalty.scale", penalty.scale, on or penalty.scale == "none", "none without a --loss.penalty.kind"
-    yield "loss.penalty.features", penalty.features, penalty.features >= 0, "0 or more"
     late = penalty.begin == "rounds"
     some = rri.rounds > 0 and (on or penalty.features > 0)
     yield "loss.penalty.begin", penalty.begin, not late or some, "start unless there are rounds and a penalty"
@@ -143,21 +158,33 @@ def _penalty(config: Run) -> Iterator[Rule]:
     yield "loss.penalty.kind", penalty.kind, not on or not frozen, rule
 
 
+def _phase_itself(option: str, phase: Phase) -> Iterator[Rule]:
+    factors = tuple(factor for _, factor in phase.multipliers)
+    yield f"{option}.steps", phase.steps, phase.steps >= 1, "1 or more"
+    yield f"{option}.warmup", phase.warmup, phase.warmup >= 0, "0 or more"
+    yield f"{option}.milestones", phase.milestones, all(drop > 0 for drop in phase.milestones), "positive"
+    yield f"{option}.multipliers", factors, all(f > 0 for f in factors), "positive; freeze what must not move"
+
+
 def _phase(option: str, phase: Phase) -> Iterator[Rule]:
     steps, drops = phase.steps, phase.milestones
-    factors = tuple(factor for _, factor in phase.multipliers)
-    yield f"{option}.multipliers", factors, all(f > 0 for f in factors), "positive; freeze what must not move"
-    yield f"{option}.warmup", phase.warmup, 0 <= phase.warmup <= steps, f"0 to the {steps} steps of the phase"
-    yield f"{option}.steps", steps, steps >= 1, "1 or more"
-    ordered = list(drops) == sorted(set(drops)) and all(0 < drop < steps for drop in drops)
-    yield f"{option}.milestones", drops, ordered, f"increasing, between 0 and the {steps} steps of the phase"
+    yield f"{option}.warmup", phase.warmup, phase.warmup <= steps, f"at most --{option}.steps {steps}"
+    ordered = list(drops) == sorted(set(drops)) and all(drop < steps for drop in drops)
+    yield f"{option}.milestones", drops, ordered, f"increasing, and below --{option}.steps {steps}"
 
 
-def _floats(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def _floats(option: str, value: Any) -> Iterator[tuple[str, float]]:
     """All floats of nested settings with the options they belong to."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _floats(value, f"{prefix}{key}.")
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float):
-                yield f"{prefix}{key}".replace("_", "-"), number
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _floats(f"{option}.{key}".removeprefix(".").replace("_", "-"), part)
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _floats(option, part)
+    elif isinstance(value, float):
+        yield option, value
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name of a file is text; one whose bytes are not in UTF-8 has halves of UTF-16 pairs for them."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)

@@ -29,6 +29,7 @@ from svdnet_jax.reporting.folder import (
 )
 from svdnet_jax.reporting.log import open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
+from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.rules import check
 from svdnet_jax.settings import PLACES, differences, to_json
@@ -81,15 +82,15 @@ def run(config: Run, console: Console, report: bool = True) -> Path:
     keep_compiled(config.compute.cache)
     keep_memory()
     if not is_first():
-        console = Console(quiet=True)
+        console = terminal(quiet=True)
     with open_folder(config) if is_first() else nullcontext(config.folder) as folder:
-        console.print(describe(devices, config), highlight=False, soft_wrap=True)
+        say(console, describe(devices, config))
         source = None if has_checkpoint(folder) else _source(config, console)
         with first_before_others():
             dataset = load_dataset(config, console)
         check_identities(dataset)
         agree("images or identities", fingerprint(dataset))
-        console.print(summary(dataset, count_valid(dataset, config)), highlight=False, soft_wrap=True)
+        say(console, summary(dataset, count_valid(dataset, config)))
         trained = train(config, folder, dataset, source, devices, console)
         if report:
             _report(config, folder, dataset, *trained, devices, console)
@@ -107,7 +108,7 @@ def _report(
         folder, config, dataset, records, query, gallery, report_facts(config, dataset, records[0])
     )
     print_table(records, console)
-    console.print(f"report: {report}", highlight=False, soft_wrap=True)
+    say(console, f"report: {report}")
 
 
 def _test_embeddings(
@@ -142,7 +143,7 @@ def _source(config: Run, console: Console) -> Pretrained | StepZero | None:
     weights = read_weights(config)
     check_start(config, weights)
     if weights is None and config.model.backbone != "mini":
-        console.print(RANDOM, highlight=False, soft_wrap=True)
+        say(console, RANDOM)
     return weights
 
 

@@ -84,7 +84,7 @@ def test_presets_are_valid_and_know_their_name(name):
             "--loss.penalty.kind srip: must be none where every phase that it acts in freezes",
         ),
         (Run(rri=RRI(method="u", rotate_classifier=True)), "--rri.rotate-classifier True: must be left out unless"),
-        (Run(base=Phase(steps=9, warmup=10)), "--base.warmup 10: must be 0 to the 9 steps"),
+        (Run(base=Phase(steps=9, warmup=10)), "--base.warmup 10: must be at most --base.steps 9"),
         (Run(base=Phase(steps=9, multipliers=(("*", 0.0),))), "--base.multipliers"),
         (Run(base=Phase(steps=9, freeze=("eigenlayr/*",))), "'eigenlayr/\\*' matches no weight; there are"),
         (Run(base=Phase(steps=9, freeze=("*",))), "leave no weight to train"),
@@ -93,6 +93,72 @@ def test_presets_are_valid_and_know_their_name(name):
 def test_impossible_settings_are_refused_by_name(bad, message):
     with pytest.raises(ConfigError, match=message):
         preflight(bad)
+
+
+def numbers(part=Run, prefix=""):
+    """Path and type of every option that is a number or several."""
+    for field in dataclasses.fields(part):
+        kind, path = get_type_hints(part)[field.name], f"{prefix}{field.name}"
+        if Phase in (kind, *get_args(kind)):
+            kind = Phase
+        if dataclasses.is_dataclass(kind):
+            yield from numbers(kind, f"{path}.")
+        elif kind in (int, float) or {int, float} & {*get_args(kind), *sum(map(get_args, get_args(kind)), ())}:
+            yield path, int if kind is int or int in get_args(kind) else float
+
+
+def put(part, path, value):
+    """Settings with a number in place of what is there: as it is, in a tuple, or as a multiplier."""
+    name, _, rest = path.partition(".")
+    if rest:
+        return dataclasses.replace(part, **{name: put(getattr(part, name) or Phase(steps=9), rest, value)})
+    several = {"mean": (value,) * 3, "std": (value,) * 3, "multipliers": (("*", value),)}
+    several |= dict.fromkeys(("milestones", "learning_rates"), (value,))
+    return dataclasses.replace(part, **{name: several.get(name, value)})
+
+
+# Every number of the settings; which of them may be zero or less is written down once more, here.
+NUMBERS = dict(numbers())
+BELOW_ZERO = {"model.mean"}
+ZERO = {
+    *("seed", "data.synthetic.seed", "data.validation", "data.per_identity", "data.crop_padding", "data.erase"),
+    *("data.synthetic.distractors", "data.synthetic.junk", "data.synthetic.alike", "model.dropout", "model.mean"),
+    *("base.warmup", "rri.restraint.warmup", "rri.relaxation.warmup", "rri.final.warmup", "rri.rounds"),
+    *("rri.unmatched_rounds", "rri.tolerance", "loss.penalty.weight", "loss.penalty.features", "loss.smoothing"),
+    *("loss.margin", "optimizer.momentum", "optimizer.weight_decay", "compute.steps_per_call", "machines.process"),
+}
+NAMED_BY_ANOTHER = {"model.dim"}
+"""Zero goes with --rri.rounds 0 only, and the message is about both."""
+
+
+def test_the_table_knows_the_numbers():
+    assert len(NUMBERS) > 50
+    assert {"rri.final.steps", "base.multipliers", "model.std", "rri.learning_rates"} < NUMBERS.keys()
+    assert NUMBERS.keys() >= ZERO | BELOW_ZERO
+
+
+@pytest.mark.parametrize("value", [-1, 0, float("nan"), float("inf"), -float("inf")], ids=str)
+@pytest.mark.parametrize("path", NUMBERS)
+def test_a_number_that_cannot_be_is_refused_by_its_own_name(path, value):
+    if NUMBERS[path] is int and isinstance(value, float):
+        value = -(10**9)  # there is no such integer; one far below zero instead
+    config = put(dataclasses.replace(Run(), rri=RRI(stop="never")), path, value)
+    if path in (BELOW_ZERO if value == -1 else ZERO if value == 0 else ()):
+        return check(config)
+    with pytest.raises(ConfigError) as caught:
+        check(config)
+    option = f"--{path.replace('_', '-')} "
+    assert option in str(caught.value) if path in NAMED_BY_ANOTHER else str(caught.value).startswith(option)
+
+
+def test_a_folder_whose_name_is_no_text_is_refused():
+    with pytest.raises(ConfigError, match=r"--out .*: must be a name in UTF-8"):
+        check(Run(out=Path("caf\udce9")))
+
+
+def test_milestones_are_refused_beside_the_steps_that_they_are_of():
+    with pytest.raises(ConfigError, match=r"--base.milestones \(540, 780\): must be .* below --base.steps 100"):
+        check(dataclasses.replace(Run(), base=dataclasses.replace(Run().base, steps=100)))
 
 
 @pytest.mark.parametrize("name", PRESETS)

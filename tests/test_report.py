@@ -108,7 +108,7 @@ def test_the_headline_shows_last_values_with_the_base_and_the_control(written):
     assert words[3] == "pooled: mAP 49.6 % base 48.0 % control 48.4 %"
     assert words[4] == "S(W) 0.225 base 0.046 control 0.040"
     assert "the relaxation of round 2" in text
-    assert "ended after 1260 steps and 4.0 minutes" in text
+    assert "ended after 1260 steps and 4 min 01 s of training" in text
     rows = [row for row in Page(text).rows if row[0] == "2 relaxation"]
     assert rows[1][1:7] == ["0.225", "0.040", "64.6", "63.4", "51.2", "50.6"]
 

@@ -159,7 +159,7 @@ def _people(listing: Listing) -> Iterator[Finding]:
         yield Finding(
             level,
             f"{len(own)} of {len(query)} queries have right answers from their own camera only; they count with "
-            "--no-eval.cross-camera",
+            "--eval.no-cross-camera",
             own,
         )
 

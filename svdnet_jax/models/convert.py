@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from svdnet_jax.config import ConfigError
@@ -247,6 +248,19 @@ def _refuse(unknown: Sequence[str], network: str) -> None:
         raise WeightsError(f"holds {len(unknown)} weights that {network} does not have: {some(unknown)}")
 
 
+def check_numbers(name: str, array: np.ndarray) -> None:
+    """Refuses what are no weights.
+
+    Raises:
+        WeightsError: Integers, or NaN and infinity.
+    """
+    # NumPy by itself does not know that bfloat16 is one.
+    if not jax.dtypes.issubdtype(array.dtype, np.floating):
+        raise WeightsError(f"{name} must hold floating-point numbers; found {array.dtype}, as in quantised weights")
+    if not np.isfinite(array).all():
+        raise WeightsError(f"{name} must hold finite numbers; found NaN or infinity")
+
+
 def some(names: Iterable[str], most: int = 4) -> str:
     """The first names of many."""
     names = sorted(names)
@@ -264,8 +278,7 @@ def _finish(
 ) -> Pretrained:
     """Checks numbers, folds biases and epsilons, turns BGR into RGB, sorts by collection."""
     for name, array in {**leaves, **head}.items():
-        if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise WeightsError(f"{name} must hold finite floating-point numbers; found {array.dtype} or NaN, infinity")
+        check_numbers(name, array)
     folded = {path: array.astype(np.float64) for path, array in leaves.items()}
     for path in leaves:
         module, _, leaf = path.rpartition("/")

@@ -14,7 +14,16 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from svdnet_jax.models.caffemodel import read_caffemodel
-from svdnet_jax.models.convert import IMAGENET_MEAN, IMAGENET_STD, describe, from_caffe, from_keras, from_torch, some
+from svdnet_jax.models.convert import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    check_numbers,
+    describe,
+    from_caffe,
+    from_keras,
+    from_torch,
+    some,
+)
 from svdnet_jax.models.convert import Pretrained as Pretrained
 from svdnet_jax.models.convert import WeightsError as WeightsError
 from svdnet_jax.models.weight_files import package, parsing, read_h5, read_safetensors, read_tfjs, read_torch
@@ -163,6 +172,7 @@ def _ours(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Pret
         kind, _, rest = name.partition("/")
         if kind not in parts:
             raise WeightsError(f"holds {name}, which is in none of {', '.join(COLLECTIONS)}")
+        check_numbers(name, array)
         parts[kind][rest] = array
     if not {"mean", "std", "layouts"} <= metadata.keys():
         raise WeightsError("does not say how its input is normalised (metadata mean, std, layouts); convert it again")

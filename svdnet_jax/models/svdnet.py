@@ -51,7 +51,8 @@ BACKBONES: Backbones = MappingProxyType(
         "caffenet": partial(_plain, CaffeNet),
     }
 )
-"""Backbones by name; put yours into a copy and hand that to `build`."""
+"""Backbones by name: those that --model.backbone takes. A backbone of your own goes with a training loop of your own,
+whose network is ``build(model, classes, {**BACKBONES, "mine": make})``; `svdnet_jax.run.run` knows only these."""
 
 
 class Outputs(NamedTuple):
@@ -120,7 +121,7 @@ def build(config: Model, classes: int, backbones: Backbones = BACKBONES) -> SVDN
     Args:
         config: Its settings.
         classes: Training identities (K).
-        backbones: Where the name of the backbone is looked up.
+        backbones: Where the name of the backbone is looked up; more than `BACKBONES` in a training loop of your own.
 
     Raises:
         ConfigError: No such backbone, or an Eigenlayer wider than its input.

@@ -17,6 +17,8 @@ import numpy as np
 
 from svdnet_jax.models.convert import WeightsError
 
+EIGHT_BITS = "holds floating-point numbers of eight bits, too few to start from; take weights in float32 or bfloat16"
+
 
 @contextlib.contextmanager
 def parsing(path: Path) -> Iterator[None]:
@@ -134,7 +136,7 @@ def _epsilons(node: Any) -> Iterator[tuple[str, float]]:
 def read_torch(path: Path) -> dict[str, np.ndarray]:
     """A state dict in PyTorch's file format, alone or beside other things under ``state_dict`` or ``model``."""
     torch = package("torch", "'svdnet-jax[torch]'")
-    with parsing(path):
+    with parsing(path), _without_programs(torch, path):
         found = torch.load(path, map_location="cpu", weights_only=True)
     for wrapper in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
@@ -144,14 +146,62 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     # DataParallel calls everything module.NAME.
     prefix = "module." if all(str(name).startswith("module.") for name in found) else ""
     arrays = {str(name).removeprefix(prefix): value.detach() for name, value in found.items()}
-    return {
-        name: (value.float() if value.is_floating_point() else value).contiguous().numpy()
-        for name, value in arrays.items()
-    }
+    return {name: _numpy(name, value) for name, value in arrays.items()}
+
+
+def _numpy(name: str, tensor: Any) -> np.ndarray:
+    """A tensor's numbers; floating-point ones, which NumPy need not know (bfloat16), as float32."""
+    if tensor.is_quantized or str(tensor.layout) != "torch.strided" or tensor.is_meta:
+        raise WeightsError(f"{name} is quantised, sparse or without numbers; save the weights as plain tensors")
+    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
+        raise WeightsError(f"{name} {EIGHT_BITS}")
+    return (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
+
+
+@contextlib.contextmanager
+def _without_programs(torch: Any, path: Path) -> Iterator[None]:
+    """Says what PyTorch's restricted reader met that is no weight; lets it take NumPy's numbers, which run nothing."""
+    numbers = [np.dtype, *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}]
+    # NumPy 1 and 2 call it by different names.
+    scalar = np.float64(0).__reduce__()[0]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    trusted = (
+        f"In an environment where you trust its source, save the weights alone: model = torch.load({path.name!r}, "
+    )
+    try:
+        with torch.serialization.safe_globals([*numbers, *names]):
+            yield
+    except Exception as error:
+        said = str(error)
+        if found := re.search(r"GLOBAL ([\w.]+)", said):
+            raise WeightsError(
+                f"holds a pickled Python object ({found[1]}), which is not loaded, as that can run any program. "
+                f"{trusted}weights_only=False); torch.save(model.state_dict(), 'clean.pth'), or where that is a dict "
+                "torch.save(model['state_dict'], 'clean.pth')"
+            ) from error
+        if "TorchScript" in said:
+            raise WeightsError(
+                "is a TorchScript archive, a program with weights, which is not loaded. In an environment where you "
+                f"trust its source: torch.save(torch.jit.load({path.name!r}).state_dict(), 'clean.pth')"
+            ) from error
+        if "legacy .tar" in said:
+            raise WeightsError(
+                "is in PyTorch's oldest format (.tar), which cannot be read without running what is in it. "
+                f"{trusted}weights_only=False); torch.save(model, 'clean.pth')"
+            ) from error
+        # Its own words are on how to run what is in the file.
+        if "weights_only" in said:
+            detail = said.rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+            raise ValueError(detail[:100]) from error
+        raise
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays and metadata of a ``.safetensors`` file."""
     safetensors = package("safetensors", "safetensors")
     with parsing(path), safetensors.safe_open(path, framework="numpy") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (no dict)
+        names = list(file.keys())
+        for name in names:
+            if (kind := file.get_slice(name).get_dtype()).startswith("F8"):
+                raise WeightsError(f"{name} {EIGHT_BITS} ({kind})")
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from svdnet_jax.reporting.figures import INK, TEXT, tidy
+from svdnet_jax.reporting.figures import INK, TEXT, as_it_is, tidy
 from svdnet_jax.retrieval.distributions import Distributions
 
 # As right and wrong are coloured in ranked lists.
@@ -107,7 +107,7 @@ def _curves(axes: Axes, found: Mapping[str, Distributions], rate: float | None) 
         false, true = one.roc()
         best = np.flatnonzero(np.diff(false, append=2))  # of points with one false-match rate
         x = np.maximum(100 * false[best], least / 10)  # zero has no place on a log axis
-        axes.plot(x, 100 * true[best], drawstyle="steps-post", color=shade, linewidth=1.6, label=title)
+        axes.plot(x, 100 * true[best], drawstyle="steps-post", color=shade, linewidth=1.6, label=as_it_is(title))
     if rate is not None:
         axes.axvline(100 * rate, color=INK, linewidth=1, linestyle="--")
     tidy(axes, "ROC, by threshold", "true-match rate, per cent")

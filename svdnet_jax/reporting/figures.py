@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from svdnet_jax.reporting.log import Record, after_rounds, borders
+from svdnet_jax.reporting.terminal import printable
 
 INK = "#222222"
 FAINT = "#8a8a8a"
@@ -113,7 +114,7 @@ def gram(matrices: Mapping[str, Float[np.ndarray, "D D"]]) -> Figure:
         cosines = np.divide(size, scale, out=np.zeros_like(size), where=scale > 0)
         image = axes.imshow(cosines, vmin=0, vmax=1, cmap="Blues", interpolation="antialiased")
         correlation = np.trace(size) / size.sum()
-        axes.set_title(f"{title}: S(W) = {correlation:.3f}", fontsize=TEXT + 1, color=INK)
+        axes.set_title(as_it_is(f"{title}: S(W) = {correlation:.3f}"), fontsize=TEXT + 1, color=INK)
         axes.set_xlabel("column of W", fontsize=TEXT, color=INK)
         axes.tick_params(labelsize=TEXT - 1, color=FAINT, labelcolor=INK)
         axes.spines[:].set_visible(False)
@@ -134,7 +135,7 @@ def singular_values(spectra: Mapping[str, Float[np.ndarray, " D"]]) -> Figure:
     axes = figure.subplots()
     shades = colormaps["viridis_r"](np.linspace(0.12, 1.0, len(spectra)))
     for (name, values), shade in zip(spectra.items(), shades, strict=True):
-        axes.plot(np.arange(1, len(values) + 1), values, color=shade, linewidth=1.5, label=name)
+        axes.plot(np.arange(1, len(values) + 1), values, color=shade, linewidth=1.5, label=as_it_is(name))
     _log_scale(axes)
     axes.set_xlim(1, max(len(values) for values in spectra.values()))
     axes.legend(loc="upper right", frameon=False, fontsize=TEXT)
@@ -238,10 +239,16 @@ def _log_scale(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
+def as_it_is(text: str) -> str:
+    """Returns text such that matplotlib draws it: no formulas between dollars, no label left out for its underscore."""
+    shown = printable(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
 def tidy(axes: Axes, title: str, label: str) -> None:
     """Gives axes the common look: title at the left, thin horizontal grid, no box."""
-    axes.set_title(title, fontsize=TEXT + 1, color=INK, loc="left")
-    axes.set_ylabel(label, fontsize=TEXT, color=INK)
+    axes.set_title(as_it_is(title), fontsize=TEXT + 1, color=INK, loc="left")
+    axes.set_ylabel(as_it_is(label), fontsize=TEXT, color=INK)
     axes.tick_params(labelsize=TEXT - 1, color=FAINT, labelcolor=INK, length=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)

@@ -16,13 +16,15 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from svdnet_jax.reporting.log import Record, border_name, borders
+from svdnet_jax.reporting.terminal import duration, printable, say
 
 _EMBEDDINGS = ("embedding", "pooled")
 _MEASURES = ("rank1", "mAP", "mAP_market")
@@ -40,7 +42,7 @@ def progress(total_steps: int, console: Console, *, every: float = 2.0) -> Itera
     Yields:
         `show(record)`, to be called with every line of the log as it is written.
     """
-    bar = _bar(console, TextColumn("{task.fields[state]}"))
+    bar = _bar(console, TextColumn("{task.fields[state]}", markup=False))
     task = bar.add_task("starting", total=total_steps, state="")
     last = -every
 
@@ -49,20 +51,20 @@ def progress(total_steps: int, console: Console, *, every: float = 2.0) -> Itera
         event = record["event"]
         if event == "resume":
             bar.reset(task, completed=record["step"], total=total_steps)
-            _say(bar.console, f"resumed at step {record['step']}")
+            say(bar.console, f"resumed at step {record['step']}")
         elif event == "step":
             name, state = border_name(record), _state(record)
             bar.update(task, description=name, completed=record["step"], state=state)
             if not console.is_terminal and time.monotonic() - last >= every:
                 last = time.monotonic()
                 place = f"{record['step']:>6}/{total_steps}"
-                _say(console, f"{name:13} {place}  {state}  {_left(bar, task)} left")
+                say(console, f"{name:13} {place}  {state}  {_left(bar, task)} left")
         elif event in ("phase", "decorrelate"):
             bar.update(task, completed=record["step"])
-            _say(bar.console, _border(record))
+            say(bar.console, _border(record))
         elif event == "end":
             bar.update(task, description="done", total=record["step"], completed=record["step"])
-            _say(bar.console, _end(record))
+            say(bar.console, _end(record))
 
     with bar:
         yield show
@@ -82,7 +84,7 @@ def counting(description: str, total: int, console: Console, *, every: float = 2
         `advance(count)`, to be called after each `count` of them.
     """
     bar = _bar(console)
-    task = bar.add_task(description, total=total)
+    task = bar.add_task(printable(description), total=total)
     started = last = time.monotonic()
     done = 0
 
@@ -92,12 +94,12 @@ def counting(description: str, total: int, console: Console, *, every: float = 2
         bar.advance(task, count)
         if not console.is_terminal and done < total and time.monotonic() - last >= every:
             last = time.monotonic()
-            _say(console, f"{description} {done}/{total}")
+            say(console, f"{description} {done}/{total}")
 
     with bar:
         yield advance
     if not console.is_terminal:
-        _say(console, f"{description} {done}/{total} in {time.monotonic() - started:.1f} s")
+        say(console, f"{description} {done}/{total} in {duration(time.monotonic() - started)}")
 
 
 def print_table(records: Sequence[Record], console: Console, *, title: str | None = None) -> None:
@@ -109,7 +111,7 @@ def print_table(records: Sequence[Record], console: Console, *, title: str | Non
         title: What run this is.
     """
     table = Table(
-        title=title,
+        title=None if title is None else Text(printable(title)),
         title_justify="left",
         caption="rank-1, mAP in per cent; mAP: plain AP, mAP_market: AP by the trapezoid rule",
         caption_justify="left",
@@ -136,14 +138,24 @@ def print_table(records: Sequence[Record], console: Console, *, title: str | Non
     console.print(table)
 
 
+class _TimeColumn(ProgressColumn):
+    """The time left; once all is done, the time that it took."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        seconds = task.finished_time if task.finished else task.time_remaining
+        return Text("" if seconds is None else duration(seconds), style="progress.remaining")
+
+
 def _bar(console: Console, *columns: ProgressColumn) -> Progress:
     """Makes a bar. It keeps count and time also where it is not shown."""
     return Progress(
-        TextColumn("{task.description:12}"),
+        TextColumn("{task.description:12}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         *columns,
-        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        _TimeColumn(),
         console=console,
         disable=not console.is_terminal,
         # Long enough to take evaluations between phases into account.
@@ -159,9 +171,9 @@ def _state(record: Record) -> str:
 
 
 def _left(bar: Progress, task: TaskID) -> str:
-    """Returns the time left of the whole run as minutes and seconds."""
+    """Returns the time left of the whole run, "?" before there is anything to judge by."""
     seconds = bar.tasks[bar.task_ids.index(task)].time_remaining
-    return "?:??" if seconds is None else f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+    return "?" if seconds is None else duration(seconds)
 
 
 def _border(record: Record) -> str:
@@ -183,9 +195,4 @@ def _border(record: Record) -> str:
 
 def _end(record: Record) -> str:
     reasons = {"maximum": "all rounds done", "stable": "S(W) is stable"}
-    return f"{reasons[record['stopped']]} after {record['step']} steps, {record['seconds']:.0f} s of training"
-
-
-def _say(console: Console, line: str) -> None:
-    """Prints plain text: no markup, no colouring of numbers, no wrapping."""
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return f"{reasons[record['stopped']]} after {record['step']} steps, {duration(record['seconds'])} of training"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from svdnet_jax.reporting.figures import FAINT, INK
+from svdnet_jax.reporting.figures import FAINT, INK, as_it_is
 
 _RIGHT, _WRONG = "#009E73", "#D55E00"
 _GAP = 0.35  # between the query and its list, in widths of a picture
@@ -78,13 +78,13 @@ def ranked_lists(sections: Mapping[str, Sequence[RankedList]], title: str) -> Fi
     y = 0.0
     for heading, section in sections.items():
         y += head
-        axes.text(-0.02, y - 0.12, heading, fontsize=10, fontweight="bold", color=INK)
+        axes.text(-0.02, y - 0.12, as_it_is(heading), fontsize=10, fontweight="bold", color=INK)
         for row in section:
             _draw_row(axes, row, y, tall)
             y += pitch
     axes.set(xlim=(-0.05, wide), ylim=(high, 0), aspect="equal")
     axes.set_axis_off()
-    axes.set_title(textwrap.fill(title, 110), fontsize=10, color=INK, loc="left")
+    axes.set_title(textwrap.fill(as_it_is(title), 110), fontsize=10, color=INK, loc="left")
     return figure
 
 
@@ -93,7 +93,7 @@ def _draw_row(axes: Axes, row: RankedList, y: float, tall: float) -> None:
     _draw_picture(axes, row.query, 0, y, tall)
     axes.add_patch(_frame(0, y, tall, FAINT))
     below = y + 0.9 * tall + 0.07
-    axes.text(0.45, below, row.query_caption, fontsize=6.5, color=INK, ha="center", va="top")
+    axes.text(0.45, below, as_it_is(row.query_caption), fontsize=6.5, color=INK, ha="center", va="top")
     ap = f"AP {100 * row.average_precision:.0f} %"
     axes.text(0.45, below + 0.18, ap, fontsize=6.5, color=INK, ha="center", va="top")
     for rank, (picture, right, caption) in enumerate(zip(row.gallery, row.right, row.captions, strict=True)):
@@ -101,7 +101,7 @@ def _draw_row(axes: Axes, row: RankedList, y: float, tall: float) -> None:
         colour = _RIGHT if right else _WRONG
         _draw_picture(axes, picture, x, y, tall)
         axes.add_patch(_frame(x, y, tall, colour))
-        text = f"{'✓' if right else '✗'} {caption}"
+        text = as_it_is(f"{'✓' if right else '✗'} {caption}")
         axes.text(x + 0.45, below, text, fontsize=6.5, color=colour, ha="center", va="top")
 
 

@@ -12,6 +12,7 @@ from string import Template
 from typing import Any
 
 from svdnet_jax.reporting.log import Record, after_rounds, border_name, borders
+from svdnet_jax.reporting.terminal import duration, printable
 
 _EMBEDDINGS = ("embedding", "pooled")
 _MEASURES = ("rank1", "mAP", "mAP_market")
@@ -64,7 +65,7 @@ def write_report(
     body.append(_details("Settings", _flatten(config)))
     body.append(_details("Environment", _flatten(environment)))
     page = Template(_PAGE).substitute(title=escape(title), body="\n".join(body))
-    path.write_text(page, encoding="utf-8")
+    path.write_text(printable(page), encoding="utf-8")
 
 
 def _headline(records: Sequence[Record], control: Sequence[Record] | None) -> str:
@@ -93,7 +94,7 @@ def _state(records: Sequence[Record]) -> str:
     why = {"maximum": "all rounds were done", "stable": "S(W) after relaxation was stable"}
     return (
         f"Values after {place}, the last of the run, which ended after {ends[-1]['step']} steps "
-        f"and {ends[-1]['seconds'] / 60:.1f} minutes of training: {why[ends[-1]['stopped']]}."
+        f"and {duration(ends[-1]['seconds'])} of training: {why[ends[-1]['stopped']]}."
     )
 
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from svdnet_jax.reporting.figures import FAINT, INK, TEXT, tidy
+from svdnet_jax.reporting.figures import FAINT, INK, TEXT, as_it_is, tidy
 from svdnet_jax.retrieval.camera_pairs import CameraPairs
 from svdnet_jax.retrieval.results import Report
 
@@ -32,7 +32,9 @@ def cmc(reports: Mapping[str, Report]) -> Figure:
         label = f"{name}: rank-1 {shown[0]:.1f}, mAP {100 * report.mAP:.1f}"
         # Few ranks are few points: marked, as a line between them would be lost.
         mark = "o" if len(shown) <= 10 else None
-        axes.plot(np.arange(1, len(shown) + 1), shown, style, color=colour, linewidth=1.8, marker=mark, label=label)
+        axes.plot(
+            np.arange(1, len(shown) + 1), shown, style, color=colour, linewidth=1.8, marker=mark, label=as_it_is(label)
+        )
     tidy(axes, "Queries with a right answer among the first k", "per cent")
     axes.set_xlabel("k", fontsize=TEXT, color=INK)
     last = max(len(report.cmc) for report in reports.values())

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from svdnet_jax.reporting.figures import INK, TEXT, tidy
+from svdnet_jax.reporting.figures import INK, TEXT, as_it_is, tidy
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's."""
@@ -36,7 +36,7 @@ def side_by_side(panels: Mapping[str, Mapping[str, Values]], unit: str = "per ce
         tidy(axes, title, "")
         axes.grid(axis="y", visible=False)
         axes.grid(axis="x", color="#d9d9d9", linewidth=0.6)
-        axes.set_xlabel(unit, fontsize=TEXT, color=INK)
+        axes.set_xlabel(as_it_is(unit), fontsize=TEXT, color=INK)
     _legend(figure, places[0])
     return figure
 
@@ -47,10 +47,10 @@ def _rows(axes: Axes, entries: Mapping[str, Values]) -> None:
         colour = PALETTE[number]
         for row, found in enumerate(values.values()):
             place = row + (number - (len(entries) - 1) / 2) * height
-            label = entry if row == 0 else None
+            label = as_it_is(entry) if row == 0 else None
             axes.plot([np.mean(found)] * 2, [place - height / 2.4, place + height / 2.4], color=colour, linewidth=2)
             axes.plot(found, [place] * len(found), "o", color=colour, markersize=4.5, alpha=0.8, label=label)
-    axes.set_yticks(np.arange(len(values)), list(values))
+    axes.set_yticks(np.arange(len(values)), [as_it_is(name) for name in values])
     for edge in np.arange(1, len(values)) - 0.5:
         axes.axhline(edge, color="#eeeeee", linewidth=0.6, zorder=0)
     axes.invert_yaxis()
@@ -79,7 +79,7 @@ def against(
             colour = PALETTE[kinds.index(kind) % len(PALETTE)]
             style = ("-", "--", ":")[styles.index(variant) % 3]
             means = [float(np.mean(values)) for values in points.values()]
-            axes.plot(list(points), means, style, color=colour, linewidth=1.6, label=name)
+            axes.plot(list(points), means, style, color=colour, linewidth=1.6, label=as_it_is(name))
             for place, values in points.items():
                 axes.plot([place] * len(values), values, "o", color=colour, markersize=4, markeredgecolor="white")
         if logarithmic:
@@ -89,7 +89,7 @@ def against(
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xticklabels([f"{tick:g}" for tick in ticks])
         tidy(axes, title, unit)
-        axes.set_xlabel(label, fontsize=TEXT, color=INK)
+        axes.set_xlabel(as_it_is(label), fontsize=TEXT, color=INK)
         axes.margins(y=0.12)
     _legend(figure, found[0])
     return figure

@@ -97,7 +97,7 @@ def explain_no_match(query: Embeddings, gallery: Embeddings, matches: Matches) -
     if own_camera.any():
         lines.append(
             "If there is one camera only or the cameras are unknown, evaluate with cross_camera=False "
-            "(--no-cross-camera; when training, --no-eval.cross-camera)."
+            "(--no-cross-camera; when training, --eval.no-cross-camera)."
         )
     if nowhere.any() or not len(query.pids):
         found = _span("query", query.pids[~junk]), _span("gallery", gallery.pids[matches.kept])

@@ -1,0 +1,75 @@
+"""What people read on a terminal: text as it is, whatever names, paths and versions are in it.
+
+Rich would take ``[cuda]`` for markup and ``:smile:`` for a picture, a stream in ASCII would stop at the first umlaut,
+and a file name may hold bytes that are no text or codes that move the cursor. All that is printed comes through here.
+"""
+
+import io
+import re
+import sys
+from typing import IO
+
+from rich.console import Console
+from rich.text import Text
+
+# Control codes but the line end, what turns the direction of writing, and halves of UTF-16 pairs, which is how Python
+# keeps the bytes of a file name that is not in UTF-8.
+_HIDDEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_BYTE = range(0xDC80, 0xDD00)
+
+
+def terminal(
+    *, stderr: bool = False, quiet: bool = False, file: IO[str] | None = None, width: int | None = None
+) -> Console:
+    r"""Makes the console of a command; the only place that makes one.
+
+    What the encoding of stdout or stderr lacks is written as ``\xe9`` from then on, instead of ending the program.
+
+    Args:
+        stderr: Whether it prints there, as where stdout is for a program to read.
+        quiet: Whether it prints nothing.
+        file: Where it prints instead of to a stream, as where there is no terminal.
+        width: Columns, if not those of the terminal.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    return Console(markup=False, emoji=False, highlight=False, stderr=stderr, quiet=quiet, file=file, width=width)
+
+
+def say(console: Console, line: str, style: str | None = None) -> None:
+    """Prints text as it is: no markup, no pictures, no coloring of numbers, no wrapping.
+
+    Args:
+        console: Where; made by `terminal`, or a caller's own.
+        line: One line or several.
+        style: Of all of it, in Rich's words.
+    """
+    console.print(Text(printable(line)), style=style, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    r"""Returns text without what a terminal, a page or a file in UTF-8 could not hold.
+
+    A byte of a file name that is no UTF-8 becomes ``\xe9``, as a shell takes it back (``$'caf\xe9.jpg'``); control
+    codes but the line end become ``\x1b``, other characters that do not show ``\u202e``.
+    """
+    return _HIDDEN.sub(lambda found: _escaped(ord(found[0])), text)
+
+
+def duration(seconds: float) -> str:
+    """Returns a time with its units: ``4.2 s``, ``2 min 05 s``, ``19 h 32 min``, ``3 d 04 h``."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    if (whole := round(seconds)) < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if (minutes := round(seconds / 60)) < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24:02} h"
+
+
+def _escaped(code: int) -> str:
+    if code in _BYTE:
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"

@@ -80,7 +80,7 @@ def _data(config: Run) -> Iterator[Rule]:
 def _model(config: Run) -> Iterator[Rule]:
     model, rounds = config.model, config.rri.rounds
     yield "model.dropout", model.dropout, 0 <= model.dropout < 1, "in [0, 1)"
-    yield "model.std", model.std, all(value > 0 for value in model.std or ()), "positive"
+    yield "model.std", model.std, all(value >= 1 for value in model.std or ()), "1 or more, of RGB in [0, 255]"
     yield "model.eigenlayer-std", model.eigenlayer_std, model.eigenlayer_std > 0, "positive"
     yield "model.mean", model.mean, not (model.mean and model.mean_image), "left out where --model.mean-image is given"
     frozen = model.batch_norm == "frozen" and model.neck == "batchnorm"

@@ -56,7 +56,7 @@ def begun(config):
     """Devices, program and state before the first step, to be donated."""
     devices, program, fresh = bench(config)
     fresh = jax.tree.map(jnp.copy, fresh)
-    return devices, program, begin(fresh, 0, program.optimizer, fresh.cursor.correlation)
+    return devices, program, begin(fresh, 0, program.optimizer, fresh.cursor.correlation, RATE)
 
 
 def train(config, dataset, steps=STEPS, per_call=1, resident=True, start=None, frozen=False, rate=RATE):

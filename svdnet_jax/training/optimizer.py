@@ -119,10 +119,10 @@ def check_begun(opt_state: Any, optimizer: optax.GradientTransformation, params:
     expected = jax.eval_shape(optimizer.init, params)
     if hasattr(opt_state, "hyperparams") and hasattr(expected, "hyperparams"):
         opt_state, expected = _with_rate(opt_state, None), _with_rate(expected, None)
-    alike = jax.tree.structure(opt_state) == jax.tree.structure(expected)
-    if not alike or [np.shape(leaf) for leaf in jax.tree.leaves(opt_state)] != [
-        leaf.shape for leaf in jax.tree.leaves(expected)
-    ]:
+    found, wanted = (
+        ([np.shape(leaf) for leaf in leaves], tree) for leaves, tree in map(jax.tree.flatten, (opt_state, expected))
+    )
+    if found != wanted:
         raise ValueError(
             "state.opt_state is not a state of this optimizer and these weights"
             + (": the phase was not begun" if not jax.tree.leaves(opt_state) else ": it is of another phase or network")

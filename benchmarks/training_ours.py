@@ -73,7 +73,9 @@ def make(case: Case) -> Made:
     state = devices.put(state.replace(params=jax.tree_util.tree_map_with_path(_livelier, state.params)))
     kind = cast(PhaseKind, case.kind)
     program = programs(model, state.params, config, devices)[kind]
-    return Made(config, devices, program, begin(state, 0, program.optimizer, np.float32(0)), split)
+    return Made(
+        config, devices, program, begin(state, 0, program.optimizer, 0.0, config.optimizer.learning_rate), split
+    )
 
 
 def prepare(case: Case) -> Ready:

@@ -116,7 +116,7 @@ def tables(lines: summary.Lines) -> list[Table]:
     caption = f"first jump: of the loss on training images, at the first replacement; {summary.DIFFERENCES}"
     rounds = summary.make_table(f"After round {number}", heads, caption)
     control = summary.at_round(lines, "none", number)
-    for title, records in ({"Step 0": summary.at_round(lines, "none", 0)} | _by_title(lines, number)).items():
+    for title, records in _by_title(lines, number).items():
         over = [] if title in ("Step 0", CONTROL) else control
         S = spread(summary.values(records, "correlation"), 2)
         rounds.add_row(title, S, _jump(lines, title), *summary.compared(records, over))
@@ -164,16 +164,18 @@ def _show(found: Interval) -> str:
 
 
 def _by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
-    """The lines of a round by what tables and figure call the variant."""
+    """Returns the lines of Step 0 and of a round by what tables and figure call the variant."""
     there = {line["variant"] for line in lines}
-    found = {str(title): summary.at_round(lines, name, number) for name, title in TITLES.items() if name in there}
-    return {CONTROL: summary.at_round(lines, "none", number)} | found
+    found = {"Step 0": summary.at_round(lines, "none", 0), CONTROL: summary.at_round(lines, "none", number)}
+    return found | {
+        str(title): summary.at_round(lines, name, number) for name, title in TITLES.items() if name in there
+    }
 
 
 def _jump(lines: summary.Lines, title: str) -> str:
     """Loss before and after the first replacement of W, mean over the seeds."""
-    (name,) = [name for name, text in TITLES.items() if str(text) == title] or [None]
-    first = [r for r in lines if r["event"] == "decorrelate" and r["variant"] == name and r["round"] == 1]
+    names = [name for name, text in TITLES.items() if str(text) == title]
+    first = [r for r in lines if r["event"] == "decorrelate" and r["variant"] in names and r["round"] == 1]
     if not first:
         return ""
     before, after = (np.mean([record["loss"][when] for record in first]) for when in ("before", "after"))
@@ -183,7 +185,7 @@ def _jump(lines: summary.Lines, title: str) -> str:
 def figure(lines: summary.Lines) -> Figure:
     """MAP and rank-1 of all variants after the rounds."""
     number = summary.last_round(lines)
-    return summary.retrieval_figure({"Step 0": summary.at_round(lines, "none", 0)} | _by_title(lines, number))
+    return summary.retrieval_figure(_by_title(lines, number))
 
 
 EXPERIMENT = study.Experiment(

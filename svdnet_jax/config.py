@@ -269,7 +269,8 @@ class Run:
     """Steps between two checkpoints; one is written after every phase too."""
     parallel: Parallel = "auto"
     """Devices: auto takes all (jit over a mesh of them), pmap all of one machine by jax.pmap, single the first. The
-    batch is shared among them; a run may go on on other devices."""
+    batch is shared among them; a run may go on on other devices. The parameters are the same up to rounding, but that
+    pmap draws other masks for dropout."""
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
     loss: Loss = field(default_factory=Loss)

@@ -13,32 +13,54 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 
+from svdnet_jax.linalg import at_least_float32, power_of_two, rounded, thin_qr, thin_svd
+
 Method = Literal["us", "u", "uvt", "qd", "rotation", "none"]
 Seed = int | tuple[int, ...]
 """Seed of a random rotation; several numbers are a run's seed and a round."""
 
 
 def gram(W: Float[Array, "C D"]) -> Float[Array, "D D"]:
-    """Inner products of all pairs of columns, G = WᵀW (equation 5 of the paper)."""
+    """Computes the inner products of all pairs of columns, G = WᵀW (equation 5 of the paper).
+
+    In float32 at least. Products outside of that type's range are infinite or zero; `correlation` scales before.
+
+    Raises:
+        ValueError: W is no float matrix.
+    """
     check_matrix(W)
+    W = at_least_float32(W)
     # Full precision on every device: TF32 would blur the entries that S(W) counts as zero.
     return jnp.matmul(W.T, W, precision=jax.lax.Precision.HIGHEST)
 
 
 def correlation(W: Float[Array, "C D"]) -> Float[Array, ""]:
-    """S(W): the diagonal of the Gram matrix over the sum of all its magnitudes (equation 6).
+    """Computes S(W), the diagonal of the Gram matrix over the sum of all its magnitudes (equation 6).
 
     Between 1/D (all columns parallel and of one length) and 1 (columns orthogonal). Unchanged by a common
-    factor and by order and sign of the columns. NaN if all of W is zero.
+    factor, of whatever size, and by order and sign of the columns. In float32 at least. NaN if all of W is zero
+    or an entry NaN or infinite. XLA on a CPU takes entries below the smallest normal number (1e-38) for zero.
+
+    Raises:
+        ValueError: W is no float matrix.
     """
-    G = gram(W)
+    check_matrix(W)
+    W = at_least_float32(W)
+    # Exact, and S(W) does not see it; without, squares would leave the range of the type long before W does.
+    G = gram(W * power_of_two(jnp.max(jnp.abs(W), initial=0.0)))
     return jnp.trace(G) / jnp.sum(jnp.abs(G))
 
 
 def spectrum(W: Float[Array, "C D"]) -> Float[Array, " R"]:
-    """Singular values, largest first; R = min(C, D)."""
-    check_matrix(W)
-    return jnp.linalg.svd(W, compute_uv=False)
+    """Computes the singular values, largest first; R = min(C, D).
+
+    Not for use inside jit: as `decorrelate`, it looks at values and factorises in float64. In float32 at least.
+
+    Raises:
+        ValueError: W is no float matrix, has NaN or Inf, or a singular value is too large for the type.
+    """
+    S = factorise(W)[1]
+    return rounded(S, np.promote_types(W.dtype, np.float32))
 
 
 def decorrelate(
@@ -51,7 +73,8 @@ def decorrelate(
     every distance between rows of H @ W, because (W R)(W R)ᵀ = W Wᵀ, and for ``us`` R = V. ``rotation`` is no
     decorrelation but its control (not in the paper): it throws the classifier off as ``us`` does and leaves the
     columns correlated. Not for use inside jit: it looks at values, and factorises in float64 whatever W's
-    dtype, since small singular values lose most of their digits in float32.
+    dtype, since small singular values lose most of their digits in float32. Factors are checked against W, so that
+    matrices of any rank and scale are decorrelated or refused.
 
     Args:
         W: The matrix; at least as many rows as columns.
@@ -60,7 +83,8 @@ def decorrelate(
         seed: Seed of ``rotation``; the other methods draw nothing.
 
     Raises:
-        ValueError: W is no float matrix, has NaN or Inf, has more columns than rows, or the method is unknown.
+        ValueError: W is no float matrix, has NaN or Inf, has more columns than rows, the method is unknown, the new
+            matrix has an entry too large for W's dtype, or no routine factorises W rightly.
     """
     if method not in get_args(Method):
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(get_args(Method))}")
@@ -75,7 +99,7 @@ def decorrelate(
         if match:
             order, sign = match_columns(W64, new)
             new = new[:, order] * sign[None, :]
-        return new.astype(W.dtype)
+    return rounded(new, W.dtype)
 
 
 def rotate(
@@ -111,12 +135,12 @@ def rotate(
         if match:
             order, sign = match_columns(W64, new)
             new, R = new[:, order] * sign[None, :], R[:, np.asarray(order)] * np.asarray(sign)[None, :]
-        return new.astype(W.dtype), R
+    return rounded(new, W.dtype), R
 
 
 def random_rotation(D: int, seed: Seed) -> Float64[np.ndarray, "D D"]:
     """Draws an orthogonal matrix, uniformly by Haar's measure (Mezzadri 2007: by QR of a normal matrix)."""
-    Q, R = np.linalg.qr(np.random.default_rng(seed).standard_normal((D, D)))
+    Q, R = thin_qr(np.random.default_rng(seed).standard_normal((D, D)))
     # The signs of the diagonal are what LAPACK made of them; with them taken out Q is uniform.
     return Q * np.sign(np.diag(R))[None, :]
 
@@ -124,21 +148,22 @@ def random_rotation(D: int, seed: Seed) -> Float64[np.ndarray, "D D"]:
 def factorise(
     W: Float[Array, "C D"],
 ) -> tuple[Float64[np.ndarray, "C R"], Float64[np.ndarray, " R"], Float64[np.ndarray, "R D"]]:
-    """The thin SVD, W = U S Vᵀ, in float64 whatever W's dtype; R = min(C, D).
+    """Computes the thin SVD, W = U S Vᵀ, in float64 whatever W's dtype; R = min(C, D).
 
-    Not for use inside jit. Of numpy, since JAX has float64 only within a scope.
+    Not for use inside jit. Of NumPy, since JAX has float64 only within a scope. `jax.numpy.linalg.svd` is asked first;
+    see `svdnet_jax.linalg`.
 
     Returns:
         U, the diagonal of S with the largest first, and Vᵀ.
 
     Raises:
-        ValueError: W is no float matrix, or has NaN or Inf.
+        ValueError: W is no float matrix, has NaN or Inf, or no routine factorises it rightly.
     """
     check_matrix(W)
+    if isinstance(W, jax.core.Tracer):
+        raise ValueError("W is traced: the SVD looks at values; call it outside of jit, grad, vmap and pmap")
     _check_finite(W)
-    with jax.enable_x64(True):
-        U, S, Vt = jnp.linalg.svd(jnp.asarray(np.asarray(W), dtype=jnp.float64), full_matrices=False)
-        return np.asarray(U), np.asarray(S), np.asarray(Vt)
+    return thin_svd(np.asarray(W))
 
 
 def match_columns(old: Float[Array, "C D"], new: Float[Array, "C D"]) -> tuple[Int[Array, " D"], Float[Array, " D"]]:
@@ -146,13 +171,15 @@ def match_columns(old: Float[Array, "C D"], new: Float[Array, "C D"]) -> tuple[I
 
     Old columns choose in their order; each takes the closest new column by abs(cosine) that is still free, with
     the sign that makes the cosine positive. It keeps the rotated features near what the classifier above
-    expects. O(D²) after one matrix product. Zero columns count as cosine 0; ties go to the first column.
+    expects. O(D²) after one matrix product. Zero columns count as cosine 0; ties go to the first column. Cosines are in
+    float32 at least.
 
     Returns:
-        Order and sign, such that ``new[:, order] * sign`` is the matched matrix.
+        Order and sign, such that ``new[:, order] * sign`` is the matched matrix, in its dtype.
     """
-    cosine = jnp.matmul(unit_columns(old).T, unit_columns(new), precision=jax.lax.Precision.HIGHEST)
-    return _greedy(cosine)
+    units = (unit_columns(at_least_float32(W)) for W in (old, new))
+    order, sign = _greedy(jnp.matmul(next(units).T, next(units), precision=jax.lax.Precision.HIGHEST))
+    return order, sign.astype(new.dtype)
 
 
 @jax.jit
@@ -172,17 +199,20 @@ def _greedy(cosine: Float[Array, "D D"]) -> tuple[Int[Array, " D"], Float[Array,
 
 def _replacement(W: Float[Array, "C D"], method: Method) -> Float[Array, "C D"]:
     if method == "qd":
-        Q, R = jnp.linalg.qr(W)
-        return Q * jnp.diag(R)[None, :]
+        Q, R = thin_qr(np.asarray(W))
+        return jnp.asarray(Q * np.diag(R)[None, :])
     U, _, Vt = factorise(W)
     return jnp.asarray(U if method == "u" else U @ Vt)
 
 
 def unit_columns(W: Float[Array, "C D"]) -> Float[Array, "C D"]:
-    """Every column divided by its length; zero columns stay zero, with a finite gradient."""
-    squared = jnp.sum(W**2, axis=0, keepdims=True)
+    """Divides every column by its length; zero columns stay zero, with a finite gradient."""
+    wide = at_least_float32(W)
+    # Exact, and a unit vector does not see it; squares of very large or small columns would be infinite or zero.
+    wide = wide * power_of_two(jnp.max(jnp.abs(wide), axis=0, keepdims=True, initial=0.0))
+    squared = jnp.sum(wide**2, axis=0, keepdims=True)
     # The root of a zero has an infinite gradient, which even a `where` behind it would turn into NaN.
-    return W / jnp.sqrt(jnp.where(squared > 0, squared, jnp.ones_like(squared)))
+    return (wide / jnp.sqrt(jnp.where(squared > 0, squared, jnp.ones_like(squared)))).astype(W.dtype)
 
 
 def check_matrix(W: Array) -> None:

@@ -89,7 +89,7 @@ def _within(config: Run) -> Iterator[Rule]:
     }
     for option, share in below_one.items():
         yield option, share, 0 <= share < 1, "in [0, 1)"
-    yield "model.std", model.std, all(value > 0 for value in model.std or ()), "positive"
+    yield "model.std", model.std, all(value >= 1 for value in model.std or ()), "1 or more, of RGB in [0, 255]"
     yield "model.eigenlayer-std", model.eigenlayer_std, model.eigenlayer_std > 0, "positive"
     yield "optimizer.learning-rate", optimizer.learning_rate, optimizer.learning_rate > 0, "positive"
     rates = config.rri.learning_rates

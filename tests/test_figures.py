@@ -6,10 +6,17 @@ from fake_run import fake_run
 from matplotlib.colors import same_color
 from PIL import Image
 
+from svdnet_jax.config import RRI, Phase, Run
 from svdnet_jax.reporting.figures import COLOURS, SHADES, curves, gram, rounds, save, singular_values
 from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
+from svdnet_jax.training.plan import plan
 
 RNG = np.random.default_rng(0)
+
+
+def planned(rounds=4, base=None, **phases):
+    """The plan that `fake_run` follows, or one with other phases."""
+    return plan(Run(base=base or Run().base, rri=RRI(rounds=rounds, **phases)))
 
 
 def line(axes, label):
@@ -28,7 +35,7 @@ def legend_texts(figure):
 
 def test_curves_hold_loss_and_correlation_of_every_step():
     records = fake_run(rounds=3)
-    above, below = curves(records).axes
+    above, below = curves(records, planned()).axes
     steps = [r for r in records if r["event"] == "step"]
     loss = line(above, "loss in training")
     assert list(loss.get_xdata()) == [r["step"] for r in steps]
@@ -43,13 +50,13 @@ def test_curves_hold_loss_and_correlation_of_every_step():
 def test_curves_show_the_loss_jump_of_a_decorrelation():
     records = fake_run(rounds=1)
     (change,) = [r["loss"] for r in records if r["event"] == "decorrelate"]
-    x, y = line(curves(records).axes[0], "loss at borders, no dropout").get_data()
+    x, y = line(curves(records, planned()).axes[0], "loss at borders, no dropout").get_data()
     assert list(y[x == 900])[-2:] == [change["before"], change["after"]]
 
 
 def test_curves_shade_every_phase_and_number_the_rounds():
     records = fake_run(rounds=3)
-    figure = curves(records)
+    figure = curves(records, planned())
     for axes in figure.axes:
         spans = [(p.get_label(), p.get_x(), p.get_x() + p.get_width()) for p in axes.patches]
         expected = [("base", 0, 900)]
@@ -63,27 +70,50 @@ def test_curves_shade_every_phase_and_number_the_rounds():
 
 
 def test_curves_of_many_rounds_number_them_without_the_word():
-    texts = [text.get_text() for text in curves(fake_run(rounds=12)).axes[0].texts]
+    texts = [text.get_text() for text in curves(fake_run(rounds=12), planned(12)).axes[0].texts]
     assert texts == ["base", *map(str, range(1, 13))]
 
 
 def test_curves_mark_decorrelations_but_not_the_controls():
-    marks = [mark for mark in curves(fake_run(rounds=3)).axes[0].get_lines() if mark.get_linestyle() == ":"]
+    marks = [mark for mark in curves(fake_run(rounds=3), planned()).axes[0].get_lines() if mark.get_linestyle() == ":"]
     assert [mark.get_xdata()[0] for mark in marks] == [900, 1080, 1260]
-    control = curves(fake_run(rounds=3, method="none"))
+    control = curves(fake_run(rounds=3, method="none"), planned())
     assert "decorrelation" not in legend_texts(control)
 
 
-def test_curves_mark_a_lowered_learning_rate_inside_a_phase_only():
-    figure = curves(fake_run(rounds=3))
-    assert list(line(figure.axes[0], "learning rate lowered").get_xdata()) == [510]
-    constant = [r | {"learning_rate": 0.1} if r["event"] == "step" else r for r in fake_run()]
-    assert "learning rate lowered" not in legend_texts(curves(constant))
+def marks_of(figure):
+    return list(line(figure.axes[0], "learning rate lowered").get_xdata())
+
+
+def test_curves_mark_where_the_plan_lowers_the_learning_rate():
+    """Not where a line of the log tells of it, which is up to 30 steps later and may be on the border of the phase."""
+    rounds = [900 + 90 * number + 60 for number in range(6)]
+    assert marks_of(curves(fake_run(rounds=3), planned())) == [540, 780, *rounds]
+    odd = planned(base=Phase(steps=900, milestones=(7, 31, 899)), rounds=1)
+    assert marks_of(curves(fake_run(rounds=1), odd)) == [7, 31, 899, 960, 1050]
+    # The rate of each step, by the plan itself.
+    rates = [odd[0].learning_rate_at(step) for step in range(900)]
+    assert [step for step in range(1, 900) if rates[step] < rates[step - 1]] == list(odd[0].drops)
+    constant = planned(base=Phase(steps=900), restraint=Phase(steps=90), relaxation=Phase(steps=90, milestones=(0, 90)))
+    assert "learning rate lowered" not in legend_texts(curves(fake_run(), constant))
+
+
+def test_curves_of_a_run_that_goes_on_mark_what_has_been():
+    assert marks_of(curves(fake_run()[:22], planned())) == [540]
+    figure = curves([r for r in fake_run(rounds=1) if r.get("step", 0) < 1020], planned(1))
+    assert marks_of(figure) == [540, 780, 960]
+    spans = [(p.get_label(), p.get_x(), p.get_x() + p.get_width()) for p in figure.axes[0].patches]
+    assert spans == [("base", 0, 900), ("restraint", 900, 990)]
+
+
+def test_curves_of_another_plan_are_refused():
+    with pytest.raises(ValueError, match="step 930 in restraint of round 1, and the plan .*'base', 0.* not of one run"):
+        curves(fake_run(), planned(base=Phase(steps=960)))
 
 
 def test_curves_of_a_run_that_is_still_in_its_base(tmp_path):
-    assert "loss at borders, no dropout" not in legend_texts(curves(fake_run()[:5]))
-    save(curves(fake_run()[:5]), tmp_path / "curves.png")
+    assert "loss at borders, no dropout" not in legend_texts(curves(fake_run()[:5], planned()))
+    save(curves(fake_run()[:5], planned()), tmp_path / "curves.png")
     assert size_of(tmp_path / "curves.png") == (1350, 810)
 
 

@@ -1,4 +1,4 @@
-"""The same training whoever shares the work: modes, places of the images, steps of a call, parts of a batch."""
+"""The same training whoever shares the work (dropout masks under pmap apart): modes, places of images, steps, parts."""
 
 import dataclasses
 import subprocess
@@ -56,7 +56,7 @@ def begun(config):
     """Devices, program and state before the first step, to be donated."""
     devices, program, fresh = bench(config)
     fresh = jax.tree.map(jnp.copy, fresh)
-    return devices, program, begin(fresh, 0, program.optimizer, fresh.cursor.correlation)
+    return devices, program, begin(fresh, 0, program.optimizer, fresh.cursor.correlation, RATE)
 
 
 def train(config, dataset, steps=STEPS, per_call=1, resident=True, start=None, frozen=False, rate=RATE):
@@ -99,6 +99,17 @@ def test_eight_devices_train_what_one_trains(mode, batch_norm, neck, dataset):
     np.testing.assert_array_equal(there["accuracy"], seen["accuracy"])
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), found.params, begun(config)[2].params)
     assert max(jax.tree.leaves(moved)) > 1e-3  # thousands of roundings
+
+
+def test_dropout_draws_the_same_masks_but_under_pmap(dataset):
+    """As README.md, docs/devices.md and the help of --parallel say."""
+    config = change(BASE, model={"dropout": 0.5})
+    single, auto, pmap = (
+        train(dataclasses.replace(config, parallel=mode), dataset, steps=1) for mode in ("single", "auto", "pmap")
+    )
+    chex.assert_trees_all_close(numbers(auto[0]), numbers(single[0]), **CLOSE)
+    classifier, other = (np.asarray(state.params["classifier"]["kernel"]) for state in (single[0], pmap[0]))
+    assert np.abs(classifier - other).max() > 1e-4  # a hundred times what rounding may do
 
 
 @pytest.mark.parametrize("mode", ["auto", "pmap"])

@@ -66,7 +66,8 @@ def start(config, workbench, phase=0):
     fresh, by_kind, _ = workbench
     fresh = jax.tree.map(jnp.copy, fresh)  # the loop donates what it is given
     begins = {kind: program.optimizer for kind, program in by_kind.items()}
-    return begin(fresh, phase, optimizer_at(phase, plan(config), begins), fresh.cursor.correlation)
+    rate = plan(config)[phase].learning_rate
+    return begin(fresh, phase, optimizer_at(phase, plan(config), begins), fresh.cursor.correlation, rate)
 
 
 def go(config, workbench, dataset, state, save=lambda *a: None):

@@ -64,7 +64,7 @@ def timeless(folder):
 def final_state(folder, config):
     """The last checkpoint, of a run that is over, with its key as plain numbers."""
     fresh = create(build(config.model, 12), inputs_of(config).size, seed=1)
-    like = begin(fresh, len(plan(config)), optax.identity(), fresh.cursor.correlation)
+    like = begin(fresh, len(plan(config)), optax.identity(), fresh.cursor.correlation, 0.0)
     with checkpoint.checkpoints(folder / "checkpoints", lambda metrics: metrics["mAP"]) as saved:
         state = checkpoint.restore(saved, checkpoint.latest(saved).step, like)
     return state.replace(rng=jax.random.key_data(state.rng))

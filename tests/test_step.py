@@ -15,7 +15,7 @@ from svdnet_jax.data.pipeline import Batch
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.training.losses import batch_hard_triplet
-from svdnet_jax.training.optimizer import make_optimizer, weight_groups, with_learning_rate
+from svdnet_jax.training.optimizer import make_optimizer, weight_groups
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import Inputs, Recipe, augment, recipe_of, train_step
 
@@ -39,8 +39,7 @@ def prepare(dropout, loss=PLAIN, **inputs):
     fresh = create(model, SIZE, 0, MEAN, STD)
     settings = Optimizer(momentum=0.9, weight_decay=0.01)
     optimizer = make_optimizer(weight_groups(fresh.params, Phase(steps=1), settings), settings)
-    state = begin(fresh, 0, optimizer, fresh.cursor.correlation)
-    state = state.replace(opt_state=with_learning_rate(state.opt_state, RATE))
+    state = begin(fresh, 0, optimizer, 0.0, RATE)
     recipe = Recipe(Inputs(SIZE, **inputs), loss)
     return model, state, jax.jit(partial(train_step, model=model, optimizer=optimizer, recipe=recipe))
 

@@ -17,6 +17,8 @@ derivative (`stop_gradient`) and the eigenvalue is computed from them once more,
 of an image: of that the derivative is exact where the vector is exact, since eigenvalues are stationary in their
 vectors. The releases differentiate through the steps as well, which is the same in the limit and costs the memory of
 all steps. Products are with vectors only, 2 C D multiply-adds a step, and no Gram matrix (D x D) is made.
+
+Types. Each penalty is in float32 at least. Where its value is outside of that type's range it is infinite or zero.
 """
 
 from collections.abc import Callable
@@ -27,6 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from svdnet_jax.eigenlayer import check_matrix, gram, unit_columns
+from svdnet_jax.linalg import at_least_float32, power_of_two
 
 Scale = Literal["none", "common", "columns"]
 Penalty = Literal["soft", "double-soft", "coherence", "srip", "spectral-difference"]
@@ -63,7 +66,7 @@ def penalty(
 
 
 def rescale(W: Float[Array, "C D"], scale: Scale) -> Float[Array, "C D"]:
-    """W with lengths of columns taken out; zero columns stay zero.
+    """W with lengths of columns taken out; zero columns stay zero. In float32 at least.
 
     Args:
         W: The matrix.
@@ -76,9 +79,12 @@ def rescale(W: Float[Array, "C D"], scale: Scale) -> Float[Array, "C D"]:
     check_matrix(W)
     if scale not in get_args(Scale):
         raise ValueError(f"unknown scale {scale!r}; choose one of {', '.join(get_args(Scale))}")
+    W = at_least_float32(W)
     if scale == "columns":
         return unit_columns(W)
     if scale == "common":
+        # Exact, and the quotient does not see it; without, squares may leave the range of the type.
+        W = W * power_of_two(jnp.max(jnp.abs(W), initial=0.0))
         mean = jnp.sum(W**2) / W.shape[1]
         return W / jnp.sqrt(jnp.where(mean > 0, mean, jnp.ones_like(mean)))
     return W
@@ -134,6 +140,7 @@ def srip(W: Float[Array, "C D"], iterations: int = ITERATIONS) -> Float[Array, "
         ValueError: W is no float matrix, or fewer than one iteration.
     """
     check_matrix(W)
+    W = at_least_float32(W)
 
     def residual(W: Float[Array, "C D"], v: Float[Array, " D"]) -> Float[Array, " D"]:
         return _product(W.T, _product(W, v)) - v
@@ -159,6 +166,7 @@ def spectral_difference(W: Float[Array, "C D"], iterations: int = ITERATIONS) ->
         ValueError: W is no float matrix, or fewer than one iteration.
     """
     check_matrix(W)
+    W = at_least_float32(W)
     fixed = jax.lax.stop_gradient(W)
 
     def apply(v: Float[Array, " D"]) -> Float[Array, " D"]:
@@ -187,7 +195,8 @@ def feature_spectral_difference(features: Float[Array, "N H W C"], iterations: i
 
 def _residual(W: Float[Array, "C D"]) -> Float[Array, "D D"]:
     """WᵀW - I."""
-    return gram(W) - jnp.eye(W.shape[1], dtype=W.dtype)
+    G = gram(W)
+    return G - jnp.eye(len(G), dtype=G.dtype)
 
 
 def _product(A: Float[Array, "m n"], v: Float[Array, " n"]) -> Float[Array, " m"]:
@@ -213,6 +222,8 @@ def _dominant(
 
     def step(_: Int[Array, ""], v: Float[Array, " n"]) -> Float[Array, " n"]:
         new = apply(v)
+        # Exact; the squares of a very small or large image would be zero or infinite.
+        new = new * power_of_two(jnp.max(jnp.abs(new)))
         length = jnp.linalg.norm(new)
         return jnp.where(length > 0, new / jnp.where(length > 0, length, jnp.ones_like(length)), v)
 

@@ -30,6 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Float64, Int, UInt8
 
+from svdnet_jax.linalg import symmetric_eigen
+
 # Directions whose variance is below this share of the largest are rounding errors of float32.
 _VARIANCE = 1e-7
 
@@ -201,7 +203,7 @@ def _principal(scatter: Float64[np.ndarray, "P P"], k: int, count: int, stage: s
     # Constant patches have no variance, as their mean is removed. Below zero, they stay behind other directions that
     # have none, so that every filter sums to zero in every channel.
     constant = np.kron(np.full((k * k, k * k), 1 / (k * k)), np.eye(channels))
-    values, vectors = np.linalg.eigh(scatter - np.trace(scatter) * constant)
+    values, vectors = symmetric_eigen(scatter - np.trace(scatter) * constant)
     varied = int(np.sum(values > _VARIANCE * values[-1])) if values[-1] > 0 else 0
     if varied < count:
         raise ValueError(

@@ -12,11 +12,11 @@ orthonormal, so rows of ``H @ A`` (k numbers an image) lie as far apart as those
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from svdnet_jax.eigenlayer import factorise
+from svdnet_jax.linalg import rounded, scaled
 
 
 class LowRank(NamedTuple):
@@ -47,11 +47,11 @@ def truncate(W: Float[Array, "C D"], k: int) -> LowRank:
         k: The rank, 1 to min(C, D).
 
     Raises:
-        ValueError: W is no float matrix, has NaN or Inf, or there is no such rank.
+        ValueError: W is no float matrix, has NaN or Inf, there is no such rank, or A is too large for W's dtype.
     """
     U, S, Vt = factorise(W)
     _check_rank(k, len(S))
-    return LowRank(jnp.asarray((U[:, :k] * S[None, :k]).astype(W.dtype)), jnp.asarray(Vt[:k].astype(W.dtype)))
+    return LowRank(rounded(U[:, :k] * S[None, :k], W.dtype), rounded(Vt[:k], W.dtype))
 
 
 def truncation_error(values: Float[np.ndarray, " R"], k: int) -> tuple[float, float]:
@@ -69,8 +69,10 @@ def truncation_error(values: Float[np.ndarray, " R"], k: int) -> tuple[float, fl
         ValueError: There is no such rank.
     """
     _check_rank(k, len(values))
-    left_out = values[k:].astype(np.float64)
-    return float(np.sqrt(np.sum(left_out**2))), float(left_out[0]) if len(left_out) else 0.0
+    # Squares of very large or small numbers would be infinite or zero.
+    left_out, exponent = scaled(values[k:])
+    largest = left_out[0] if len(left_out) else 0.0
+    return float(np.ldexp(np.sqrt(np.sum(left_out**2)), exponent)), float(np.ldexp(largest, exponent))
 
 
 def rank_for_energy(values: Float[np.ndarray, " R"], share: float) -> int:
@@ -85,7 +87,7 @@ def rank_for_energy(values: Float[np.ndarray, " R"], share: float) -> int:
     """
     if not 0 < share <= 1:
         raise ValueError(f"the share of energy must be above 0 and at most 1; found {share}.")
-    energy = np.cumsum(values.astype(np.float64) ** 2)
+    energy = np.cumsum(scaled(values)[0] ** 2)
     if not len(energy) or energy[-1] == 0:
         raise ValueError("all singular values are zero: W has no energy, so no rank keeps a share of it.")
     return int(np.searchsorted(energy, share * energy[-1])) + 1

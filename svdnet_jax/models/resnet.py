@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from svdnet_jax.linalg import at_least_float32
 from svdnet_jax.models.pooling import caffe_max_pool
 
 Layout = Literal["caffe", "keras", "torchvision"]
@@ -56,12 +57,6 @@ def convolve(
     windows = jnp.concatenate(pixels, axis=-1).reshape(-1, kernel[..., 0].size)
     y = jnp.matmul(windows, kernel.reshape(windows.shape[1], -1), precision=options.get("precision"))
     return y.reshape(len(x), height, width, -1)
-
-
-def at_least_float32(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The same numbers in float32, or as they are where their type is wider."""
-    # NumPy's promotion, as JAX's refuses to mix types in strict mode.
-    return x.astype(np.promote_types(x.dtype, np.float32))
 
 
 def batch_norm(x: Float[Array, "N H W C"], **options: Any) -> Float[Array, "N H W C"]:

@@ -91,9 +91,18 @@ class SVDNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Outputs:
-        """Maps RGB in [0, 255] to `Outputs`; dropout and batch statistics only if training."""
+        """Maps RGB in [0, 255] to `Outputs`; dropout and batch statistics only if training.
+
+        Raises:
+            ValueError: The images have other channels than three, or another size than the mean image.
+        """
         mean = self.variable("pixels", "mean", jnp.zeros, (1, 1, 3)).value
         std = self.variable("pixels", "std", jnp.ones, (1, 1, 3)).value
+        if x.ndim != 4 or x.shape[3] != 3 or mean.shape not in ((1, 1, 3), x.shape[1:]):
+            size = "height, width" if mean.size == 3 else f"{mean.shape[0]}, {mean.shape[1]}"
+            raise ValueError(
+                f"expected images (N, {size}, 3), of the size of the mean image if there is one; found {x.shape}"
+            )
         x = (x - mean[None]) / std[None]
         maps = self.backbone(x, train=train)
         # For a penalty on it; nothing is kept where nobody asks for the collection.
@@ -147,10 +156,11 @@ def build(config: Model, classes: int, backbones: Backbones = BACKBONES) -> SVDN
 
 
 def synchronised(model: SVDNet, axis: str) -> SVDNet:
-    """The same network for a step that each device takes by itself: statistics of a batch are over a mapped axis.
+    """Returns the network for a step that each device takes by itself: statistics of a batch are over a mapped axis.
 
     Args:
-        model: The network; its backbone has ``axis_name`` if it has statistics.
+        model: The network; its backbone has a field ``axis_name`` and hands it to every BatchNorm. One that does not is
+            refused by `svdnet_jax.training.step.train_step`.
         axis: Name of the axis.
     """
     backbone = model.backbone

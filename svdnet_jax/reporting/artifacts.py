@@ -20,6 +20,7 @@ from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
 from svdnet_jax.settings import to_json
+from svdnet_jax.training.plan import plan
 
 SHOWN = 10
 """Gallery images in a ranked list."""
@@ -50,7 +51,7 @@ def write_artifacts(
     """
     save_embeddings(folder / "embeddings", query, gallery)
     drawn = {
-        "curves": ("Loss and S(W) while training", figures.curves(records)),
+        "curves": ("Loss and S(W) while training", figures.curves(records, plan(config))),
         "rounds": ("Retrieval by round, for both embeddings", figures.rounds(records)),
         **_distances(folder, config, query, gallery),
         "gram": ("Cosines between the columns of W", _gram(folder)),
@@ -121,7 +122,8 @@ def _gram(folder: Path) -> Any:
     moments = {"base": "after Step 0", "decorrelate": "after the first SVD", "relaxation": "after the last relaxation"}
     moments["final"] = "after the final restraint"
     found = {title: load_matrix(folder, border) for border, title in moments.items()}
-    return figures.gram({title: W.T @ W for title, W in found.items() if W is not None})
+    matrices = {title: W.astype(np.float64) for title, W in found.items() if W is not None}
+    return figures.gram({title: W.T @ W for title, W in matrices.items()})
 
 
 def _spectra(records: Sequence[Record]) -> dict[str, np.ndarray]:

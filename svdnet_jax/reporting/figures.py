@@ -1,11 +1,10 @@
-"""The figures of a run: plain functions from log lines and arrays to matplotlib figures.
+"""The figures of a run: plain functions from log lines, arrays and the plan to matplotlib figures.
 
 They use matplotlib's objects, never pyplot, so nothing is shared between calls and no display is
 needed. Colours are Okabe and Ito's, told apart by colour-blind readers too.
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 
 from svdnet_jax.reporting.log import Record, after_rounds, borders
 from svdnet_jax.reporting.terminal import printable
+from svdnet_jax.training.plan import PlannedPhase
 
 INK = "#222222"
 FAINT = "#8a8a8a"
@@ -31,18 +31,21 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=150, facecolor="white")
 
 
-def curves(records: Sequence[Record]) -> Figure:
+def curves(records: Sequence[Record], phases: Sequence[PlannedPhase]) -> Figure:
     """Draws training loss and S(W) over the steps of a run, with its phases shaded.
 
     Args:
         records: Lines of the log.
+        phases: The plan of the run, which says when phases begin and rates are lowered: lines of the log stand some
+            steps behind. What comes after the last line is left out.
     """
+    phases = _reached(records, phases)
     figure = Figure(figsize=(9, 5.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     for axes in (above, below):
-        _shade(axes, records)
-    _number_rounds(above, records)
-    _draw_loss(above, records)
+        _shade(axes, records, phases)
+    _number_rounds(above, records, phases)
+    _draw_loss(above, records, phases)
     series = _series(records, "correlation", ("step", "phase"))
     below.plot(*series, color=COLOURS["embedding"], linewidth=1.4)
     below.set_ylim(0, 1.05)
@@ -144,14 +147,11 @@ def singular_values(spectra: Mapping[str, Float[np.ndarray, " D"]]) -> Figure:
     return figure
 
 
-def _draw_loss(axes: Axes, records: Sequence[Record]) -> None:
+def _draw_loss(axes: Axes, records: Sequence[Record], phases: Sequence[PlannedPhase]) -> None:
     """Draws the loss of steps and of borders, and marks where a phase lowers its learning rate."""
     steps = [r for r in records if r["event"] == "step"]
-    drops = [
-        new["step"]
-        for old, new in pairwise(steps)
-        if (old["phase"], old["round"]) == (new["phase"], new["round"]) and new["learning_rate"] < old["learning_rate"]
-    ]
+    last = _last_step(records)
+    drops = [place for phase in phases for place in phase.drops if place < last]
     axes.plot(
         [r["step"] for r in steps],
         [r["loss"] for r in steps],
@@ -184,41 +184,51 @@ def _series(records: Sequence[Record], name: str, events: tuple[str, ...]) -> tu
     return [step for step, _ in points], [value for _, value in points]
 
 
-def _spans(records: Sequence[Record]) -> dict[tuple[str, int], tuple[int, int]]:
-    """Returns (phase, round) -> first and last step."""
-    spans: dict[tuple[str, int], tuple[int, int]] = {}
-    end = 0
+def _last_step(records: Sequence[Record]) -> int:
+    return max(record["step"] for record in records if record["event"] in ("step", "phase"))
+
+
+def _reached(records: Sequence[Record], phases: Sequence[PlannedPhase]) -> list[PlannedPhase]:
+    """The phases of the plan that were begun.
+
+    Raises:
+        ValueError: The log is of another plan: it has a line of another phase at that step.
+    """
+    begun = [phase for phase in phases if phase.start < _last_step(records)]
     for record in records:
         if record["event"] in ("step", "phase"):
-            phase = (record["phase"], record["round"])
-            start = spans[phase][0] if phase in spans else end
-            end = record["step"]
-            spans[phase] = (start, end)
-    return spans
+            there = [(phase.kind, phase.round) for phase in begun if phase.start < record["step"] <= phase.end]
+            if there != [(record["phase"], record["round"])]:
+                raise ValueError(
+                    f"the log has step {record['step']} in {record['phase']} of round {record['round']}, and the plan "
+                    f"{there or 'nothing'}: they are not of one run"
+                )
+    return begun
 
 
-def _shade(axes: Axes, records: Sequence[Record]) -> None:
+def _shade(axes: Axes, records: Sequence[Record], phases: Sequence[PlannedPhase]) -> None:
     """Shades the phases and draws a line at each decorrelation."""
-    spans = _spans(records)
-    for (phase, _), (start, end) in spans.items():
-        axes.axvspan(start, end, color=SHADES[phase], linewidth=0, zorder=0, label=phase)
+    last = _last_step(records)
+    for phase in phases:
+        axes.axvspan(
+            phase.start, min(phase.end, last), color=SHADES[phase.kind], linewidth=0, zorder=0, label=phase.kind
+        )
     for record in borders(records):
         if record["event"] == "decorrelate":
             name = "decorrelation"
             axes.axvline(record["step"], color=INK, linewidth=0.8, ls=":", zorder=1, label=name)
-    axes.set_xlim(0, max(end for _, end in spans.values()))
+    axes.set_xlim(0, last)
 
 
-def _number_rounds(axes: Axes, records: Sequence[Record]) -> None:
+def _number_rounds(axes: Axes, records: Sequence[Record], phases: Sequence[PlannedPhase]) -> None:
     """Writes `base`, `round 1`, 2, 3 ... over the phases, inside the axes' upper edge."""
-    spans = _spans(records)
-    numbers = sorted({number for _, number in spans})
+    numbers = sorted({phase.round for phase in phases})
     names = {number: str(number) for number in numbers} | {0: "base"}
     if len(numbers) < 10:  # more leave no room for the word
         names[1] = "round 1"
     for number in numbers:
-        parts = [span for (_, n), span in spans.items() if n == number]
-        middle = (parts[0][0] + parts[-1][1]) / 2
+        parts = [phase for phase in phases if phase.round == number]
+        middle = (parts[0].start + min(parts[-1].end, _last_step(records))) / 2
         axes.text(
             middle,
             0.97,

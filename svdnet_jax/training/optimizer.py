@@ -65,10 +65,13 @@ def weight_groups(params: Mapping[str, Any], phase: Phase, settings: Optimizer) 
 
 
 def make_optimizer(groups: PyTree[Group], settings: Optimizer) -> optax.GradientTransformation:
-    """SGD or Adam for each group of weights, the learning rate held as data in the optimiser's state.
+    """Returns SGD or Adam for each group of weights, the learning rate held as data in the optimiser's state.
 
     SGD is Caffe's: the rate multiplies the gradient before it enters the momentum, so after a drop of the rate the
     velocity fades instead of shrinking at once. Decay is added to the gradient in both.
+
+    A new state has no learning rate, and an update refuses it: `svdnet_jax.training.state.begin` sets the first one,
+    and `with_learning_rate` another.
     """
     leaves = jax.tree.leaves(groups, is_leaf=_is_group)
     labels = jax.tree.map(str, groups, is_leaf=_is_group)
@@ -86,14 +89,49 @@ def make_optimizer(groups: PyTree[Group], settings: Optimizer) -> optax.Gradient
         return optax.partition({str(group): train(group, learning_rate) for group in set(leaves)}, labels)
 
     # An array, as a Python number would be of a weak type and the first step compiled twice.
-    return optax.inject_hyperparams(by_group)(learning_rate=np.zeros((), np.float32))
+    injected = optax.inject_hyperparams(by_group)(learning_rate=np.zeros((), np.float32))
+
+    def init(params: PyTree[Array]) -> Any:
+        return _with_rate(injected.init(params), None)
+
+    def update(gradients: PyTree[Array], opt_state: Any, params: PyTree[Array] | None = None) -> Any:
+        if opt_state.hyperparams["learning_rate"] is None:
+            raise ValueError(
+                "the optimizer has no learning rate yet. Start the phase with svdnet_jax.training.state.begin(state, "
+                "..., learning_rate=0.1), or set one with with_learning_rate(opt_state, 0.1)"
+            )
+        return injected.update(gradients, opt_state, params)
+
+    return optax.GradientTransformation(init, update)
 
 
 def with_learning_rate(opt_state: Any, learning_rate: Float[Array, ""] | float) -> Any:
-    """The optimiser's state with another learning rate; no program is compiled anew for it."""
-    old = opt_state.hyperparams["learning_rate"]
-    rate = jnp.asarray(learning_rate, old.dtype)
-    return opt_state._replace(hyperparams={**opt_state.hyperparams, "learning_rate": rate})
+    """Returns the optimiser's state with another learning rate; no program is compiled anew for it."""
+    return _with_rate(opt_state, jnp.asarray(learning_rate, jnp.float32))
+
+
+def check_begun(opt_state: Any, optimizer: optax.GradientTransformation, params: PyTree[Array]) -> None:
+    """Refuses an optimiser's state that is not of this optimiser and these weights. Looks at shapes only.
+
+    Raises:
+        ValueError: Says what to do.
+    """
+    expected = jax.eval_shape(optimizer.init, params)
+    if hasattr(opt_state, "hyperparams") and hasattr(expected, "hyperparams"):
+        opt_state, expected = _with_rate(opt_state, None), _with_rate(expected, None)
+    found, wanted = (
+        ([np.shape(leaf) for leaf in leaves], tree) for leaves, tree in map(jax.tree.flatten, (opt_state, expected))
+    )
+    if found != wanted:
+        raise ValueError(
+            "state.opt_state is not a state of this optimizer and these weights"
+            + (": the phase was not begun" if not jax.tree.leaves(opt_state) else ": it is of another phase or network")
+            + ". Start each phase with svdnet_jax.training.state.begin(state, phase, optimizer, ...)"
+        )
+
+
+def _with_rate(opt_state: Any, learning_rate: Float[Array, ""] | None) -> Any:
+    return opt_state._replace(hyperparams={**opt_state.hyperparams, "learning_rate": learning_rate})
 
 
 def _matches(pattern: str, paths: Sequence[str] | Mapping[str, Any]) -> bool:

@@ -2,7 +2,8 @@
 
 In ``auto`` and ``single`` mode the step is one program on a mesh, and the compiler shares out the batch; BatchNorm's
 statistics are over all of it by themselves. In ``pmap`` mode every device takes the step on its own images and averages
-what it finds with the others. Both keep the state whole on every device and give the same parameters.
+what it finds with the others. Both keep the state whole on every device and give the same parameters up to rounding,
+but that with dropout each device of ``pmap`` mode draws masks of its own.
 """
 
 from collections.abc import Callable, Sequence

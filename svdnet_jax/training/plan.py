@@ -23,6 +23,11 @@ class PlannedPhase:
         """Optimiser steps of the run when this phase is done."""
         return self.start + self.settings.steps
 
+    @property
+    def drops(self) -> tuple[int, ...]:
+        """Optimiser steps of the run after which the learning rate is a tenth of what it was."""
+        return tuple(self.start + place for place in self.settings.milestones if 0 < place < self.settings.steps)
+
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step of the phase, counted from 0: warm-up, then a tenth at each milestone passed."""
         passed = sum(milestone <= step for milestone in self.settings.milestones)

@@ -123,7 +123,8 @@ def run_rri(
         following = _next(index, phase, last.correlation, state, config, len(phases))
         released = phase.kind in ("base", "relaxation")
         kept = np.array(last.correlation, np.float32) if released else np.asarray(state.cursor.correlation)
-        state = begin(state, following, optimizer_at(following, phases, begins), kept)
+        rate = phases[following].learning_rate_at(0) if following < len(phases) else 0.0
+        state = begin(state, following, optimizer_at(following, phases, begins), kept, rate)
         seconds = 0.0
         hooks.save(state, seconds, last)
     return state

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from svdnet_jax.devices import put
 from svdnet_jax.models.convert import IMAGENET_MEAN, IMAGENET_STD
 from svdnet_jax.models.svdnet import SVDNet
+from svdnet_jax.training.optimizer import with_learning_rate
 
 
 class Cursor(flax.struct.PyTreeNode):
@@ -75,7 +76,11 @@ def create(
         seed: Of the initial weights and of all randomness in the steps.
         mean: Subtracted from RGB in [0, 255]; one number a channel, or a mean image (H, W, 3).
         std: Divides after it, one number a channel.
+
+    Raises:
+        ValueError: They are of images in [0, 1], of another size, or not to be divided by.
     """
+    _check_pixels(np.shape(mean), np.asarray(std), size)
     weights, steps = jax.random.split(jax.random.key(seed))
     images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     # Lazy: the shapes are followed through the network without computing anything on images.
@@ -98,9 +103,40 @@ def create(
 
 
 def begin(
-    state: TrainState, phase: int, optimizer: optax.GradientTransformation, correlation: Float[Array | np.ndarray, ""]
+    state: TrainState,
+    phase: int,
+    optimizer: optax.GradientTransformation,
+    correlation: Float[Array | np.ndarray, ""] | float,
+    learning_rate: float,
 ) -> TrainState:
-    """The state at the start of a phase: cursor moved, momentum fresh as in the authors' solver."""
+    """Returns the state at the start of a phase: cursor moved, momentum fresh as in the authors' solver.
+
+    Args:
+        state: Before it.
+        phase: Its index in the plan; any number in a loop of one's own.
+        optimizer: Of the phase.
+        correlation: S(W) after the last relaxation, for the stopping rule.
+        learning_rate: Of the first step, for an optimiser of `svdnet_jax.training.optimizer.make_optimizer`; others
+            have their own. A loop may set another before each step, by `with_learning_rate`.
+    """
     where = state.step.sharding
-    cursor = put(Cursor(jnp.asarray(phase, jnp.int32), jnp.zeros((), jnp.int32), jnp.asarray(correlation)), where)
-    return state.replace(opt_state=jax.jit(optimizer.init, out_shardings=where)(state.params), cursor=cursor)
+    zero, S = jnp.zeros((), jnp.int32), jnp.asarray(correlation, jnp.float32)
+    cursor = put(Cursor(jnp.asarray(phase, jnp.int32), zero, S), where)
+    opt_state = jax.jit(optimizer.init, out_shardings=where)(state.params)
+    if "learning_rate" in getattr(opt_state, "hyperparams", {}):
+        opt_state = with_learning_rate(opt_state, put(jnp.asarray(learning_rate, jnp.float32), where))
+    return state.replace(opt_state=opt_state, cursor=cursor)
+
+
+def _check_pixels(mean: tuple[int, ...], std: np.ndarray, size: tuple[int, int]) -> None:
+    if mean not in ((3,), (*size, 3)):
+        raise ValueError(
+            f"mean has the shape {mean}; expected one number a channel, (3,), or a mean image of the network's input, "
+            f"{(*size, 3)}"
+        )
+    # No pixel in [0, 255] is of so small a unit; 0.229 and the like are of images in [0, 1].
+    if std.shape != (3,) or not (np.isfinite(std) & (std >= 1)).all():
+        raise ValueError(
+            f"std is {std.tolist()}; expected three numbers of 1 or more, for RGB in [0, 255]. Mean and std of "
+            "images in [0, 1] are to be multiplied by 255"
+        )

@@ -16,7 +16,9 @@ from svdnet_jax.data.augment import WHOLE, Share, random_crop, random_erase, ran
 from svdnet_jax.data.pipeline import Batch, resize
 from svdnet_jax.devices import Devices
 from svdnet_jax.models.svdnet import Outputs, SVDNet
+from svdnet_jax.training.checks import check_images, check_labels, check_parts, synchronised_only
 from svdnet_jax.training.losses import batch_hard_triplet, feature_penalty, softmax, weight_penalty
+from svdnet_jax.training.optimizer import check_begun
 from svdnet_jax.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
@@ -86,26 +88,37 @@ def train_step(
     recipe: Recipe,
     axis: str | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One optimiser step on the softmax loss (paper, section 3.1), with triplets and penalties if wanted.
+    """Takes one optimiser step on the softmax loss (paper, section 3.1), with triplets and penalties if wanted.
 
     Args:
-        state: Before it.
+        state: Before it, its phase begun by `svdnet_jax.training.state.begin`.
         batch: All of its images; with an axis, those of this device.
         model: The network; with an axis, as `synchronised` over it.
         optimizer: Of the phase.
         recipe: What else is compiled in.
-        axis: Name of the axis that `jax.pmap` maps the step over; none where the compiler shares out the batch.
+        axis: Name of the axis that `jax.pmap` maps the step over, which must be given there, as gradients are averaged
+            along it; none where the compiler shares out the batch.
 
     Returns:
-        The state after it, and loss and accuracy of the batch before it.
+        The state after it, and loss and accuracy of the batch before it. The loss is NaN where a label is not of
+        0 .. K-1.
+
+    Raises:
+        ValueError: Images are no bytes (N, H, W, 3), labels no whole numbers, the batch cannot be divided into parts,
+            the phase was not begun with this optimiser, or a BatchNorm takes the statistics of one device only.
     """
+    check_images(batch.images)
+    check_labels(batch.labels, batch.images)
+    check_parts(len(batch.labels), recipe.parts, recipe.together)
+    check_begun(state.opt_state, optimizer, state.params)
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
     share = Share(jax.lax.axis_size(axis), jax.lax.axis_index(axis)) if axis else WHOLE
     x = augment(augment_key, batch.images, recipe.inputs, state.pixels["mean"], share)
     if axis:
         dropout_key = jax.random.fold_in(dropout_key, share.number)
     look = partial(_look, state, model=model, loss=recipe.loss, axis=axis)
-    batch_stats, found = _in_parts(look, state.batch_stats, Batch(x, batch.labels), dropout_key, recipe)
+    with synchronised_only(axis):
+        batch_stats, found = _in_parts(look, state.batch_stats, Batch(x, batch.labels), dropout_key, recipe)
     gradients, metrics = jax.lax.pmean(found, axis) if axis else found
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     after = state.replace(
@@ -199,7 +212,9 @@ def looped(step: Callable[..., tuple[Any, Any]], carry: Any, over: Any) -> tuple
 
 
 def make_infer(model: SVDNet, size: tuple[int, int], devices: Devices | None = None) -> Infer:
-    """The jitted network without dropout and augmentation, from variables and bytes to `Outputs`.
+    """Returns the jitted network without dropout and augmentation, from variables and bytes to `Outputs`.
+
+    It raises a ValueError where images are no bytes (N, H, W, 3).
 
     Args:
         model: The network.
@@ -209,6 +224,7 @@ def make_infer(model: SVDNet, size: tuple[int, int], devices: Devices | None = N
     """
 
     def infer(variables: PyTree[Array], images: UInt8[Array, "N H W 3"]) -> Outputs:
+        check_images(images)
         return cast(Outputs, model.apply(variables, resize(images, size), train=False))
 
     if devices is None:

@@ -51,7 +51,8 @@ def begun(
     fresh: TrainState,
 ) -> TrainState:
     """A state of the structure, shapes and dtypes that the checkpoint of a place has."""
-    return begin(fresh, place.phase, optimizer_at(place.phase, phases, by_kind), fresh.cursor.correlation)
+    rate = phases[place.phase].learning_rate_at(0) if place.phase < len(phases) else 0.0
+    return begin(fresh, place.phase, optimizer_at(place.phase, phases, by_kind), fresh.cursor.correlation, rate)
 
 
 def by_map(metrics: Mapping[str, float]) -> float:

@@ -16,8 +16,10 @@ from svdnet_jax.retrieval.alike import first_alike, first_copies
 from svdnet_jax.retrieval.direct import between
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.matches import match
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
 from svdnet_jax.retrieval.multi_query import multi_query
+from svdnet_jax.retrieval.ranks import rank_blocks
 from svdnet_jax.retrieval.rerank import Rerank
 from svdnet_jax.retrieval.search import build, load, save, search
 from svdnet_jax.retrieval.single_shot import evaluate_single_shot
@@ -260,3 +262,30 @@ def test_the_centre_keeps_small_integers_exact():
         squared = np.asarray(distances.offsets(p.query, p.gallery)) + p.query_squared[:, None]
         true = np.square(features[:, None] - features).sum(axis=2)
         np.testing.assert_array_equal(squared / p.scale**2, true)
+
+
+@pytest.mark.parametrize("k", [1, 9, 20])
+def test_copies_tie_whatever_a_product_makes_of_them(k):
+    """BLAS multiplies the last few rows in another order than the others."""
+    rng = np.random.default_rng(0)
+    for n in (5, 13, 50):
+        for d in (38, 130):
+            gallery = Embeddings(np.float32(rng.normal(size=(4, d)))[rng.integers(0, 4, n)], [1] * n, [1] * n)
+            query = Embeddings(np.float32(rng.normal(size=(3, d))), [1] * 3, [2] * 3)
+            matrix = reference.distances(query.features, gallery.features, "euclidean")
+            rows = search(build(gallery), query, min(k, n)).rows
+            np.testing.assert_array_equal(rows, np.argsort(matrix, axis=1, kind="stable")[:, :k])
+
+
+def test_copies_share_a_rank_order_on_any_device():
+    query, gallery = copies()
+    plain = match(query, gallery, cross_camera=False)
+    valid = np.flatnonzero(plain.count)
+    ready = distances.points(query, valid, gallery, plain.kept, "euclidean")
+    # As a device may round that multiplies every second image otherwise.
+    ready.gallery[::2, -2] *= np.float32(1 + 2e-7)
+    expected = reference.evaluate(query, gallery, cross_camera=False)
+    first = np.zeros(len(query.pids), int)
+    for block in rank_blocks(ready, plain, valid, 100):
+        first[block.queries] = block.ranks[:, 0]
+    np.testing.assert_array_equal(first[valid], [rank for rank in expected["first_hit"] if rank is not None])

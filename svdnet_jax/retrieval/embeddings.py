@@ -15,8 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int64, Shaped
 
+from svdnet_jax.outputs import is_npz
+
 ARRAYS = ("features", "pids", "cameras", "names")
 """What every file holds; `names` may be absent."""
+IS_EMBEDDINGS = is_npz(*ARRAYS[:3], but=("kind", "metric"))
+"""Whether a file is one of `Embeddings`, and not an index, which may be one too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +118,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    path = Path(os.path.realpath(path))  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     # Through an open file, as np.savez adds .npz to a path that ends otherwise.
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")

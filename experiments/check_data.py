@@ -16,23 +16,26 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import tyro
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from experiments.refusal import refuse
-from svdnet_jax.config import Layout
+from svdnet_jax.config import ConfigError, Layout
 from svdnet_jax.data.check import Report, inspect, sheet
 from svdnet_jax.data.layouts import find_layout
 from svdnet_jax.data.listing import SHOWN, SPLITS, Listing
 from svdnet_jax.data.load import prepare
 from svdnet_jax.data.prepared import is_prepared, read_prepared, verify_prepared
 from svdnet_jax.data.splits import DataError, check_identities
+from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
 from svdnet_jax.reporting.folder import write_json
 from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say, terminal
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_prepared(options.data.root):
             return _check_prepared(options, console)
         return _check(options, console)
-    except (DataError, OSError) as error:
+    except (ConfigError, DataError, OSError) as error:
         return refuse(str(error), 2)
     except KeyboardInterrupt:
         return refuse("stopped", 130)
@@ -83,6 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check(options: Options, console: Console) -> int:
     data = options.data
+    if options.out:
+        refuse_overwrite("--out", options.out / "report.json", is_json("table", "findings"), [data.root])
+        refuse_overwrite("--out", options.out / "contact_sheet.png", is_figure)
     listing = find_layout(data.root, data.cache, data.layout)
     with counting("Looking at images", sum(map(len, listing.splits.values())), console) as advance:
         report = inspect(listing, advance)
@@ -135,14 +141,16 @@ def _print(report: Report, console: Console) -> None:
 
 
 def _write(folder: Path, report: Report, listing: Listing) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     content = dataclasses.asdict(report)
     content["table"] = [row._asdict() for row in report.table]
     content["findings"] = [finding._asdict() for finding in report.findings]
     write_json(folder / "report.json", content)
     picture = sheet(listing)
     if picture is not None:
-        Image.fromarray(picture).save(folder / "contact_sheet.png")
+        png, about = BytesIO(), PngInfo()
+        about.add_text("Software", "svdnet_jax")
+        Image.fromarray(picture).save(png, "png", pnginfo=about)
+        write_whole(folder / "contact_sheet.png", png.getvalue())
 
 
 if __name__ == "__main__":

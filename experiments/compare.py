@@ -23,6 +23,7 @@ from rich.table import Table
 
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError
+from svdnet_jax.outputs import is_figure, is_text, refuse_inside, refuse_overwrite
 from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.log import LogError, Record, after_rounds, read_log
 from svdnet_jax.reporting.report import write_report
@@ -49,12 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = tyro.cli(Options, args=argv, prog="python -m experiments.compare", description=__doc__)
     try:
         pairs = load_pairs(options.runs, options.controls)
+        if options.out is not None:
+            refuse_inside("--out", options.out, [*options.runs, *options.controls])
+            refuse_overwrite("--out", options.out / "rounds.png", is_figure)
+            refuse_overwrite("--out", options.out / "report.html", is_text("<title>SVDNet on", "beside the control"))
     except (OSError, LogError, ConfigError) as error:
         return refuse(str(error), 2)
     console = terminal()
     console.print(table(pairs))
     if options.out is not None:
-        options.out.mkdir(parents=True, exist_ok=True)
         figures.save(figures.rounds(*pairs[0]), options.out / "rounds.png")
         say(console, f"figure: {options.out / 'rounds.png'}")
         if options.runs[0].is_dir():

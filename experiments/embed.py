@@ -33,7 +33,7 @@ class Options:
     images: Path
     """Folder of images."""
     out: Path
-    """File for the embeddings (.npz)."""
+    """File for the embeddings (.npz). An older one is replaced; any other file stays, and the command stops."""
     run: Path | None = None
     """Folder of a run: the network of its latest checkpoint."""
     weights: str | None = None
@@ -61,9 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _embed(options: Options, console: Console) -> None:
     # Flax and all that belongs to training, which --help can do without.
     from svdnet_jax import transfer
+    from svdnet_jax.outputs import refuse_overwrite
+    from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS
 
     if (options.run is None) == (options.weights is None):
         raise ConfigError("give --run or --weights")
+    refuse_overwrite("--out", options.out, IS_EMBEDDINGS, [options.weights])
     images = transfer.find_images(options.images)
     if options.run:
         embedder = transfer.from_run(options.run)

@@ -17,7 +17,9 @@ svdnet_jax.Embeddings.save or np.savez writes them. Features are of any number t
 type with a sign, which mean the same in both files; pid -1 marks junk, 0 distractors. Junk is left out here, but that
 re-ranking looks at it, as its authors' code does; toolkits drop it before, so for their re-ranked numbers drop it from
 the file. Features are taken as they are: for numbers published with cosine similarity or features of length 1, give
---metric cosine.
+--metric cosine. A vector that is common to all features changes nothing, however large; features in
+float64 are ranked by what float64 tells. Notes on stderr say where numbers may not mean what one thinks, such as a
+query's own image in the gallery. No file is written over that is read, nor one that is not of the kind written.
 
 Market-1501's size (3 368 queries, 19 732 gallery images, D = 1024) takes about four seconds on two CPU cores, half of
 them for starting up, and with --rerank ten more; embedding that many images with a ResNet-50 takes about half an hour.
@@ -32,12 +34,13 @@ from typing import Annotated
 
 import tyro
 
-from experiments.findings import Findings, Flag, Measures, as_json, draw, look, text
+from experiments.findings import FIGURES, Findings, Flag, Measures, as_json, draw, look, text
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError, Layout, Run
 from svdnet_jax.reporting.terminal import say, terminal
+from svdnet_jax.outputs import is_bytes, is_figure, refuse_overwrite
 from svdnet_jax.retrieval.distances import Metric
-from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS, Embeddings
 
 CHOICE = "give --query and --gallery, or --run, or --weights"
 
@@ -122,6 +125,19 @@ def _check(options: Options) -> None:
         raise ConfigError("--save, --export and --data are for a network; give --run or --weights, or leave them out")
     if options.weights is None and (options.size or options.preset != Options.preset):
         raise ConfigError("--preset and --size are for --weights; files and runs have their own")
+    _check_outputs(options, [options.query, options.gallery, options.weights])
+
+
+def _check_outputs(options: Options, reads: list[Path | str | None]) -> None:
+    kinds = ("",) if options.query else ("embedding", "pooled")
+    for kind in kinds:
+        for name in FIGURES if options.measures.figures else ():
+            refuse_overwrite("--figures", (options.measures.figures or Path()) / kind / f"{name}.png", is_figure, reads)
+        for name in ("query", "gallery") if options.save else ():
+            refuse_overwrite("--save", (options.save or Path()) / kind / f"{name}.npz", IS_EMBEDDINGS, reads)
+    if options.export:
+        made = is_bytes(*(f'"{name}":'.encode() for name in ("mean", "std", "layouts")))
+        refuse_overwrite("--export", options.export, made, reads)
 
 
 def _draw(found: dict[str, Findings], folder: Path | None) -> list[Path]:

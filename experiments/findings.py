@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
+from experiments.doubts import doubts
 from svdnet_jax.retrieval.camera_pairs import CameraPairs, camera_pairs
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.distributions import Distributions, distance_distributions
@@ -17,6 +17,8 @@ from svdnet_jax.retrieval.rerank import Rerank
 from svdnet_jax.retrieval.results import Report
 from svdnet_jax.retrieval.single_shot import SingleShot, evaluate_single_shot
 
+FIGURES = ("cmc", "camera_pairs", "distances")
+"""Names of what is drawn."""
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -81,27 +83,8 @@ def look(query: Embeddings, gallery: Embeddings, metric: Metric, cross_camera: b
         camera_pairs(report, query, gallery) if asked.camera_pairs or drawn else None,
         single,
         distance_distributions(query, gallery, *protocol) if asked.distances or drawn else None,
-        _notes(plain, query, gallery),
+        doubts(plain, query, gallery, rerank),
     )
-
-
-def _notes(report: Report, query: Embeddings, gallery: Embeddings) -> list[str]:
-    """What about the data makes the numbers mean something else than one would think."""
-    said, right = [], report.right
-    some = np.flatnonzero(np.diff(right.start))
-    first = right.images[right.start[some]]
-    copies = sum(np.array_equal(query.features[q], gallery.features[g]) for q, g in zip(some, first, strict=True))
-    if copies:
-        said.append(
-            f"the first right answer of {copies} of {len(some)} queries has the very feature of the query: if it is "
-            "the same image, take it out of the gallery, as finding it is no achievement."
-        )
-    if nobody := int((query.pids == 0).sum()):
-        said.append(
-            f"{nobody} queries have the pid 0, which marks distractors; to them it counts as an identity like any "
-            "other. If identities are numbered from 0, add 1 to every pid but -1, in query and gallery."
-        )
-    return said
 
 
 def text(found: Findings) -> str:

@@ -24,8 +24,8 @@ from experiments import control, decorrelation, dimensions, pcanet, penalties, r
 from experiments.cli import HOW, guarded, preset_of
 from experiments.findings import Flag
 from svdnet_jax.config import ConfigError, Run
+from svdnet_jax.outputs import is_figure, is_text, refuse_overwrite, write_whole
 from svdnet_jax.reporting import figures
-from svdnet_jax.reporting.folder import write_whole
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.reporting.terminal import say, terminal
 
@@ -103,6 +103,11 @@ def write(options: Options) -> Path:
         raise ConfigError(f"--only {' '.join(sorted(unknown))}: unknown; choose from {', '.join(EXPERIMENTS)}")
     console = terminal()
     document, kept = options.docs / "results.md", options.docs / "runs" / "paper"
+    drawn = options.docs / "figures" / "paper"
+    refuse_overwrite("--docs", document, is_text("experiments.paper_tables"))
+    for name in options.only:
+        refuse_overwrite("--docs", kept / f"{name}.jsonl", study.IS_LINES)
+        refuse_overwrite("--docs", drawn / f"{name}.png", is_figure)
     kept.mkdir(parents=True, exist_ok=True)
     found = document.read_text() if document.exists() else INTRODUCTION
     for name in options.only:
@@ -112,7 +117,7 @@ def write(options: Options) -> Path:
         if not stored.exists():
             raise ConfigError(f"--stored: {stored} is not there; run the study first")
         lines = read_log(stored)
-        figures.save(experiment.figure(lines), options.docs / "figures" / "paper" / f"{name}.png")
+        figures.save(experiment.figure(lines), drawn / f"{name}.png")
         found = with_section(found, experiment, study.text(experiment, lines))
         write_whole(document, found.encode())
     say(console, f"document: {document}")

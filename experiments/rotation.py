@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -97,7 +97,7 @@ def identities(folder: Path, variant: str, seed: int) -> list[Record]:
     embedder = transfer.from_run(folder)
     dataset = transfer.load_for(embedder.config, Console(quiet=True))
     sides, settings = transfer.embed_test(embedder, dataset, Console(quiet=True)), embedder.config.eval
-    line: Record = {"event": "identities", "variant": variant, "seed": seed}
+    line: dict[str, Any] = {"event": "identities", "variant": variant, "seed": seed}
     for kind in KINDS:
         query, gallery = sides[kind]
         report = evaluate(query, gallery, metric=settings.metric, cross_camera=settings.cross_camera)

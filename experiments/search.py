@@ -25,14 +25,17 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from experiments.doubts import NEAR
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError
 from svdnet_jax.reporting.terminal import printable, say, terminal
+from svdnet_jax.outputs import is_csv, is_npz, refuse_overwrite, write_whole
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.search import Index, Kind, build, load, save, search
@@ -41,6 +44,10 @@ CHOICE = "give --gallery with --index, --query or both, or --index with --query"
 SHOWN = 20
 """Queries whose answers are printed."""
 COLUMNS = ("name", "pid", "camera", "distance", "row")
+HEAD = ("query", "rank", *COLUMNS)
+"""First line of a CSV."""
+IS_INDEX = is_npz("kind", "metric", "pids", "cameras", "names")
+"""Whether a file is an index."""
 Answer = dict[str, Any]
 """A query's name, and under `nearest` its images by `COLUMNS`."""
 
@@ -55,8 +62,8 @@ class Options:
     """File of an index: written if there is a gallery, read if not."""
     query: Path | None = None
     """Embeddings of the images to search for (.npz)."""
-    k: int = 10
-    """Images to find for each query."""
+    k: int | None = None
+    """Images to find for each query, at most all there are. Not given: 10, or all of a smaller gallery."""
     kind: Kind | None = None
     """How a new index searches: exact, approx (on a TPU), or by FAISS: flat (exact), ivf (clusters), hnsw (a graph) or
     pq (a byte for every few dimensions). Not given: exact."""
@@ -66,7 +73,7 @@ class Options:
     """What FAISS is to do other than by the gallery's size: nlist and nprobe of ivf; m, ef_construction and ef_search
     of hnsw; subquantisers of pq. Names and numbers in turn: --options nlist 64 nprobe 8."""
     out: Path | None = None
-    """File for all results as CSV."""
+    """File for all results as CSV. An older one of ours is replaced; any other file stays, and the command stops."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print all results as one JSON object, and nothing else."""
 
@@ -90,11 +97,11 @@ def _check(options: Options) -> None:
     """Refuses before any work what does not go together."""
     if sum(given is not None for given in (options.gallery, options.index, options.query)) < 2:
         raise ConfigError(CHOICE)
-    read = [path.resolve() for path in (options.gallery, options.query) if path]
-    written = [path for path in (options.index if options.gallery else None, options.out) if path]
-    lost = [str(path) for path in written if path.resolve() in read or written.count(path) > 1]
-    if lost:
-        raise ConfigError(f"{lost[0]} would be written over; give --index and --out files of their own")
+    read = [path for path in (options.gallery, options.query) if path]
+    if options.index and options.gallery:
+        refuse_overwrite("--index", options.index, IS_INDEX, read)
+    if options.out:
+        refuse_overwrite("--out", options.out, is_csv(HEAD), [*read, options.index])
     if options.query is None and (options.json or options.out):
         raise ConfigError("--json and --out are for results; give --query")
     if options.gallery is None and (options.kind or options.metric or options.options):
@@ -121,7 +128,13 @@ def _index(options: Options) -> Index:
 def _answer(index: Index, options: Options) -> None:
     """Searches, and gives the results in the forms that were asked for."""
     query = Embeddings.load(options.query or "")
-    answers = nearest(index, query, options.k)
+    answers = nearest(index, query, min(10, len(index.gallery.pids)) if options.k is None else options.k)
+    if copies := sum(_is_copy([image["distance"] for image in answer["nearest"]]) for answer in answers):
+        print(
+            f"note: the nearest image of {copies} of {len(answers)} queries has the feature of the query: where it is "
+            "the same image, the query has found itself.",
+            file=sys.stderr,
+        )
     if options.out:
         _write(options.out, answers)
     console = terminal()
@@ -151,6 +164,10 @@ def nearest(index: Index, query: Embeddings, k: int) -> list[Answer]:
     return answers
 
 
+def _is_copy(distances: Sequence[float]) -> bool:
+    return len(distances) > 0 and (distances[0] == 0 or distances[0] < NEAR * distances[-1])
+
+
 def _table(answer: Answer) -> str:
     """A query's name and its images, a line each."""
     lines = [f"{answer['query']}", f"  {'rank':>4}  {'distance':>10}  {'pid':>6}  {'camera':>6}  name"]
@@ -161,16 +178,15 @@ def _table(answer: Answer) -> str:
 
 
 def _write(path: Path, answers: Sequence[Answer]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        # A name that is no text, for a file system takes any bytes, is in a CSV as it is printed.
-        table = csv.writer(file)
-        table.writerow(("query", "rank", *COLUMNS))
-        for answer in answers:
-            for rank, image in enumerate(answer["nearest"], start=1):
-                table.writerow(
-                    (printable(answer["query"]), rank, printable(image["name"]), *[image[c] for c in COLUMNS[1:]])
-                )
+    text = StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(HEAD)
+    for answer in answers:
+        for rank, image in enumerate(answer["nearest"], start=1):
+            # A name that is no text, for a file system takes any bytes, is in a CSV as it is printed.
+            name, *numbers = (image[column] for column in COLUMNS)
+            table.writerow((printable(answer["query"]), rank, printable(name), *numbers))
+    write_whole(path, text.getvalue().encode())
 
 
 if __name__ == "__main__":

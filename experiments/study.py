@@ -26,8 +26,9 @@ from rich.table import Table
 from experiments.cli import HOW, guarded, preset_of
 from experiments.summary import Lines, about
 from svdnet_jax.config import ConfigError, Run
+from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
 from svdnet_jax.reporting import figures
-from svdnet_jax.reporting.folder import environment, has_checkpoint, refuse_other_settings, write_whole
+from svdnet_jax.reporting.folder import environment, has_checkpoint, refuse_other_settings
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.reporting.terminal import duration, say, terminal
 from svdnet_jax.run import run
@@ -36,6 +37,8 @@ from svdnet_jax.step_zero import without_rounds
 
 WIDTH = 120
 """Columns of a printed table."""
+IS_LINES = is_json("event", "variant", lines=True)
+"""Whether a file holds the lines of a study."""
 DIGITS = 6
 """Decimals that are kept of a number."""
 
@@ -90,11 +93,11 @@ def conduct(experiment: Experiment, options: Options, console: Console) -> Path:
     """
     if options.run.base_from or options.run.seed:
         raise ConfigError("--seed and --base-from: a study sets them for its runs; give --seeds")
+    path, drawn = (options.folder / f"{experiment.name}.jsonl", options.folder / "figures" / f"{experiment.name}.png")
+    refuse_overwrite("--out", path, IS_LINES)
+    refuse_overwrite("--out", drawn, is_figure)
     lines = [_rounded(line) for line in experiment.measure(options, console)]
-    options.folder.mkdir(parents=True, exist_ok=True)
-    path = options.folder / f"{experiment.name}.jsonl"
     write_whole(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
-    drawn = options.folder / "figures" / f"{experiment.name}.png"
     figures.save(experiment.figure(lines), drawn)
     say(console, f"{text(experiment, lines)}\nlines: {path}\nfigure: {drawn}")
     return path

@@ -243,3 +243,39 @@ def test_features_of_two_models_are_not_compared(query, gallery, refused):
             points(pair[0], rows, pair[1], rows, "euclidean")
     else:
         assert len(points(pair[0], rows, pair[1], rows, "euclidean").query) == 3
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.uint32])
+def test_digits_that_float32_would_lose_are_kept(tmp_path, dtype):
+    values = np.array([[300_000, 300_001], [2**25, 2**25 + 1]]).astype(dtype)
+    Embeddings(values, [1, 2], [1, 1]).save(tmp_path / "e.npz")
+    found = Embeddings.load(tmp_path / "e.npz").features
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, values)
+    assert Embeddings(values[:1], [1], [1]).features.dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300, -4e38])
+def test_numbers_beyond_float32_are_refused_with_their_row(value):
+    with pytest.raises(ValueError, match=r"finite in float32: 1 of 3 rows are not, the first is row 1\. NaN"):
+        Embeddings(np.array([[1.0, 2], [1, value], [3, 4]]), [1, 2, 3], [1, 1, 1])
+    with pytest.raises(ValueError, match="must not vanish in float32"):
+        Embeddings(np.array([[1e-300, 0], [2e-300, 0]]), [1, 2], [1, 1])
+
+
+def test_float16_zeros_of_both_signs_and_one_identity_are_measured():
+    from svdnet_jax.retrieval.distributions import distance_distributions
+    from svdnet_jax.retrieval.metrics import evaluate
+
+    features = np.array([[0.0, 1], [-0.0, 1], [1, 0]], np.float16)
+    one = Embeddings(features, [7, 7, 7], [1, 2, 3])
+    assert evaluate(one, one).mAP == 1
+    with pytest.raises(ValueError, match="no pair of two identities"):
+        distance_distributions(one, one)
+    # Zero and minus zero are one number: the images tie, and the first in the gallery is first.
+    two = Embeddings(features[[1, 0]], [7, 8], [1, 1])
+    assert evaluate(Embeddings(features[:1], [8], [2]), two).first_hit.tolist() == [2]
+    zero = Embeddings(0 * features, [7, 7, 7], [1, 2, 3])
+    assert evaluate(zero, zero).mAP == 1
+    with pytest.raises(ValueError, match="is zero, so it has no cosine"):
+        evaluate(zero, zero, "cosine")

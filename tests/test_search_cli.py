@@ -103,6 +103,36 @@ def test_the_first_queries_are_printed_and_all_are_written(files, capsys):
     assert rows == [{name: str(value) for name, value in row.items()} for row in flat]
 
 
+def test_a_small_gallery_is_listed_whole_unless_more_is_asked_for(tmp_path, capsys):
+    Embeddings(np.eye(5), [1] * 5, [0] * 5).save(tmp_path / "g.npz")
+    Embeddings(np.eye(5)[:1] + 0.1, [1], [0]).save(tmp_path / "q.npz")
+    found = json.loads(called(capsys, tmp_path, "--gallery", "g.npz", "--query", "q.npz", "--json"))
+    assert [len(answer["nearest"]) for answer in found["results"]] == [5]
+    said = refused(capsys, tmp_path, "--gallery", "g.npz", "--query", "q.npz", "--k", "10")
+    assert "k must be between 1 and the 5 images of the index; found 10" in said
+
+
+def test_queries_that_find_themselves_are_noted(files, capsys):
+    assert main(["--gallery", str(files / "g.npz"), "--query", str(files / "g.npz"), "--json"]) == 0
+    assert "the nearest image of 30 of 30 queries has the feature of the query" in capsys.readouterr().err
+    assert main(["--gallery", str(files / "g.npz"), "--query", str(files / "q.npz"), "--json"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_index_that_is_read_is_not_written_over(files, capsys):
+    """The very command that once put a table in the place of an index; and through links to it."""
+    called(capsys, files, "--gallery", "g.npz", "--index", "i.npz")
+    before = (files / "i.npz").read_bytes()
+    (files / "hard.npz").hardlink_to(files / "i.npz")
+    (files / "soft.npz").symlink_to("i.npz")
+    for out in ("i.npz", "hard.npz", "soft.npz"):
+        assert "would be written over" in refused(capsys, files, "--index", "i.npz", "--query", "q.npz", "--out", out)
+    assert (files / "i.npz").read_bytes() == before
+    for _ in range(2):  # its own table may be replaced, its own index too
+        called(capsys, files, "--index", "i.npz", "--query", "q.npz", "--out", "t.csv")
+        called(capsys, files, "--gallery", "g.npz", "--index", "i.npz")
+
+
 @needs_faiss
 def test_faiss_is_reached_with_its_options(tmp_path, capsys):
     features = np.random.default_rng(0).normal(size=(700, 8))
@@ -126,9 +156,12 @@ def test_faiss_is_reached_with_its_options(tmp_path, capsys):
         (("--index", "i.npz", "--query", "q.npz", "--kind", "flat"), "for a new index, and an index that is read has"),
         (("--index", "nope.npz", "--query", "q.npz"), "nope.npz"),
         (("--index", "g.npz", "--query", "q.npz"), "g.npz: no array kind, metric, so this is no index"),
-        (("--gallery", "g.npz", "--index", "g.npz"), "g.npz would be written over; give --index and --out files of"),
-        (("--gallery", "g.npz", "--query", "q.npz", "--out", "q.npz"), "q.npz would be written over"),
-        (("--gallery", "g.npz", "--index", "i.npz", "--query", "q.npz", "--out", "i.npz"), "i.npz would be written"),
+        (("--gallery", "g.npz", "--index", "g.npz"), "g.npz: would be written over"),
+        (("--gallery", "g.npz", "--query", "q.npz", "--out", "q.npz"), "q.npz: would be written over"),
+        (
+            ("--gallery", "g.npz", "--index", "i.npz", "--query", "q.npz", "--out", "i.npz"),
+            "i.npz: would be written over",
+        ),
         (("--gallery", "g.npz", "--query", "q.npz", "--k", "31"), "k must be between 1 and the 30 images"),
         (("--gallery", "g.npz", "--query", "q.npz", "--options", "m", "3"), "kind exact has no options; found m"),
     ],

@@ -13,6 +13,7 @@ LEVELS = {
     "eigenlayer": 0,
     "config": 1,
     "settings": 2,
+    "outputs": 2,
     "devices": 2,
     "machines": 2,
     "presets": 2,

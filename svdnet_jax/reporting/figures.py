@@ -5,6 +5,7 @@ needed. Colours are Okabe and Ito's, told apart by colour-blind readers too.
 """
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from svdnet_jax.outputs import write_whole
 from svdnet_jax.reporting.log import Record, after_rounds, borders
 from svdnet_jax.reporting.terminal import printable
 from svdnet_jax.training.plan import PlannedPhase
@@ -26,9 +28,10 @@ TEXT = 9.0
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG at 150 dots per inch; its folder is made if missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, facecolor="white")
+    """Writes a figure as PNG at 150 dots per inch, whole or not at all; its folder is made if missing."""
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=150, facecolor="white")
+    write_whole(path, content.getvalue())
 
 
 def curves(records: Sequence[Record], phases: Sequence[PlannedPhase]) -> Figure:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float
 
 from svdnet_jax.config import ConfigError, Run
+from svdnet_jax.outputs import is_json, refuse_overwrite, write_whole
 from svdnet_jax.settings import FREE, differences, to_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
@@ -41,6 +42,7 @@ def open_folder(config: Run) -> Iterator[Path]:
             if has_checkpoint(folder) and written.exists():
                 refuse_other_settings(folder, json.loads(written.read_text()), to_json(config))
             else:
+                refuse_overwrite("--out", written, is_json("preset", "rri"))
                 write_json(written, to_json(config))
         except Timeout:
             raise ConfigError(f"--out {folder}: another process is working in this folder") from None
@@ -100,13 +102,6 @@ def _version(package: str) -> str:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON so that a reader sees the old file or the new one, never a part."""
     write_whole(path, json.dumps(content, indent=2).encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file by renaming a complete one into its place."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def save_matrix(folder: Path, border: str, W: Float[np.ndarray, "C D"]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from svdnet_jax.outputs import write_whole
 from svdnet_jax.reporting.log import Record, after_rounds, border_name, borders
 from svdnet_jax.reporting.terminal import duration, printable
 
@@ -65,7 +66,7 @@ def write_report(
     body.append(_details("Settings", _flatten(config)))
     body.append(_details("Environment", _flatten(environment)))
     page = Template(_PAGE).substitute(title=escape(title), body="\n".join(body))
-    path.write_text(printable(page), encoding="utf-8")
+    write_whole(path, printable(page).encode())
 
 
 def _headline(records: Sequence[Record], control: Sequence[Record] | None) -> str:

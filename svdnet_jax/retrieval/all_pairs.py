@@ -11,7 +11,7 @@ from queue import SimpleQueue
 
 import jax
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 
 from svdnet_jax.retrieval import neighbours
 from svdnet_jax.retrieval.neighbours import (
@@ -47,9 +47,9 @@ def nearest_of_all(images: Float32[np.ndarray, "n e"], k: int) -> Nearest:
     return on_device(as_queries(images), images, k, farthest=True)
 
 
-def as_queries(images: Float32[np.ndarray, "b e"]) -> Float32[np.ndarray, "b e"]:
+def as_queries(images: Float[np.ndarray, "b e"]) -> Float[np.ndarray, "b e"]:
     """The other factor of squared distances: (-2 q, 0, ..., 1, |q|^2) for (q, 0, ..., |q|^2, 1)."""
-    queries = np.float32(-2) * images
+    queries = images.dtype.type(-2) * images
     queries[:, -2] = 1
     queries[:, -1] = images[:, -2]
     return queries

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int, Int32, Int64
 
-from svdnet_jax.retrieval.distances import Metric, Points, offsets, points
+from svdnet_jax.retrieval.direct import of_pairs
+from svdnet_jax.retrieval.distances import CLOSE, Metric, Points, offsets, points
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.matches import Matches, explain_no_match, match
 
@@ -211,16 +212,22 @@ def distance_distributions(
             "more identities."
         )
     ready = points(query, rows, gallery, matches.kept, metric)
-    step = _step(ready, gallery.features.shape[1], metric)
+    step = _step(ready, metric)
+    unit = 1 / ready.scale if metric == "euclidean" else 0.5 / ready.scale**2
     bins = 2**STEPS_LOG2 + 2
     positives, negatives = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
     for part, found in _bin_blocks(ready, step, metric, block):
+        every = np.bincount(found.ravel(), minlength=bins)
+        if every[0]:  # too near for float32: most often copies of an image, a few of them
+            found, (q, g) = found.copy(), np.nonzero(found == 0)
+            exact = of_pairs(query.features, gallery.features, rows[part][q], matches.kept[g], metric == "cosine")
+            found[q, g] = np.ceil(exact.astype(np.float32) / np.float64(step * unit)) + 1
+            every = np.bincount(found.ravel(), minlength=bins)
         pair, left_out = _own_identity(matches, rows[part])
         own = found[pair]
         positives += np.bincount(own[~left_out], minlength=bins)
         # What is not of the query's identity is what remains: no pass over all pairs to tell them apart.
-        negatives += np.bincount(found.ravel(), minlength=bins) - np.bincount(own, minlength=bins)
-    unit = 1 / ready.scale if metric == "euclidean" else 0.5 / ready.scale**2
+        negatives += every - np.bincount(own, minlength=bins)
     return Distributions(metric, cross_camera, np.arange(-1, bins - 1) * (step * unit), positives, negatives)
 
 
@@ -230,14 +237,13 @@ def _shares(counts: Int64[np.ndarray, " e"]) -> Float64[np.ndarray, " e"]:
     return total / total[-1]
 
 
-def _step(ready: Points, dimensions: int, metric: Metric) -> float:
+def _step(ready: Points, metric: Metric) -> float:
     """The grid's step, in the unit that `_bins` counts in.
 
     No distance is larger than the sum of the largest lengths of both sides (triangle inequality), and no two vectors of
     length 1 are further apart than 2. One per cent more leaves room for float32.
     """
-    features = ready.gallery[:, :dimensions]
-    longest = math.sqrt(np.einsum("nd,nd->n", features, features).max()) + math.sqrt(ready.query_squared.max())
+    longest = math.sqrt(ready.gallery[:, -2].max()) + math.sqrt(ready.query_squared.max())
     if metric == "cosine":
         longest = min(longest, 2 * ready.scale)
     _, exponent = math.frexp(1.01 * longest if metric == "euclidean" else 1.01 * longest**2)
@@ -266,15 +272,15 @@ def _bins(
     gallery: Float32[Array, "g e"],
     metric: Metric,
 ) -> Int32[Array, "b g"]:
-    """Number of the first edge that is not below the distance; edge 1 is zero.
+    """Number of the first edge that is not below the distance; edge 1 is zero. 0 where float32 cannot say.
 
     Counted in distances of the scaled features or, under cosine, in their squares.
     """
-    # Rounding can bring the square of a tiny distance below zero.
-    distance = jnp.maximum(offsets(query, gallery) + squared[:, None], 0)
+    distance = offsets(query, gallery) + squared[:, None]
+    far = distance > CLOSE**2 * squared[:, None]
     if metric == "euclidean":
         distance = jnp.sqrt(distance)
-    return jnp.ceil(distance * per_unit).astype(jnp.int32) + 1
+    return jnp.where(far, jnp.ceil(distance * per_unit).astype(jnp.int32) + 1, 0)
 
 
 def _own_identity(

@@ -13,17 +13,22 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Float, Int64, Shaped
+
+from svdnet_jax.outputs import is_npz
 
 ARRAYS = ("features", "pids", "cameras", "names")
 """What every file holds; `names` may be absent."""
+IS_EMBEDDINGS = is_npz(*ARRAYS[:3], but=("kind", "metric"))
+"""Whether a file is one of `Embeddings`, and not an index, which may be one too."""
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
     """Features of N images with the identity, camera and name of each.
 
-    Anything that numpy can turn into these arrays is taken; features of other number types are converted.
+    Anything that numpy can turn into these arrays is taken. Features are held in float32, or in float64 if float32
+    would round them (300 000.01 and 300 000.02 would be one number).
     pid -1 marks junk (a bad detection), pid 0 a distractor (nobody in particular), as in Market-1501.
 
     Raises:
@@ -31,8 +36,8 @@ class Embeddings:
             the message says which array and row.
     """
 
-    features: Float32[np.ndarray, "n d"]
-    """One row per image."""
+    features: Float[np.ndarray, "n d"]
+    """One row per image, float32 or float64."""
     pids: Int64[np.ndarray, " n"]
     """Identity of each image."""
     cameras: Int64[np.ndarray, " n"]
@@ -67,7 +72,7 @@ class Embeddings:
     def load(cls, path: str | Path) -> "Embeddings":
         """Read a file written by `save` or, in the same format, by another program.
 
-        Features of another number type are converted, absent names numbered, names in bytes read as
+        Features of other number types are converted as by the class, absent names numbered, names in bytes read as
         UTF-8, an absent model is unknown; further arrays are ignored.
 
         Args:
@@ -113,6 +118,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         OSError: The file cannot be written.
     """
+    path = Path(os.path.realpath(path))  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
     # Through an open file, as np.savez adds .npz to a path that ends otherwise.
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -169,7 +175,7 @@ def as_text(name: str, value: object) -> str:
 
 
 def _features(values: object) -> np.ndarray:
-    """As float32 (N, D), every value finite."""
+    """As float32 or, where that would lose digits, float64 (N, D), every value finite in float32."""
     raw = np.asarray(values)
     # jnp.issubdtype, as it knows bfloat16.
     if not (jnp.issubdtype(raw.dtype, jnp.floating) or jnp.issubdtype(raw.dtype, jnp.integer)):
@@ -177,17 +183,34 @@ def _features(values: object) -> np.ndarray:
     if raw.ndim != 2:
         remedy = " Flatten each image's: features.reshape(len(features), -1)." if raw.ndim > 2 else ""
         raise ValueError(f"features must be (N, D), one row per image; found the shape {raw.shape}.{remedy}")
-    with np.errstate(over="ignore"):  # a float64 too large for float32 is reported below
-        features = raw.astype(np.float32, copy=False)
+    # float32 holds float16, bfloat16 and integers of 16 bits; what it may not hold has 32 or more.
+    wide = raw.dtype.itemsize > 4 or (raw.dtype.kind in "iu" and raw.dtype.itemsize == 4)
+    features = raw.astype(np.float64 if wide else np.float32, copy=False)
     # By extremes, which NaN passes through: no second array of this size.
-    extremes = features.max(axis=1, initial=0), features.min(axis=1, initial=0)
+    with np.errstate(over="ignore"):
+        extremes = np.array([features.max(axis=1, initial=0), features.min(axis=1, initial=0)]).astype(np.float32)
     wrong = np.flatnonzero(~np.isfinite(extremes).all(axis=0))
     if wrong.size:
         raise ValueError(
-            f"features must be finite in float32: {wrong.size} of {len(features)} rows are not, "
-            f"the first is row {wrong[0]}."
+            f"features must be finite in float32: {wrong.size} of {len(features)} rows are not, the first is row "
+            f"{wrong[0]}. NaN and infinity come from the network that made them; larger numbers can be divided by one "
+            "number for all images."
         )
-    return features
+    if wide and not extremes.any() and features.any():
+        raise ValueError(
+            "features must not vanish in float32, and all of them do: none is as large as 1e-45. Multiply them by one "
+            "number for all images."
+        )
+    return _narrow(features) if wide else features
+
+
+def _narrow(features: np.ndarray) -> np.ndarray:
+    """In float32 if nothing is lost."""
+    some = features[:64]
+    if not np.array_equal(some.astype(np.float32), some):  # most often a few rows say it
+        return features
+    less = features.astype(np.float32)
+    return less if np.array_equal(less, features) else features
 
 
 def _integers(name: str, values: object, features: np.ndarray) -> np.ndarray:

@@ -23,7 +23,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
+
+from svdnet_jax.retrieval.direct import lengths, parts
 
 FaissKind = Literal["flat", "ivf", "hnsw", "pq"]
 
@@ -31,6 +33,8 @@ LEAST: Mapping[str, int] = MappingProxyType({"flat": 1, "ivf": 624, "hnsw": 1, "
 """The smallest galleries: 16 clusters of 39 images, and as many images as a byte has values."""
 LOWEST: Mapping[str, int] = MappingProxyType({"m": 2})
 """What options must be at least, where 1 is too little: with one link FAISS crashes."""
+MOST_FETCHED = 2**20
+"""Numbers held at a time of features that were found."""
 LARGEST_PART = 32
 """Dimensions that one byte can still tell something about."""
 
@@ -68,7 +72,7 @@ def make(features: Float32[np.ndarray, "n d"], kind: FaissKind, options: Mapping
         with _one_thread(faiss) if kind in ("hnsw", "pq") else contextlib.nullcontext():
             made.train(features)
             made.add(features)
-    return made
+    return _fetchable(made)
 
 
 def parameters(kind: FaissKind, n: int, d: int, options: Mapping[str, int]) -> dict[str, int]:
@@ -101,16 +105,26 @@ def parameters(kind: FaissKind, n: int, d: int, options: Mapping[str, int]) -> d
 
 def look(
     made: Any, features: Float32[np.ndarray, "q d"], k: int
-) -> tuple[Int64[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
-    """Rows of the k nearest, nearest first, and their squared distances; row -1 and inf where fewer were found.
+) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
+    """Rows of the k nearest, nearest first, and their distances; row -1 and inf where fewer were found.
+
+    Distances are to the features as the index holds them, which pq rounds. FAISS's own are roots of differences of
+    squares, and not zero between equal features.
 
     Args:
         made: From `make`.
         features: Of the queries.
         k: At most N.
     """
-    squared, rows = made.search(np.ascontiguousarray(features), k)
-    return rows, np.where(rows < 0, np.float32(np.inf), np.maximum(squared, np.float32(0)))
+    features = np.ascontiguousarray(features)
+    _, rows = made.search(features, k)
+    distances = np.full(rows.shape, np.inf)
+    for part in parts(len(rows), MOST_FETCHED // (k * made.d)):
+        row, column = np.nonzero(rows[part] >= 0)
+        held = made.reconstruct_batch(rows[part][row, column]) if len(row) else np.empty((0, made.d), np.float32)
+        distances[part][row, column] = lengths(np.subtract(features[part][row], held, dtype=np.float64))
+    order = np.lexsort((rows, distances))
+    return np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1)
 
 
 def to_bytes(made: Any) -> UInt8[np.ndarray, " b"]:
@@ -126,11 +140,18 @@ def from_bytes(content: UInt8[np.ndarray, " b"]) -> Any:
     """
     faiss = library()
     try:
-        return faiss.deserialize_index(content)
+        return _fetchable(faiss.deserialize_index(content))
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"FAISS {faiss.__version__} cannot read its index ({_reason(error)}); build it anew."
         ) from error
+
+
+def _fetchable(made: Any) -> Any:
+    """The index, which can say what it holds of an image: ivf then knows each image's place in its clusters."""
+    if hasattr(made, "make_direct_map"):
+        made.make_direct_map()
+    return made
 
 
 def library() -> Any:

@@ -2,20 +2,22 @@
 
 All follow from the ranks of the right answers, which are counted, not sorted for: `ranks` says what that costs.
 
-Ties: of equal computed distances, the image that comes first in the gallery ranks first. Equal features have
-equal distances where float32 is exact, as for small integers; elsewhere a matrix product may tell them apart
-in the last digit.
+Ties: of equal computed distances, the image that comes first in the gallery ranks first. Images with equal features
+are equally far from any query. Distances between other images are equal where float32 is exact, as for small integers;
+elsewhere they may differ in the last digit. Queries whose right answers are too near for float32 are ranked once more,
+in float64.
 """
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int, Int32
+from jaxtyping import Bool, Float, Float64, Int, Int32
 
-from svdnet_jax.retrieval.distances import Metric, from_offsets, offsets, points
+from svdnet_jax.retrieval.direct import between
+from svdnet_jax.retrieval.distances import Metric, points, too_close
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.matches import explain_no_match, match
-from svdnet_jax.retrieval.ranks import rank_blocks
-from svdnet_jax.retrieval.rerank import Mixture, Rerank, mix
+from svdnet_jax.retrieval.matches import Matches, explain_no_match, match
+from svdnet_jax.retrieval.ranks import Ranks, rank_blocks
+from svdnet_jax.retrieval.rerank import Rerank, mix
 from svdnet_jax.retrieval.results import Report, RightAnswers
 
 
@@ -55,10 +57,12 @@ def evaluate(
     if not valid.any():
         raise ValueError(explain_no_match(query, gallery, matches))
     n, g = len(query.pids), len(matches.kept)
-    chosen = query, np.flatnonzero(valid), gallery, matches.kept, metric
-    ready = points(*chosen)
-    mixture = mix(ready, *chosen, rerank) if rerank else Mixture(ready.query, None)
-    blocks = list(rank_blocks(mixture.query, ready.gallery, matches, block, mixture.nearer))
+    if rerank:
+        chosen = query, np.flatnonzero(valid), gallery, matches.kept, metric
+        mixture = mix(points(*chosen), *chosen, rerank)
+        blocks = list(rank_blocks(mixture.ready, matches, chosen[1], block, mixture.nearer))
+    else:
+        blocks = _ranked(query, gallery, matches, metric, block)
     ap, ap_market, inp = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
     for found in blocks:
         ap[found.queries], ap_market[found.queries], inp[found.queries] = precisions(found.ranks, found.counts)
@@ -83,6 +87,22 @@ def evaluate(
     )
 
 
+def _ranked(query: Embeddings, gallery: Embeddings, matches: Matches, metric: Metric, block: int) -> list[Ranks]:
+    """Ranks of the right answers of all valid queries; of blocks that hold a query twice, the later is right."""
+    valid = np.flatnonzero(matches.count)
+    ready = points(query, valid, gallery, matches.kept, metric)
+    blocks = list(rank_blocks(ready, matches, valid, block))
+    squared = np.zeros(len(query.pids), np.float32)
+    squared[valid] = ready.query_squared
+    again = np.concatenate([each.queries[too_close(each.nearest, squared[each.queries])] for each in blocks])
+    if again.size:
+        del ready
+        with jax.enable_x64(True):
+            exact = points(query, again, gallery, matches.kept, metric, np.float64)
+            blocks += rank_blocks(exact, matches, again, block)
+    return blocks
+
+
 def ranked_list(
     query: Embeddings,
     gallery: Embeddings,
@@ -90,7 +110,7 @@ def ranked_list(
     k: int,
     metric: Metric = "euclidean",
     cross_camera: bool = True,
-) -> tuple[Int[np.ndarray, " k"], Bool[np.ndarray, " k"], Float32[np.ndarray, " k"]]:
+) -> tuple[Int[np.ndarray, " k"], Bool[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
     """The first k images of one query's ranking, for pictures.
 
     Args:
@@ -115,13 +135,11 @@ def ranked_list(
     matches = match(query, gallery, cross_camera)
     if not len(matches.kept):
         raise ValueError(f"the gallery has nothing to rank: {len(gallery.pids)} images, all of them junk.")
-    ready = points(query, np.array([index]), gallery, matches.kept, metric)
-    offset = np.asarray(offsets(*jax.device_put((ready.query, ready.gallery))))[0]
-    order = np.argsort(offset, kind="stable")
-    best = order[matches.gallery_group[order] != matches.query_group[index]][:k]
-    rows = matches.kept[best]
-    distance = from_offsets(offset[best], ready.query_squared[0], ready.scale, metric)
-    return rows, gallery.pids[rows] == query.pids[index], distance
+    points(query, np.array([index]), gallery, matches.kept, metric)  # refuses what `evaluate` refuses
+    rows = matches.kept[matches.gallery_group != matches.query_group[index]]
+    distance = between(query.features[index, None], gallery.features, rows[None], metric == "cosine")[0]
+    order = np.argsort(distance, kind="stable")[:k]
+    return rows[order], gallery.pids[rows[order]] == query.pids[index], distance[order]
 
 
 def precisions(

@@ -42,7 +42,7 @@ def multi_query(images: Embeddings, metric: Metric = "euclidean") -> Embeddings:
     first, group = _groups(images.pids[kept], images.cameras[kept])
     order = np.argsort(group, kind="stable")
     counts = np.bincount(group, minlength=len(first))
-    means = np.empty((len(first), images.features.shape[1]), np.float32)
+    means = np.empty((len(first), images.features.shape[1]), np.float64)
     for begin in range(0, means.shape[1] if len(first) else 0, COLUMNS):
         part = images.features[kept[order], begin : begin + COLUMNS] * weights[order, None]
         means[:, begin : begin + COLUMNS] = np.add.reduceat(part, np.cumsum(counts) - counts) / counts[:, None]

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float32, Int, Int32, Int64, UInt64
+from jaxtyping import Array, Float, Float32, Float64, Int, Int32, Int64, UInt64
 
 from svdnet_jax.retrieval.distances import offsets
 
@@ -35,9 +35,9 @@ class Nearest(NamedTuple):
 
     rows: Int32[np.ndarray, "q k"]
     """Rows of the gallery."""
-    offsets: Float32[np.ndarray, "q k"]
+    offsets: Float[np.ndarray, "q k"]
     """As `distances.offsets` gives them."""
-    farthest: Float32[np.ndarray, " q"]
+    farthest: Float[np.ndarray, " q"]
     """The largest offset of each query; NaN where it was not asked for."""
 
 
@@ -194,6 +194,20 @@ def on_device(
         found.append(_select(jax.device_put(query[part]), side, k, recall))
     rows, least, most = (np.concatenate(each)[: len(query)] for each in zip(*jax.device_get(found), strict=True))
     return Nearest(rows, least, most if farthest else np.full(len(query), np.nan, np.float32))
+
+
+def in_double(query: Float64[np.ndarray, "q e"], gallery: Float64[np.ndarray, "g e"], k: int) -> Nearest:
+    """`nearest` by sorting, in float64: for the queries that are too close for float32."""
+    rows, least = np.empty((len(query), k), np.int32), np.empty((len(query), k))
+    size = max(1, HOST_ELEMENTS // 2 // len(gallery))
+    for begin in range(0, len(query), size):
+        offset = query[begin : begin + size] @ gallery.T
+        bound = np.partition(offset, k - 1, axis=1)[:, k - 1]
+        for q, (line, last) in enumerate(zip(offset, bound, strict=True), start=begin):
+            some = np.flatnonzero(line <= last)
+            rows[q] = some[np.argsort(line[some], kind="stable")][:k]
+            least[q] = line[rows[q]]
+    return Nearest(rows, least, np.full(len(query), np.nan))
 
 
 @partial(jax.jit, static_argnames=("k", "recall"))

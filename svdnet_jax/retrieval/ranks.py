@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float32, Int, Int32
+from jaxtyping import Array, Float, Int, Int32
 
-from svdnet_jax.retrieval.distances import offsets
+from svdnet_jax.retrieval.distances import Points, offsets
 from svdnet_jax.retrieval.matches import Matches, right_answers
 
 # Most distances held at a time, 256 MiB of them: blocks shrink for galleries beyond 262 144 images.
@@ -39,28 +39,30 @@ class Ranks(NamedTuple):
     """From 1 on, ascending."""
     images: Int32[np.ndarray, "b p"]
     """Gallery positions, as `matches.kept` counts."""
+    nearest: Float[np.ndarray, " b"]
+    """Offset of the nearest right answer."""
 
 
 def rank_blocks(
-    query: Float32[np.ndarray, "v e"],
-    gallery: Float32[np.ndarray, "g e"],
+    ready: Points,
     matches: Matches,
+    valid: Int[np.ndarray, " v"],
     block: int,
-    nearer: Callable[[Int[np.ndarray, " b"]], Float32[np.ndarray, "b g"]] | None = None,
+    nearer: Callable[[Int[np.ndarray, " b"]], Float[np.ndarray, "b g"]] | None = None,
 ) -> Iterator[Ranks]:
-    """Ranks of the right answers of all queries that have one, block by block.
+    """Ranks of the right answers of some queries, block by block.
 
     Args:
-        query: `Points.query`, of the valid queries only.
-        gallery: `Points.gallery`, without junk.
+        ready: Of these queries, in this order, and of the gallery without junk.
         matches: From `match`.
+        valid: Rows of the queries, each with a right answer.
         block: Queries ranked at a time.
-        nearer: From rows of `query` to what to take off their offsets, as `rerank.mix` gives it.
+        nearer: From rows of `ready.query` to what to take off their offsets, as `rerank.mix` gives it.
     """
-    valid = np.flatnonzero(matches.count)
-    width = int(matches.count.max())
-    size = max(1, min(block, len(valid), MAX_BLOCK_ELEMENTS // len(gallery)))
-    side = jax.device_put((gallery, matches.gallery_group))
+    width = int(matches.count[valid].max(initial=0))
+    size = max(1, min(block, len(valid), MAX_BLOCK_ELEMENTS // len(ready.gallery)))
+    side = jax.device_put((ready.gallery, matches.gallery_group))
+    alike = None if ready.alike is None else jax.device_put(ready.alike)
     # Queries with equally many right answers go together: the longest list of a block sets its time.
     order = np.argsort(matches.count[valid], kind="stable")
     for begin in range(0, len(valid), size):
@@ -68,37 +70,42 @@ def rank_blocks(
         filled = np.resize(part, size)  # the last block too is a full one: one program serves all
         rows = valid[filled]
         own = (
-            query[filled],
+            ready.query[filled],
             matches.query_group[rows],
             right_answers(matches, rows, width),
             np.int32(matches.count[rows].max()),
         )
         less = None if nearer is None else jax.device_put(nearer(filled))
-        ranks = np.asarray(positive_ranks(*jax.device_put(own), *side, less))
-        yield _in_order(valid[part], matches, ranks[: len(part)], own[2][: len(part)])
+        ranks, nearest = jax.device_get(positive_ranks(*jax.device_put(own), *side, alike, less))
+        yield _in_order(valid[part], matches, ranks[: len(part)], own[2][: len(part)], nearest[: len(part)])
 
 
 def _in_order(
-    queries: Int[np.ndarray, " b"], matches: Matches, ranks: Int32[np.ndarray, "b p"], images: Int32[np.ndarray, "b p"]
+    queries: Int[np.ndarray, " b"],
+    matches: Matches,
+    ranks: Int32[np.ndarray, "b p"],
+    images: Int32[np.ndarray, "b p"],
+    nearest: Float[np.ndarray, " b"],
 ) -> Ranks:
     """Each row sorted by rank."""
     count = matches.count[queries]
     real = np.arange(ranks.shape[1]) < count[:, None]
     ranks = np.where(real, ranks, np.iinfo(np.int32).max)
     order = np.argsort(ranks, axis=1)
-    return Ranks(queries, count, np.take_along_axis(ranks, order, 1), np.take_along_axis(images, order, 1))
+    return Ranks(queries, count, np.take_along_axis(ranks, order, 1), np.take_along_axis(images, order, 1), nearest)
 
 
 @jax.jit
 def positive_ranks(
-    query: Float32[Array, "b e"],
+    query: Float[Array, "b e"],
     query_group: Int32[Array, " b"],
     positives: Int32[Array, "b p"],
     count: Int32[Array, ""],
-    gallery: Float32[Array, "g e"],
+    gallery: Float[Array, "g e"],
     gallery_group: Int32[Array, " g"],
-    nearer: Float32[Array, "b g"] | None = None,
-) -> Int32[Array, "b p"]:
+    alike: Int32[Array, " g"] | None = None,
+    nearer: Float[Array, "b g"] | None = None,
+) -> tuple[Int32[Array, "b p"], Float[Array, " b"]]:
     """Ranks of the right answers of a block of queries, by counting (see the head of this file).
 
     Args:
@@ -108,26 +115,33 @@ def positive_ranks(
         count: Columns of positives to rank. It is data: blocks that differ in it share one program.
         gallery: Features from `points`.
         gallery_group: The group of each gallery image.
+        alike: `Points.alike`.
         nearer: Taken off the offsets.
 
     Returns:
-        Ranks from 1 on, in the order of `positives`; 0 from column `count` on.
+        Ranks from 1 on, in the order of `positives`, 0 from column `count` on; and the least of the positives' offsets.
     """
-    offset = offsets(query, gallery)
+    offset = offsets(query, gallery, alike)
     if nearer is not None:
         offset = offset - nearer
     left_out = gallery_group[None, :] == query_group[:, None]
     offset = jnp.where(left_out, jnp.inf, offset)
     position = lax.broadcasted_iota(jnp.int32, (1, len(gallery)), 1)
 
-    def rank_column(k: Int32[Array, ""], ranks: Int32[Array, "b p"]) -> Int32[Array, "b p"]:
+    def rank_column(
+        k: Int32[Array, ""], found: tuple[Int32[Array, "b p"], Float[Array, "b 1"]]
+    ) -> tuple[Int32[Array, "b p"], Float[Array, "b 1"]]:
+        ranks, least = found
         positive = lax.dynamic_slice_in_dim(positives, k, 1, axis=1)
         # Read from the block that it is compared with: computed anew it could differ in the last digit.
         own = jnp.take_along_axis(offset, positive, axis=1)
         ahead = jnp.where(position < positive, offset <= own, offset < own)
         rank = 1 + jnp.sum(ahead, axis=1, keepdims=True, dtype=jnp.int32)
-        return lax.dynamic_update_slice_in_dim(ranks, rank, k, axis=1)
+        # The columns that fill up count too: at worst a query is done again that need not be.
+        return lax.dynamic_update_slice_in_dim(ranks, rank, k, axis=1), jnp.minimum(least, own)
 
     # One right answer at a time: XLA's CPU code takes twice as long over eight at once (24 answers of 256
     # queries at Market-1501's size: 0.024 s and 0.053 s).
-    return lax.fori_loop(0, count, rank_column, jnp.zeros_like(positives))
+    start = jnp.zeros_like(positives), jnp.full_like(offset[:, :1], jnp.inf)
+    ranks, least = lax.fori_loop(0, count, rank_column, start)
+    return ranks, least[:, 0]

@@ -25,10 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int, Int32, Int64
 
-from svdnet_jax.retrieval.all_pairs import nearest_of_all
-from svdnet_jax.retrieval.distances import Metric, Points, prepare
+from svdnet_jax.retrieval.alike import first_copies
+from svdnet_jax.retrieval.all_pairs import as_queries, nearest_of_all
+from svdnet_jax.retrieval.distances import Metric, Points, Prepared, prepare, too_close
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.neighbours import Nearest
+from svdnet_jax.retrieval.neighbours import Nearest, in_double
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -65,10 +66,10 @@ class Rerank:
 class Mixture(NamedTuple):
     """The distance d* as far as it orders the gallery of a query: offsets, less what the vectors take off."""
 
-    query: Float32[np.ndarray, "v e"]
-    """`Points.query`, each row scaled so that its offsets count as in d*."""
-    nearer: Callable[[Int[np.ndarray, " b"]], Float32[np.ndarray, "b g"]] | None
-    """From rows of `query` to what comes off their offsets; None for nothing."""
+    ready: Points
+    """Each query scaled so that its offsets count as in d*."""
+    nearer: Callable[[Int[np.ndarray, " b"]], Float32[np.ndarray, "b g"]]
+    """From rows of `ready.query` to what comes off their offsets."""
 
 
 def mix(
@@ -103,7 +104,7 @@ def mix(
         shared *= np.float32(1 - settings.weight)
         return shared
 
-    return Mixture(ready.query * factor.astype(np.float32)[:, None], nearer)
+    return Mixture(ready._replace(query=ready.query * factor.astype(np.float32)[:, None]), nearer)
 
 
 def reciprocal(
@@ -126,8 +127,8 @@ def reciprocal(
     nobody = np.zeros(n, np.int64)
     both = Embeddings(np.concatenate([query.features, gallery.features]), nobody, nobody)
     ready = prepare(both, np.arange(n), metric)
+    found = _neighbours(both, ready, metric, min(max(settings.k1 + 1, settings.k2), n))
     del both
-    found = nearest_of_all(ready.features, min(max(settings.k1 + 1, settings.k2), n))
     # The largest is 0 where all images are alike; any number then does.
     farthest = np.maximum(found.farthest, np.finfo(np.float32).tiny)
     row, column = _expanded(found.rows[:, : settings.k1 + 1], settings.k1)
@@ -138,6 +139,21 @@ def reciprocal(
     if settings.k2 > 1:
         vectors = _averages(found.rows[:, : settings.k2]) @ vectors
     return vectors, farthest / np.float64(ready.scale) ** 2
+
+
+def _neighbours(images: Embeddings, ready: Prepared, metric: Metric, k: int) -> Nearest:
+    """The k nearest of all images to each, once more in float64 where these are too near for float32."""
+    n = len(ready.features)
+    found = nearest_of_all(ready.features, more := min(k + 1, n))
+    squared = ready.features[:, -2]
+    # What is behind the k-th decides whether they are the right k; of equal images any order is right but this one.
+    again = np.flatnonzero(too_close(found.offsets[:, -1] - squared, squared)) if more > k else np.empty(0, np.int64)
+    if again.size:
+        exact = prepare(images, np.arange(n), metric, np.float64)
+        own = in_double(as_queries(exact.features[again]), exact.features, more)
+        found.rows[again], found.offsets[again] = own.rows, own.offsets
+    rows = found.rows if ready.alike is None else first_copies(found.rows, ready.alike)
+    return Nearest(rows[:, :k], found.offsets[:, :k], found.farthest)
 
 
 def _shared(mine: "sparse.csr_array", holders: "sparse.csr_array") -> Float64[np.ndarray, " bg"]:

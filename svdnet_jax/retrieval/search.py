@@ -16,13 +16,15 @@ from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
-from jaxtyping import Array, Float32, Int64, UInt8
+from jaxtyping import Array, Float32, Float64, Int64, UInt8
 
 from svdnet_jax.retrieval import faiss_index
-from svdnet_jax.retrieval.distances import Metric, Prepared, from_offsets, prepare, prepare_query
+from svdnet_jax.retrieval.alike import first_copies
+from svdnet_jax.retrieval.direct import between
+from svdnet_jax.retrieval.distances import Metric, Prepared, narrow, points, prepare, prepare_query, too_close
 from svdnet_jax.retrieval.embeddings import Embeddings, as_text, read_arrays, write_arrays
 from svdnet_jax.retrieval.faiss_index import FaissKind
-from svdnet_jax.retrieval.neighbours import nearest, placed
+from svdnet_jax.retrieval.neighbours import in_double, nearest, placed
 
 Kind = Literal["exact", "approx", "flat", "ivf", "hnsw", "pq"]
 
@@ -58,9 +60,9 @@ class Found:
 
     rows: Int64[np.ndarray, "q k"]
     """Rows of the gallery; -1 where FAISS found fewer than k (ivf, when the clusters it looks into hold fewer)."""
-    distances: Float32[np.ndarray, "q k"]
-    """In the metric's unit: Euclidean distances, or 1 - cosine similarity; inf where the row is -1. They are roots of
-    differences of float32 squares: of equal features up to some 1e-3 of the features' spread, where 0 is true."""
+    distances: Float64[np.ndarray, "q k"]
+    """In the metric's unit: Euclidean distances, or 1 - cosine similarity; inf where the row is -1. From differences of
+    the features as they were given, or as FAISS holds them: between equal ones 0."""
 
 
 def build(
@@ -95,7 +97,8 @@ def build(
 def search(index: Index, query: Embeddings, k: int) -> Found:
     """The k nearest images of each query.
 
-    Of images at equal distance the first in the gallery comes first under exact and approx, any under FAISS's kinds.
+    Of images at equal distance the first in the gallery comes first. (FAISS's kinds may find any of those that are as
+    far as the k-th, and look in float32 only.)
 
     Args:
         index: From `build` or `load`.
@@ -116,20 +119,34 @@ def search(index: Index, query: Embeddings, k: int) -> Found:
         )
     if not 1 <= k <= n:
         raise ValueError(f"k must be between 1 and the {n} images of the index; found {k}.")
-    distances = np.empty((q, k), np.float32)
     if not q:
-        return Found(np.empty((q, k), np.int64), distances)
-    features, squared = prepare_query(query, np.arange(q), index.metric, ready)
+        return Found(np.empty((q, k), np.int64), np.empty((q, k)))
     if index.rows is not None:
-        best = nearest(features, index.rows, k, recall=RECALL if index.kind == "approx" else 1.0)
-        rows, offsets = best.rows.astype(np.int64), best.offsets
-    else:
-        # The queries are ready to be multiplied, as -2 q; FAISS takes them plain, and gives distances, not offsets.
-        rows, offsets = faiss_index.look(index.faiss, features[:, :d] / np.float32(-2), k)
-        squared = np.zeros_like(squared)
-    for row, offset, own in zip(distances, offsets, squared, strict=True):
-        row[:] = from_offsets(offset, own, ready.scale, index.metric)
-    return Found(rows, distances)
+        return _ours(index, index.rows, query, k)
+    features, _ = prepare_query(query, np.arange(q), index.metric, ready)
+    # The queries are ready to be multiplied, as -2 q; FAISS takes them plain.
+    rows, distances = faiss_index.look(index.faiss, features[:, :d] / np.float32(-2), k)
+    distances /= ready.scale
+    return Found(rows, distances if index.metric == "euclidean" else distances**2 / 2)
+
+
+def _ours(index: Index, side: Float32[np.ndarray | Array, "n e"], query: Embeddings, k: int) -> Found:
+    """`search` by kinds exact and approx."""
+    gallery, metric, everyone = index.gallery, index.metric, np.arange(len(query.pids))
+    features, squared = prepare_query(query, everyone, metric, index.ready)
+    more = min(k + 1, len(gallery.pids))
+    best = nearest(features, side, more, recall=RECALL if index.kind == "approx" else 1.0)
+    rows = best.rows.astype(np.int64)
+    # Whether these are the right k is up to the distance behind them; their own order is settled below.
+    again = np.flatnonzero(too_close(best.offsets[:, -1], squared)) if more > k else everyone[:0]
+    if again.size:
+        exact = points(query, again, gallery, np.arange(len(gallery.pids)), metric, np.float64)
+        rows[again] = in_double(exact.query, exact.gallery, more).rows
+    if index.ready.alike is not None:
+        rows = first_copies(rows, index.ready.alike)
+    distances = between(query.features, gallery.features, rows, metric == "cosine")
+    order = np.lexsort((rows, distances))[:, :k]
+    return Found(np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1))
 
 
 def save(index: Index, path: str | Path) -> None:
@@ -153,7 +170,7 @@ def save(index: Index, path: str | Path) -> None:
     else:
         arrays["faiss"] = faiss_index.to_bytes(index.faiss)
         arrays["sha256"] = np.array(_sha256(arrays["faiss"]))
-        arrays |= {"scale": np.array(index.ready.scale), "centre": index.ready.centre}
+        arrays |= {"scale": np.array(index.ready.scale), "centre": index.ready.centre.astype(np.float64)}
     write_arrays(Path(path), arrays)
 
 
@@ -208,13 +225,13 @@ def _whole(arrays: Mapping[str, np.ndarray], n: int) -> tuple[Any, Prepared]:
         raise ValueError("the index of FAISS is not what was written (its SHA-256 differs); build it anew.")
     made = faiss_index.from_bytes(content)
     found = (made.ntotal, scale.shape, centre.shape, scale.dtype, centre.dtype)
-    expected = (n, (), (made.d,), np.dtype(np.float64), np.dtype(np.float32))
-    if found != expected:
+    expected = (n, (), (made.d,), np.dtype(np.float64), np.dtype(np.float64))
+    if found[:-1] != expected[:-1] or centre.dtype not in (np.float32, np.float64):
         raise ValueError(
             "the arrays do not belong together: images, and shapes and types of scale and centre, are "
             f"{', '.join(map(str, found))}; expected {', '.join(map(str, expected))}. Build the index anew."
         )
-    return made, Prepared(np.empty((0, 0), np.float32), float(scale), centre)
+    return made, Prepared(np.empty((0, 0), np.float32), float(scale), narrow(centre), None)
 
 
 def _sha256(content: UInt8[np.ndarray, " b"]) -> str:

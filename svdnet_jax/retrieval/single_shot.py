@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Float32, Int32, Int64
+from jaxtyping import Array, Bool, Float, Int32, Int64
 
-from svdnet_jax.retrieval.distances import Metric, Points, offsets, points
+from svdnet_jax.retrieval.distances import Metric, Points, offsets, points, too_close
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.matches import explain_no_match, match
 from svdnet_jax.retrieval.ranks import MAX_BLOCK_ELEMENTS
@@ -102,6 +102,10 @@ class Draws(NamedTuple):
     distractors: Int64[np.ndarray, " d"]
     """Images of pid 0, which every draw shows."""
 
+    def only(self, queries: Int64[np.ndarray, " w"]) -> "Draws":
+        """The same draws for some of the queries."""
+        return self._replace(right=self.right[:, queries], identity=self.identity[queries])
+
 
 def evaluate_single_shot(
     query: Embeddings,
@@ -151,11 +155,17 @@ def evaluate_single_shot(
     valid = np.flatnonzero(matches.count)
     if not len(valid):
         raise ValueError(explain_no_match(query, gallery, matches))
-    ready = points(query, valid, gallery, matches.kept, metric)
     asking, cameras = query.pids[valid], query.cameras[valid] if cross_camera else None
     orders = random_orders(len(matches.kept), repeats, seed)
     found = draw(orders, gallery.pids[matches.kept], gallery.cameras[matches.kept], asking, cameras)
-    ranks = _ranks(ready, found, block)
+    ready = points(query, valid, gallery, matches.kept, metric)
+    ranks, own = _ranks(ready, found, block)
+    again = np.flatnonzero(too_close(own.min(axis=0), ready.query_squared))
+    if again.size:
+        del ready
+        with jax.enable_x64(True):
+            exact = points(query, valid[again], gallery, matches.kept, metric, np.float64)
+            ranks[:, again], _ = _ranks(exact, found.only(again), block)
     n = found.shown.shape[1] + len(found.distractors)
     cmc = np.stack([np.cumsum(np.bincount(each, minlength=n + 1)[1:]) / len(valid) for each in ranks])
     precision = (1 / ranks).mean(axis=1)
@@ -222,34 +232,41 @@ def _first(order: Int64[np.ndarray, " n"], person: Int64[np.ndarray, " g"], peop
     return first
 
 
-def _ranks(ready: Points, draws: Draws, block: int) -> Int32[np.ndarray, "r v"]:
-    """Rank of each query's right answer in each draw."""
+def _ranks(ready: Points, draws: Draws, block: int) -> tuple[Int32[np.ndarray, "r v"], Float[np.ndarray, "r v"]]:
+    """Rank of each query's right answer in each draw, and its offset."""
     every = np.concatenate([draws.shown, draws.right], axis=1)
     place = np.concatenate([draws.distractors, np.setdiff1d(every, draws.distractors)])
     column = np.empty(len(ready.gallery), np.int32)
     column[place] = np.arange(len(place))
     shown, right = column[draws.shown], column[draws.right]
     side = jax.device_put((ready.gallery[place], place.astype(np.int32), shown))
+    alike = None if ready.alike is None else jax.device_put(_first_columns(ready.alike[place]))
     v = len(ready.query)
     size = max(1, min(block, v, MAX_BLOCK_ELEMENTS // len(place)))
-    ranks = np.empty(right.shape, np.int32)
+    ranks, offset = np.empty(right.shape, np.int32), np.empty(right.shape, ready.query.dtype)
     for begin in range(0, v, size):
         part = np.arange(begin, begin + size) % v  # the last block too is a full one: one program serves all
         own = jax.device_put((ready.query[part], draws.identity[part].astype(np.int32), right[:, part]))
-        ranks[:, part] = drawn_ranks(*own, *side, distractors=len(draws.distractors))
-    return ranks
+        ranks[:, part], offset[:, part] = drawn_ranks(*own, *side, alike, distractors=len(draws.distractors))
+    return ranks, offset
+
+
+def _first_columns(alike: Int32[np.ndarray, " c"]) -> Int32[np.ndarray, " c"]:
+    _, first, number = np.unique(alike, return_index=True, return_inverse=True)
+    return first[number].astype(np.int32)
 
 
 @partial(jax.jit, static_argnames="distractors")
 def drawn_ranks(
-    query: Float32[Array, "b e"],
+    query: Float[Array, "b e"],
     identity: Int32[Array, " b"],
     right: Int32[Array, "r b"],
-    gallery: Float32[Array, "c e"],
+    gallery: Float[Array, "c e"],
     place: Int32[Array, " c"],
     shown: Int32[Array, "r i"],
+    alike: Int32[Array, " c"] | None,
     distractors: int,
-) -> Int32[Array, "r b"]:
+) -> tuple[Int32[Array, "r b"], Float[Array, "r b"]]:
     """Ranks of the right answers of a block of queries in each draw, by counting.
 
     Args:
@@ -259,21 +276,25 @@ def drawn_ranks(
         gallery: Features from `points`: first of the distractors, then of all else that some draw shows.
         place: Where these images are in the gallery, for ties.
         shown: Column of each identity's image, a row per draw.
+        alike: `Points.alike`, in columns.
         distractors: How many come first.
+
+    Returns:
+        The ranks, and the offsets of the right answers.
     """
-    offset = offsets(query, gallery)
+    offset = offsets(query, gallery, alike)
     # Of the query's own identity nothing but the right answer is in its ranking.
     other = lax.broadcasted_iota(jnp.int32, (1, shown.shape[1]), 1) != identity[:, None]
 
-    def rank_draw(of: tuple[Int32[Array, " i"], Int32[Array, " b"]]) -> Int32[Array, " b"]:
+    def rank_draw(of: tuple[Int32[Array, " i"], Int32[Array, " b"]]) -> tuple[Int32[Array, " b"], Float[Array, " b"]]:
         columns, answer = of
         own = jnp.take_along_axis(offset, answer[:, None], axis=1)
 
-        def ahead(distance: Float32[Array, "b n"], at: Int32[Array, " n"]) -> Bool[Array, "b n"]:
+        def ahead(distance: Float[Array, "b n"], at: Int32[Array, " n"]) -> Bool[Array, "b n"]:
             return jnp.where(at[None, :] < place[answer][:, None], distance <= own, distance < own)
 
         people = jnp.sum(ahead(offset[:, columns], place[columns]) & other, axis=1, dtype=jnp.int32)
         nobody = jnp.sum(ahead(offset[:, :distractors], place[:distractors]), axis=1, dtype=jnp.int32)
-        return 1 + people + jnp.where(identity < 0, 0, nobody)
+        return 1 + people + jnp.where(identity < 0, 0, nobody), own[:, 0]
 
     return lax.map(rank_draw, (shown, right))

@@ -1,0 +1,141 @@
+"""No command writes over a file that it reads, nor over one that it did not make.
+
+What a file is, is told by its content, as names tell little: a file of the kind that a command writes may be replaced
+by that command, and everything else is somebody's work.
+"""
+
+import csv
+import json
+import os
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
+
+from svdnet_jax.config import ConfigError
+
+Recognise = Callable[[Path], bool]
+"""Whether an existing file is of the kind that a command writes."""
+
+
+def refuse_overwrite(option: str, out: Path, made: Recognise, reads: Iterable[Path | str | None] = ()) -> None:
+    """Refuses a file that a command must not write, before any work.
+
+    Args:
+        option: What named it, for the message.
+        out: The file to be written.
+        made: Tells the command's own kind of file.
+        reads: Files that the command reads, and others that it writes. Links of both sorts are seen through, and names
+            that differ in case only count as one, as they may be one file on the next machine.
+
+    Raises:
+        ConfigError: It is one of these, a folder, not an ordinary file, or of another kind.
+    """
+    if str(out) == "-":
+        raise ConfigError(f"{option} -: means no stream here; give the name of a file (./- if it is to be called so)")
+    for other in reads:
+        if other is not None and _same(out, Path(other)):
+            raise ConfigError(
+                f"{option} {out}: would be written over, and this command reads or writes it as {other}; give {option} "
+                "a file of its own"
+            )
+    if out.is_dir():
+        raise ConfigError(f"{option} {out}: is a folder; give the name of a file, {out / 'NAME'}")
+    device = Path("/dev") in out.absolute().parents  # /dev/stdout may be led to a file
+    if not out.exists() and not device:
+        return
+    if device or not out.is_file():
+        raise ConfigError(f"{option} {out}: is not an ordinary file; give the name of one")
+    if out.stat().st_size and not made(out):  # an empty file, as of mktemp, is nobody's work
+        raise ConfigError(
+            f"{option} {out}: exists and is not what this command writes there, so it stays; give another name, or "
+            "remove it first"
+        )
+
+
+def refuse_inside(option: str, out: Path, folders: Iterable[Path]) -> None:
+    """Refuses a folder for results that is, or is in, a folder which the command reads.
+
+    Raises:
+        ConfigError: It is.
+    """
+    for folder in folders:
+        if folder.is_dir() and (_same(out, folder) or folder.resolve() in out.resolve().parents):
+            raise ConfigError(f"{option} {out}: is in {folder}, which this command reads; give a folder of its own")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file by renaming a complete one into its place, through a link if it is one; makes its folder."""
+    path = Path(os.path.realpath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_npz(*arrays: str, but: Collection[str] = ()) -> Recognise:
+    """Recognises a file of such arrays, and without certain others."""
+
+    def made(path: Path) -> bool:
+        if not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as file:
+            found = {name.removesuffix(".npy") for name in file.namelist()}
+        return found >= set(arrays) and not found & set(but)
+
+    return made
+
+
+def is_csv(head: Sequence[str]) -> Recognise:
+    """Recognises a table by its first line."""
+
+    def made(path: Path) -> bool:
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            return next(csv.reader([file.readline(10_000)]), []) == list(head)
+
+    return made
+
+
+def is_json(*keys: str, lines: bool = False) -> Recognise:
+    """Recognises an object with such keys, or a file of one on each line."""
+
+    def made(path: Path) -> bool:
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text.partition("\n")[0] if lines else text)
+        except ValueError:
+            return False
+        return isinstance(content, dict) and content.keys() >= set(keys)
+
+    return made
+
+
+def is_text(*parts: str) -> Recognise:
+    """Recognises a text in which all of these occur."""
+    return lambda path: all(part in path.read_text(encoding="utf-8", errors="replace") for part in parts)
+
+
+def is_bytes(*parts: bytes) -> Recognise:
+    """Recognises a file at whose beginning all of these occur."""
+
+    def made(path: Path) -> bool:
+        with path.open("rb") as file:
+            head = file.read(2**20)
+        return all(part in head for part in parts)
+
+    return made
+
+
+def is_figure(path: Path) -> bool:
+    """Recognises a picture that matplotlib drew, or that says it is ours."""
+    with path.open("rb") as file:
+        head = file.read(400)
+    return head.startswith(b"\x89PNG") and (b"Software\0Matplotlib" in head or b"Software\0svdnet_jax" in head)
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.exists() and other.exists():
+        return os.path.samefile(one, other)
+    return os.path.realpath(one).casefold() == os.path.realpath(other).casefold()

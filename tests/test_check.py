@@ -72,7 +72,7 @@ def test_images_that_cannot_be_decoded(market):
     [finding] = found(market)
     assert finding.level == "error"
     assert finding.files == (f"train/{half.name}", f"query/{header.name}", "gallery/0001_c2s1_000009_01.jpg")
-    assert finding.text.startswith(f"3 images cannot be decoded, first {half.name}: cannot be decoded (image file is")
+    assert finding.text.startswith(f"3 images cannot be used, first {half.name}: cannot be decoded (image file is")
 
 
 def test_errors_come_before_warnings(market):

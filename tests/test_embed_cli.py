@@ -63,7 +63,7 @@ def folder(tmp_path):
 
 
 def embedded(embedder, folder, kind=None):
-    return transfer.embed_images(embedder, transfer.find_images(folder), kind, Console(quiet=True))
+    return transfer.embed_images(embedder, transfer.find_images(folder).crops, kind, Console(quiet=True))
 
 
 def test_images_are_those_of_a_folder_in_the_order_of_names(embedder, folder):

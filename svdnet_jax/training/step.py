@@ -20,7 +20,7 @@ from svdnet_jax.training.losses import batch_hard_triplet, feature_penalty, soft
 from svdnet_jax.training.state import TrainState
 
 Metrics = dict[str, Float[Array, ""]]
-Infer = Callable[[PyTree[Array], UInt8[Array | np.ndarray, "N H W 3"]], Outputs]
+Infer = Callable[[PyTree[Array], UInt8[Array | np.ndarray, "N h w 3"] | Float[Array | np.ndarray, "N H W 3"]], Outputs]
 
 
 class Inputs(NamedTuple):
@@ -199,7 +199,7 @@ def looped(step: Callable[..., tuple[Any, Any]], carry: Any, over: Any) -> tuple
 
 
 def make_infer(model: SVDNet, size: tuple[int, int], devices: Devices | None = None) -> Infer:
-    """The jitted network without dropout and augmentation, from variables and bytes to `Outputs`.
+    """The jitted network without dropout and augmentation, from variables and pixels in [0, 255] to `Outputs`.
 
     Args:
         model: The network.
@@ -208,7 +208,7 @@ def make_infer(model: SVDNet, size: tuple[int, int], devices: Devices | None = N
             wherever the variables are.
     """
 
-    def infer(variables: PyTree[Array], images: UInt8[Array, "N H W 3"]) -> Outputs:
+    def infer(variables: PyTree[Array], images: UInt8[Array, "N h w 3"] | Float[Array, "N H W 3"]) -> Outputs:
         return cast(Outputs, model.apply(variables, resize(images, size), train=False))
 
     if devices is None:

@@ -31,8 +31,8 @@ _SIDEWAYS = (5, 6, 7, 8)  # orientations that swap height and width
 _BITS, _PHOTOMETRIC, _BLACK_IS_ZERO = 258, 262, 1  # of TIFF
 
 TURNED = "turned upright as their EXIF orientation says"
-SIXTEEN = "gray of 16 bits brought to 8"
-CMYK = "CMYK brought to RGB without a color profile"
+SIXTEEN = "brought from gray of 16 bits to 8"
+CMYK = "brought from CMYK to RGB without a color profile"
 
 
 class Picture(NamedTuple):

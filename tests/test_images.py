@@ -132,7 +132,21 @@ def test_sixteen_bits_may_be_turned():
         (saved(Image.new("RGB", (1, 1), (9, 8, 7)), "BMP"), (9, 8, 7)),
         (saved(Image.new("RGB", (1, 1), (9, 8, 7)), transparency=(1, 1, 1)), (9, 8, 7)),  # a color that is not there
     ],
-    ids="RGB-16 RGBA-16 LA-16 1-bit 2-bits LA RGBA mode-1 palette GIF TIFF BMP absent-color".split(),
+    ids=[
+        "RGB-16",
+        "RGBA-16",
+        "LA-16",
+        "1-bit",
+        "2-bits",
+        "LA",
+        "RGBA",
+        "one",
+        "palette",
+        "GIF",
+        "TIFF",
+        "BMP",
+        "absent-color",
+    ],
 )
 def test_kinds_that_are_read(content, expected):
     assert tuple(pixels(content)[0, 0]) == expected
@@ -164,7 +178,7 @@ def palette(**options):
         saved(Image.new("L", (2, 1), 5), transparency=5),
         png(16, 0, [30000], (2, 1), chunks=struct.pack(">H", 30000)),
     ],
-    ids="RGBA RGBA-254 WEBP LA palette GIF RGB-color L-color gray-16-color".split(),
+    ids=["RGBA", "RGBA-254", "WEBP", "LA", "palette", "GIF", "RGB-color", "L-color", "gray-16-color"],
 )
 def test_what_lets_the_background_through_is_refused(content):
     assert "lets through what is behind it in 2 of 2 pixels" in refused(content)
@@ -193,7 +207,7 @@ def test_the_photograph_of_a_multi_picture_jpeg_is_read():
         tiff("<", 16, 0, [30000]),  # white is zero
         saved(Image.new("LAB", (2, 2)), "TIFF"),
     ],
-    ids="32-bits float signed white-is-zero LAB".split(),
+    ids=["32-bits", "float", "signed", "white-is-zero", "LAB"],
 )
 def test_numbers_whose_black_and_white_are_not_known_are_refused(content):
     assert "whose black and white are not known; save it as RGB or gray of 8 bits" in refused(content)

@@ -33,7 +33,7 @@ from svdnet_jax.data.check import Report, inspect, sheet
 from svdnet_jax.data.layouts import find_layout
 from svdnet_jax.data.listing import SHOWN, SPLITS, Listing
 from svdnet_jax.data.load import prepare
-from svdnet_jax.data.prepared import is_prepared, read_prepared, verify_prepared
+from svdnet_jax.data.prepared import is_prepared, read_prepared
 from svdnet_jax.data.splits import DataError, check_identities
 from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
 from svdnet_jax.reporting.folder import write_json
@@ -105,7 +105,6 @@ def _check_prepared(options: Options, console: Console) -> int:
     if options.prepare or options.out:
         raise DataError(f"--data.root {root}: is prepared already; --out and --prepare are for what it was made from")
     dataset = read_prepared(root, options.data.layout)
-    verify_prepared(root)
     check_identities(dataset)
     for split in SPLITS:
         part = getattr(dataset, split)
@@ -130,6 +129,8 @@ def _print(report: Report, console: Console) -> None:
     sizes = [f"{size}: {number}" for size, number in report.sizes.items()]
     more = f" and {len(sizes) - SHOWN} other sizes" if len(sizes) > SHOWN else ""
     say(console, f"Sizes (height x width: images): {', '.join(sizes[:SHOWN])}{more}")
+    for note in report.notes:
+        say(console, note)
     for level, text, files in report.findings:
         say(console, f"{level}: {text}", "red" if level == "error" else "yellow")
         for file in files[:SHOWN]:

@@ -6,10 +6,11 @@
     python -m experiments.search --index mine.index.npz --query other.npz
 
 Each image is to be a crop of one person, as a detector makes it. Images are found in the folder and in the folders in
-it (jpg, jpeg, png, bmp, webp) and named by their paths there; whom they show is not known, so their pids are -1 and
-their cameras 0. The file says by which network and which embedding it was made, and only files of one network and
-embedding are compared. A thousand images take about 80 seconds with a ResNet-50 (preset paper-resnet50) on two CPU
-cores. For data sets with known identities: experiments.evaluate --save.
+it (bmp, gif, jpg, jpeg, png, tif, tiff, webp) and named by their paths there; what is not read is counted. Whom they
+show is not known, so their pids are -1 and their cameras 0. Each is resized by itself, so its embedding does not
+depend on what lies beside it. The file says by which network and which embedding it was made, and only files of one
+network and embedding are compared. A thousand images take about 80 seconds with a ResNet-50 (preset paper-resnet50) on
+two CPU cores. For data sets with known identities: experiments.evaluate --save.
 """
 
 import sys
@@ -23,6 +24,7 @@ from rich.console import Console
 
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError
+from svdnet_jax.data.unread import unread_line
 from svdnet_jax.reporting.terminal import say, terminal
 
 
@@ -67,11 +69,13 @@ def _embed(options: Options, console: Console) -> None:
     if (options.run is None) == (options.weights is None):
         raise ConfigError("give --run or --weights")
     refuse_overwrite("--out", options.out, IS_EMBEDDINGS, [options.weights])
-    images = transfer.find_images(options.images)
+    images, unread = transfer.find_images(options.images)
     if options.run:
         embedder = transfer.from_run(options.run)
     else:
         embedder = transfer.from_weights(options.weights or "", transfer.preset(options.preset, options.size))
+    if unread:
+        say(console, unread_line(unread, options.images))
     found = transfer.embed_images(embedder, images, options.kind, console)
     found.save(options.out)
     n, d = found.features.shape

@@ -37,8 +37,8 @@ import tyro
 from experiments.findings import FIGURES, Findings, Flag, Measures, as_json, draw, look, text
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError, Layout, Run
-from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.outputs import is_bytes, is_figure, refuse_overwrite
+from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS, Embeddings
 

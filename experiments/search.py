@@ -34,8 +34,8 @@ import tyro
 from experiments.doubts import NEAR
 from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError
-from svdnet_jax.reporting.terminal import printable, say, terminal
 from svdnet_jax.outputs import is_csv, is_npz, refuse_overwrite, write_whole
+from svdnet_jax.reporting.terminal import printable, say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.search import Index, Kind, build, load, save, search
@@ -130,10 +130,10 @@ def _answer(index: Index, options: Options) -> None:
     query = Embeddings.load(options.query or "")
     answers = nearest(index, query, min(10, len(index.gallery.pids)) if options.k is None else options.k)
     if copies := sum(_is_copy([image["distance"] for image in answer["nearest"]]) for answer in answers):
-        print(
+        say(
+            terminal(stderr=True),
             f"note: the nearest image of {copies} of {len(answers)} queries has the feature of the query: where it is "
             "the same image, the query has found itself.",
-            file=sys.stderr,
         )
     if options.out:
         _write(options.out, answers)

@@ -3,7 +3,9 @@
 The data is a data set, to measure on, or any folder of images, to search in.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,34 +13,37 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from rich.console import Console
 
 from svdnet_jax.config import ConfigError, Run
 from svdnet_jax.data.listing import SHOWN, Crop
+from svdnet_jax.data.resizing import resize_image
 from svdnet_jax.data.splits import JUNK, DataError, Dataset
+from svdnet_jax.data.unread import FOLDERS, IMAGES, Unread, by_kind, unread_line, why_not
 from svdnet_jax.loading import count_valid, load_dataset
 from svdnet_jax.models.pretrained import Pretrained, read_pretrained
 from svdnet_jax.models.svdnet import Outputs, SVDNet, build
 from svdnet_jax.presets import PRESETS
 from svdnet_jax.reporting.progress import counting
+from svdnet_jax.reporting.terminal import say
 from svdnet_jax.retrieval.embed import embed
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.initial import as_pretrained, pixel_statistics, with_weights
 from svdnet_jax.training.measure import embeddings
 from svdnet_jax.training.state import TrainState, create
-from svdnet_jax.training.step import inputs_of, make_infer
+from svdnet_jax.training.step import inputs_of, make_infer, make_infer_resized
 from svdnet_jax.training.trained import finished_note, is_run, load_trained
-
-IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-"""Endings of names, in small or large letters."""
 
 
 class Embedder(NamedTuple):
     """A network at rest, and what is known of it."""
 
-    apply: Callable[[UInt8[np.ndarray, "B H W 3"]], Outputs]
+    apply: Callable[[UInt8[np.ndarray, "B h w 3"]], Outputs]
+    """To bytes of any size."""
+    apply_resized: Callable[[Float32[np.ndarray, "B H W 3"]], Outputs]
+    """To pixels in [0, 255] of the network's size."""
     kinds: tuple[str, ...]
     """Its embeddings that mean something: ``embedding`` and ``pooled``."""
     config: Run
@@ -98,9 +103,9 @@ def from_weights(spec: str, config: Run) -> Embedder:
 
 
 def _embedder(config: Run, model: SVDNet, state: TrainState, kinds: tuple[str, ...], weights: Pretrained) -> Embedder:
-    infer = make_infer(model, inputs_of(config).size)
-    models = fingerprints(state.variables, config, kinds)
-    return Embedder(partial(infer, jax.device_put(state.variables)), kinds, config, weights, models)
+    variables, models = jax.device_put(state.variables), fingerprints(state.variables, config, kinds)
+    apply, resized = make_infer(model, inputs_of(config).size), make_infer_resized(model)
+    return Embedder(partial(apply, variables), partial(resized, variables), kinds, config, weights, models)
 
 
 def load_for(config: Run, console: Console) -> Dataset:
@@ -131,67 +136,102 @@ def embed_test(embedder: Embedder, dataset: Dataset, console: Console) -> dict[s
     return {kind: (query[kind], gallery[kind]) for kind in embedder.kinds}
 
 
-def find_images(folder: Path) -> tuple[Crop, ...]:
-    """All images in a folder and the folders in it, sorted by their paths there, which are their names.
+class Found(NamedTuple):
+    """What a folder of images holds."""
+
+    crops: tuple[Crop, ...]
+    """Its images."""
+    unread: Unread
+    """What else is there, by kind."""
+
+
+def find_images(folder: Path) -> Found:
+    """Returns all images in a folder and the folders in it, sorted by their paths there, which are their names.
 
     Nobody knows whom they show: pids are -1, as for junk, and cameras 0.
 
     Args:
-        folder: Hidden files, and those that are not named like `IMAGES`, are passed over.
+        folder: Hidden files and folders, links to folders, and files that are not named like `IMAGES` are not read.
 
     Raises:
         DataError: No folder, or no images in it.
+        OSError: A folder may not be looked into.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: is no folder; give one with images in it")
-    paths = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGES and path.is_file()]
-    names = {path.relative_to(folder).as_posix(): path for path in paths}
-    crops = tuple(Crop(names[name], JUNK, 0, name) for name in sorted(names) if "/." not in f"/{name}")
+    paths, unread = {}, []
+    for path, kind in _entries(folder):
+        if kind is None:
+            paths[path.relative_to(folder).as_posix()] = path
+        elif kind:
+            unread.append((kind, path))
+    crops = tuple(Crop(paths[name], JUNK, 0, name) for name in sorted(paths))
     if not crops:
-        raise DataError(f"{folder}: no image there; expected files named {', '.join(f'*{end}' for end in IMAGES)}")
-    return crops
+        there = f" ({unread_line(by_kind(unread), folder)})" if unread else ""
+        raise DataError(f"{folder}: no image there; expected files named {', '.join(f'*{e}' for e in IMAGES)}{there}")
+    return Found(crops, by_kind(unread))
+
+
+def _entries(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Everything in a folder and the folders in it, but these themselves, and why it is not read."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            kind = why_not(entry, IMAGES)
+            if kind != FOLDERS:
+                yield Path(entry.path), kind
+            elif entry.is_symlink():  # it may lead in a circle
+                yield Path(entry.path), "links to folders"
+            elif entry.name.startswith("."):
+                yield Path(entry.path), "hidden folders"
+            else:
+                yield from _entries(Path(entry.path))
 
 
 def embed_images(embedder: Embedder, crops: Sequence[Crop], kind: str | None, console: Console) -> Embeddings:
-    """Embeddings of image files.
+    """Returns embeddings of image files.
 
-    As in a data set, images of one size reach the network as they are, and those of different sizes are brought to the
-    network's first. All are decoded once before the first is embedded; a batch at a time is held in memory.
+    Each image is brought to the network's size by itself, so that its embedding does not depend on what lies beside it:
+    in batches of one length it is the same to the bit. (A batch of another length is summed in another order, which is
+    rounding, as is the difference to a data set of images of one size, which the compiled network resizes.) All are
+    decoded once before the first is embedded; a batch at a time is held in memory.
 
     Args:
         embedder: The network.
         crops: At least one.
         kind: The embedding; None for the first that the network has.
-        console: Where to say what takes long.
+        console: Where to say what takes long, and how images were changed.
 
     Raises:
         ConfigError: The network has no such embedding.
-        DataError: Some cannot be decoded; the message names them.
+        DataError: Some cannot be used; the message names them.
     """
     kind = kind or embedder.kinds[0]
     if kind not in embedder.kinds:
         raise ConfigError(f"--kind {kind}: weights as they are have no Eigenlayer; choose {embedder.kinds[0]}")
     with counting("Looking at images", len(crops), console) as advance:
-        sizes = _sizes(crops, advance)
+        changed = _looked_at(crops, advance)
+    for change, number in changed.most_common():
+        say(console, f"{number} images were {change}")
     data, batch = embedder.config.data, min(embedder.config.eval.batch_size, len(crops))
-    size = (data.width, data.height) if len(sizes) > 1 else sizes.pop()
     features = []
     with counting("Embedding images", len(crops), console) as advance:
         for start in range(0, len(crops), batch):
-            images = np.stack([_pixels(crop, size) for crop in crops[start : start + batch]])
-            features.append(getattr(embed(embedder.apply, images, batch, advance), kind))
+            chosen = crops[start : start + batch]
+            images = np.stack([_pixels(crop, (data.height, data.width)) for crop in chosen])
+            features.append(getattr(embed(embedder.apply_resized, images, batch, advance), kind))
     pids, cameras, names = (np.array([getattr(crop, name) for crop in crops]) for name in ("pid", "camera", "name"))
     return Embeddings(np.concatenate(features), pids, cameras, names, embedder.models[kind])
 
 
-def _sizes(crops: Sequence[Crop], advance: Callable[[int], None]) -> set[tuple[int, int]]:
-    """Widths and heights of images that are known then to be decodable to their end."""
-    from svdnet_jax.data.images import decode  # imports Pillow, which nothing else here needs
+def _looked_at(crops: Sequence[Crop], advance: Callable[[int], None]) -> Counter[str]:
+    """How images were changed that are known then to be decodable to their end."""
+    from svdnet_jax.data.images import read_picture  # imports Pillow, which nothing else here needs
 
-    sizes, problems = set(), []
+    changed: Counter[str] = Counter()
+    problems = []
     for crop in crops:
         try:
-            sizes.add(decode(crop.path, str(crop.path)).size)
+            changed.update(read_picture(crop.path, str(crop.path)).changed)
         except DataError as error:
             problems.append(str(error))
         advance(1)
@@ -199,10 +239,10 @@ def _sizes(crops: Sequence[Crop], advance: Callable[[int], None]) -> set[tuple[i
         more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         lines = [f"{len(problems)} of {len(crops)} images cannot be used", *problems[:SHOWN], *more]
         raise DataError("\n    ".join(lines))
-    return sizes
+    return changed
 
 
-def _pixels(crop: Crop, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    from svdnet_jax.data.images import RESIZE, decode
+def _pixels(crop: Crop, size: tuple[int, int]) -> Float32[np.ndarray, "H W 3"]:
+    from svdnet_jax.data.images import decode
 
-    return np.asarray(decode(crop.path, str(crop.path)).resize(size, RESIZE))  # a copy, where that is its size
+    return resize_image(np.asarray(decode(crop.path, str(crop.path))), size)

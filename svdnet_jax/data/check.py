@@ -12,8 +12,10 @@ from jaxtyping import UInt8
 
 from svdnet_jax.data import images
 from svdnet_jax.data.listing import SPLITS, Crop, Listing, counts
+from svdnet_jax.data.resizing import resize_to_bytes
 from svdnet_jax.data.splits import DISTRACTOR, JUNK, DataError
 from svdnet_jax.data.synthetic import contact_sheet
+from svdnet_jax.data.unread import LINKS, UNNAMED, unread_line
 
 USUAL = 0.9
 """If so large a share of images has one size, the others are unusual."""
@@ -48,17 +50,23 @@ class Report:
     table: tuple[Row, ...]
     sizes: Mapping[str, int]
     """Images by size (``128x64`` is height x width), the most frequent first."""
+    notes: tuple[str, ...]
+    """What is right and yet should be known: how images were changed, which images the data set's list leaves out."""
     findings: tuple[Finding, ...]
 
 
 class Look(NamedTuple):
     """What one image is."""
 
-    size: str
+    size: str = ""
     """Height x width; empty if it cannot be decoded."""
-    digest: bytes
+    digest: bytes = b""
     """Of the file's bytes."""
-    problem: str
+    problem: str = ""
+    changed: tuple[str, ...] = ()
+    """As in `images.Picture`."""
+    black: bool = False
+    """All over."""
 
 
 def inspect(listing: Listing, advance: Callable[[int], None] = lambda n: None) -> Report:
@@ -75,10 +83,11 @@ def inspect(listing: Listing, advance: Callable[[int], None] = lambda n: None) -
             advance(1)
     sizes = Counter(look.size for look in looks.values() if look.size)
     table = _table(listing)
-    found = [*_names(listing), *_counts(listing, table), *_people(listing)]
-    found += [*_undecodable(looks), *_unusual(looks, sizes), *_copies(listing, looks)]
+    found = [*_names(listing), *_unread(listing), *_counts(listing, table), *_people(listing)]
+    found += [*_undecodable(looks), *_black(looks), *_unusual(looks, sizes), *_copies(listing, looks)]
     found.sort(key=lambda finding: finding.level)  # "error" comes before "warning", and the sort is stable
-    return Report(listing.name, listing.layout, str(listing.root), table, dict(sizes.most_common()), tuple(found))
+    named = listing.name, listing.layout, str(listing.root)
+    return Report(*named, table, dict(sizes.most_common()), tuple(_notes(listing, looks)), tuple(found))
 
 
 def sheet(listing: Listing, people: int = 6, columns: int = 12) -> UInt8[np.ndarray, "H W 3"] | None:
@@ -89,8 +98,8 @@ def sheet(listing: Listing, people: int = 6, columns: int = 12) -> UInt8[np.ndar
     rows: dict[int, list[np.ndarray]] = {pid: [] for pid in sorted(chosen)}
     for crop in train:
         if crop.pid in rows and len(rows[crop.pid]) < columns and not _look(crop).problem:
-            image = images.decode(crop.path, crop.name).resize((64, 128), images.RESIZE)
-            rows[crop.pid].append(np.asarray(image))
+            image = np.asarray(images.decode(crop.path, crop.name))
+            rows[crop.pid].append(resize_to_bytes(image, (128, 64)))
     blank = np.full((128, 64, 3), 255, np.uint8)
     shown = [tile for row in rows.values() if row for tile in row + [blank] * (columns - len(row))]
     return contact_sheet(shown, columns) if shown else None
@@ -103,12 +112,21 @@ def _label(split: str, crop: Crop) -> str:
 def _look(crop: Crop) -> Look:
     try:
         content = crop.path.read_bytes()
-        image = images.decode(io.BytesIO(content), crop.name)
+        image, changed = images.read_picture(io.BytesIO(content), crop.name)
     except DataError as error:
-        return Look("", b"", str(error))
+        return Look(problem=str(error))
     except OSError as error:
-        return Look("", b"", f"{crop.name}: cannot be read ({error.strerror})")
-    return Look(f"{image.height}x{image.width}", hashlib.blake2b(content, digest_size=16).digest(), "")
+        return Look(problem=f"{crop.name}: cannot be read ({error.strerror})")
+    digest = hashlib.blake2b(content, digest_size=16).digest()
+    return Look(f"{image.height}x{image.width}", digest, changed=changed, black=image.getbbox() is None)
+
+
+def _notes(listing: Listing, looks: Mapping[str, Look]) -> Iterator[str]:
+    changed = Counter(change for look in looks.values() for change in look.changed)
+    for change, number in changed.most_common():
+        yield f"{number} images were {change}"
+    if left_out := listing.unread.get(UNNAMED):
+        yield unread_line({UNNAMED: left_out}, listing.root)
 
 
 def _table(listing: Listing) -> tuple[Row, ...]:
@@ -120,6 +138,14 @@ def _names(listing: Listing) -> Iterator[Finding]:
     if listing.strange:
         files = tuple(f"{path.parent.name}/{path.name}" for path in listing.strange)
         yield Finding("error", f"{len(files)} image names are not of the form {listing.example}", files)
+
+
+def _unread(listing: Listing) -> Iterator[Finding]:
+    """What lies in the folders and is not read; what a list leaves out is left out on purpose."""
+    for kind, paths in listing.unread.items():
+        if kind != UNNAMED:
+            files = tuple(f"{path.parent.name}/{path.name}" for path in paths)
+            yield Finding("error" if kind == LINKS else "warning", f"not read: {len(paths)} {kind}", files)
 
 
 def _counts(listing: Listing, table: tuple[Row, ...]) -> Iterator[Finding]:
@@ -164,10 +190,16 @@ def _people(listing: Listing) -> Iterator[Finding]:
         )
 
 
+def _black(looks: Mapping[str, Look]) -> Iterator[Finding]:
+    black = tuple(label for label, look in looks.items() if look.black)
+    if black:
+        yield Finding("warning", f"{len(black)} images are black all over", black)
+
+
 def _undecodable(looks: Mapping[str, Look]) -> Iterator[Finding]:
     bad = {label: look.problem for label, look in looks.items() if look.problem}
     if bad:
-        yield Finding("error", f"{len(bad)} images cannot be decoded, first {next(iter(bad.values()))}", tuple(bad))
+        yield Finding("error", f"{len(bad)} images cannot be used, first {next(iter(bad.values()))}", tuple(bad))
 
 
 def _unusual(looks: Mapping[str, Look], sizes: Counter[str]) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from svdnet_jax.data import folders
 from svdnet_jax.data.folders import Contents, Naming
 from svdnet_jax.data.listing import SPLITS, Crop
 from svdnet_jax.data.splits import DataError
+from svdnet_jax.data.unread import beside, by_kind
 
 IMAGES = "cuhk-03.mat"
 NAMING = Naming(re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_\d+\.(png|jpg)$", re.IGNORECASE), "0001_c1_1.png")
@@ -61,7 +62,8 @@ def read(folder: Path, cache: Path, kind: str) -> Contents:
     absent = [crop.name for crops in splits.values() for crop in crops if crop.name not in there]
     if absent:
         raise DataError(f"{images}: {len(absent)} of the images in {config.name} are not there, first {absent[0]}")
-    return Contents(splits)
+    paths = [crop.path for crops in splits.values() for crop in crops]
+    return Contents(splits, unread=by_kind(beside(paths)))
 
 
 def _cropped(folder: Path, kind: str) -> Path:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from svdnet_jax.data.listing import Crop
+from svdnet_jax.data.unread import Unread, by_kind, why_not
 
 FOLDERS: Mapping[str, str] = MappingProxyType(
     {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -34,6 +35,8 @@ class Contents(NamedTuple):
     splits: Mapping[str, tuple[Crop, ...]]
     strange: tuple[Path, ...] = ()
     """Images whose names are of another form."""
+    unread: Unread = MappingProxyType({})
+    """What else lies in the folders, by kind."""
 
 
 def lacking(folder: Path, naming: Naming) -> str:
@@ -41,7 +44,10 @@ def lacking(folder: Path, naming: Naming) -> str:
     absent = [name for name in FOLDERS.values() if not (folder / name).is_dir()]
     if absent:
         return f"{', '.join(absent)} not there"
-    glance = [entry.name for name in FOLDERS.values() for entry in islice(_images(folder / name), _GLANCE)]
+    images = {
+        name: (entry.name for entry, kind in _entries(folder / name) if kind is None) for name in FOLDERS.values()
+    }
+    glance = [name for names in images.values() for name in islice(names, _GLANCE)]
     if any(map(naming.pattern.match, glance)):
         return ""
     return f"no image there is named like {naming.example}, but like {glance[0]}" if glance else "no image there"
@@ -50,24 +56,24 @@ def lacking(folder: Path, naming: Naming) -> str:
 def read(folder: Path, naming: Naming) -> Contents:
     """Lists the images of the three folders.
 
-    What is no JPEG or PNG is passed over (Windows left Thumbs.db in Market-1501's folders), and so are hidden files
-    (macOS leaves some beside each image).
+    What is no JPEG or PNG is not read, and neither are hidden files: they are counted by kind.
     """
-    splits, strange = {}, []
+    splits, strange, unread = {}, [], []
     for split, name in FOLDERS.items():
         crops = []
-        for entry in _images(folder / name):
-            if match := naming.pattern.match(entry.name):
+        for entry, kind in _entries(folder / name):
+            if kind is not None:
+                unread.append((kind, Path(entry.path)))
+            elif match := naming.pattern.match(entry.name):
                 crops.append(Crop(Path(entry.path), int(match["pid"]), int(match["camera"]), entry.name))
             else:
                 strange.append(Path(entry.path))
         splits[split] = tuple(sorted(crops, key=lambda crop: crop.name))
-    return Contents(splits, tuple(sorted(strange)))
+    return Contents(splits, tuple(sorted(strange)), by_kind((kind, path) for kind, path in unread if kind))
 
 
-def _images(folder: Path) -> Iterator[os.DirEntry[str]]:
-    # os.scandir: it knows without another call what is a file, which pathlib asks for each.
+def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
+    """What lies in a folder, and why it is not read."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.lower().endswith(_SUFFIXES) and not entry.name.startswith(".") and entry.is_file():
-                yield entry
+            yield entry, why_not(entry, _SUFFIXES)

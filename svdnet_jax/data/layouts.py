@@ -168,4 +168,6 @@ def _listing(layout: str, root: Path, contents: Contents) -> Listing:
     place = root.resolve()
     name = place.name if root.is_dir() else place.parent.name if place.name == manifest.FILE else place.stem
     known = LAYOUTS[layout]
-    return Listing(name, layout, root, contents.splits, contents.strange, known.example, known.published)
+    return Listing(
+        name, layout, root, contents.splits, contents.strange, known.example, known.published, contents.unread
+    )

@@ -3,11 +3,12 @@
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from svdnet_jax.data.splits import DISTRACTOR, JUNK, DataError
+from svdnet_jax.data.unread import Unread
 
 SPLITS = ("train", "query", "gallery")
 SHOWN = 5
@@ -39,6 +40,8 @@ class Listing:
     """A name as they should be."""
     published: Mapping[str, int] | None = None
     """What `counts` gives for the data set as its authors describe it."""
+    unread: Unread = field(default_factory=dict)
+    """What else lies in its folders, by kind."""
 
 
 def counts(listing: Listing) -> dict[str, int]:

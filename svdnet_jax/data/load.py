@@ -6,8 +6,9 @@ from pathlib import Path
 
 from svdnet_jax.data.layouts import find_layout
 from svdnet_jax.data.listing import Listing, refuse_strange, stamp
-from svdnet_jax.data.prepared import is_prepared, read_prepared, remove_prepared, write_rows
+from svdnet_jax.data.prepared import REMEDY, is_prepared, read_prepared, remove_prepared, write_rows
 from svdnet_jax.data.splits import DataError, Dataset
+from svdnet_jax.data.unread import unread_line
 
 
 def _silent(line: str) -> None:
@@ -26,9 +27,10 @@ def load(
     Args:
         root: A prepared folder, a data set in any of `svdnet_jax.data.layouts`, its parent, or a CSV manifest.
         cache: Where records and decoded images go.
-        size: Height and width that images get if they differ in size; equal ones stay as they are.
+        size: Height and width that images get if they differ in size, each by itself and rounded to whole numbers;
+            equal ones stay as they are, and the compiled network resizes them without rounding.
         layout: How the data set lies on disk; ``auto`` looks. A prepared folder must have been made from it.
-        say: Gets a line of what is being done where that takes long.
+        say: Gets a line of what lies there and is not read, and of what is being done where that takes long.
 
     Raises:
         DataError: No data set there, or one that cannot be used; the message names file or folder and the remedy.
@@ -37,13 +39,16 @@ def load(
         return read_prepared(root, layout)
     listing = find_layout(root, cache, layout)
     refuse_strange(listing)
+    if listing.unread:
+        say(f"{listing.name}: {unread_line(listing.unread, listing.root)}")
     name = f"prepared-{stamp(listing)}"
     for folder in (cache / name, cache / f"{name}-{size[0]}x{size[1]}"):
         if is_prepared(folder):
             try:
                 return replace(read_prepared(folder), name=listing.name)
-            except DataError:
-                remove_prepared(folder)  # it is ours, and made again from the files
+            except DataError as error:  # it is ours
+                say(f"{str(error).removesuffix(REMEDY)}it is taken away and made again from the files")
+                remove_prepared(folder)
     # Images of one size serve every network; others are there once for each size asked for.
     wanted = _resize(listing, size)
     folder = cache / (f"{name}-{size[0]}x{size[1]}" if wanted else name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from svdnet_jax.data.folders import Contents
 from svdnet_jax.data.listing import SHOWN, Crop
 from svdnet_jax.data.splits import DataError
+from svdnet_jax.data.unread import beside, by_kind
 
 EXAMPLE = "0000/0000_000_01_0303morning_0015_0.jpg 0"
 _LINE = re.compile(r"(?P<path>\S*?[^/\s_]+_[^/\s_]+_(?P<camera>\d+)_[^/\s]+) +(?P<pid>\d+)")
@@ -40,7 +41,9 @@ def read(folder: Path) -> Contents:
     behind = 1 + max((crop.pid for crop in train), default=0)
     query, gallery = (_crops(folder / name, folder / test_images, behind) for name in _LISTS[1:])
     splits = {"train": train, "query": query, "gallery": gallery}
-    return Contents({split: tuple(sorted(crops, key=lambda crop: crop.name)) for split, crops in splits.items()})
+    sorted_splits = {split: tuple(sorted(crops, key=lambda crop: crop.name)) for split, crops in splits.items()}
+    paths = [crop.path for crops in splits.values() for crop in crops]
+    return Contents(sorted_splits, unread=by_kind(beside(paths)))
 
 
 def _version(folder: Path) -> tuple[str, str] | None:

@@ -104,7 +104,10 @@ def mean_image(images: UInt8[np.ndarray, "N h w 3"], size: tuple[int, int], bloc
     return jax.image.resize(jnp.asarray(total / len(images), jnp.float32), (*size, 3), "linear")
 
 
-def resize(images: UInt8[Array, "N h w 3"], size: tuple[int, int]) -> Float[Array, "N H W 3"]:
-    """Bytes as numbers in [0, 255], squashed to height and width ``size`` by linear interpolation."""
+def resize(images: UInt8[Array, "N h w 3"] | Float[Array, "N h w 3"], size: tuple[int, int]) -> Float[Array, "N H W 3"]:
+    """Bytes as numbers in [0, 255], squashed to height and width ``size`` by linear interpolation.
+
+    `svdnet_jax.data.resizing.resize_image` does the same to one image outside of compiled programs.
+    """
     x = images.astype(jnp.float32)
     return x if x.shape[1:3] == size else jax.image.resize(x, (x.shape[0], *size, 3), "linear")

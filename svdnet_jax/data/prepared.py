@@ -9,6 +9,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +19,11 @@ from jaxtyping import Int, UInt8
 from svdnet_jax.data.listing import SPLITS
 from svdnet_jax.data.splits import DataError, Dataset, Split, array_hash
 
-FORMAT = 1
-"""Raised whenever the folder's content changes its meaning."""
+FORMAT = 2
+"""Raised whenever the same image files give other pixels: in format 1 pictures were not turned upright, gray of 16 bits
+was clipped, and other sizes were resized by Pillow."""
 FILE = "dataset.json"
-_FIX = "prepare it again: python -m experiments.check_data --data.root DIR --prepare FOLDER"
+REMEDY = "prepare it again: python -m experiments.check_data --data.root DIR --prepare FOLDER"
 
 
 class Rows(NamedTuple):
@@ -102,8 +104,9 @@ def _write_split(folder: Path, split: str, rows: Rows) -> dict[str, Any]:
 def read_prepared(folder: Path, layout: str = "auto") -> Dataset:
     """Maps a prepared folder into memory; images are read from disk when they are used, and cannot be written to.
 
-    Identities, cameras and names are checked by their hashes; images, for the time it would take, by their number and
-    size only (`verify_prepared` does the rest).
+    All arrays are compared with their hashes, so that no bit has changed since they were written. That reads all
+    images once, the three splits at the same time: Market-1501's 849 MB, 485 of them in the gallery, take about a
+    second where they lie in memory already (blake2b, 0.5 to 1 GB/s on a core).
 
     Args:
         folder: The prepared folder.
@@ -120,21 +123,9 @@ def read_prepared(folder: Path, layout: str = "auto") -> Dataset:
             f"--data.root {folder}: was prepared from {made_from}, and --data.layout {layout} is wanted; give the "
             f"folder prepared from {layout}, or --data.layout {made_from}"
         )
-    splits = {split: _read_split(folder, split, content["arrays"][split]) for split in SPLITS}
-    return Dataset(content["name"], **splits)
-
-
-def verify_prepared(folder: Path) -> None:
-    """Reads everything in a prepared folder and compares it with what was written.
-
-    Raises:
-        DataError: A file is missing, truncated or changed.
-    """
-    dataset = read_prepared(folder)
-    for split in SPLITS:
-        part = getattr(dataset, split)
-        if array_hash(part.images) != part.images_hash:
-            raise DataError(f"{_file(folder, split, 'images')}: was changed since it was written; {_FIX}")
+    with ThreadPoolExecutor(len(SPLITS)) as pool:  # hashing lets go of the interpreter's lock
+        splits = pool.map(lambda split: _read_split(folder, split, content["arrays"][split]), SPLITS)
+        return Dataset(content["name"], *splits)
 
 
 def remove_prepared(folder: Path) -> None:
@@ -149,9 +140,9 @@ def _content(folder: Path) -> dict[str, Any]:
         version, _, arrays = content["format"], content["name"], content["arrays"]
         complete = version == FORMAT and all({"images", "pids", "cameras", "names"} <= {*arrays[s]} for s in SPLITS)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / FILE}: cannot be read as prepared data ({error!r}); {_FIX}") from error
+        raise DataError(f"{folder / FILE}: cannot be read as prepared data ({error!r}); {REMEDY}") from error
     if not complete:
-        raise DataError(f"{folder / FILE}: found format {version}, expected {FORMAT} with all its arrays; {_FIX}")
+        raise DataError(f"{folder / FILE}: found format {version}, expected {FORMAT} with all its arrays; {REMEDY}")
     return content
 
 
@@ -163,16 +154,18 @@ def _read_split(folder: Path, split: str, known: Mapping[str, Mapping[str, Any]]
             # As plain arrays: indexing a memmap costs more than indexing an array over the same memory.
             array = np.asarray(np.load(file, mmap_mode="r" if name == "images" else None, allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{file}: is missing or damaged ({error}); {_FIX}") from error
-        found, written = _describe(array, known[name]["hash"] if name == "images" else None), dict(known[name])
+            raise DataError(f"{file}: is missing or damaged ({error}); {REMEDY}") from error
+        found, written = _describe(array), dict(known[name])
+        if found | {"hash": ""} != written | {"hash": ""}:
+            raise DataError(f"{file}: found {found}, expected {written}; {REMEDY}")
         if found != written:
-            raise DataError(f"{file}: found {found}, expected {written}; {_FIX}")
+            raise DataError(f"{file}: was changed since it was written, its hash is another; {REMEDY}")
         arrays[name] = array
     return Split(**arrays, images_hash=known["images"]["hash"])
 
 
-def _describe(array: np.ndarray, known_hash: str | None = None) -> dict[str, Any]:
-    return {"dtype": str(array.dtype), "shape": list(array.shape), "hash": known_hash or array_hash(array)}
+def _describe(array: np.ndarray) -> dict[str, Any]:
+    return {"dtype": str(array.dtype), "shape": list(array.shape), "hash": array_hash(array)}
 
 
 def _file(folder: Path, split: str, array: str) -> Path:

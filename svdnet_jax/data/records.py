@@ -6,6 +6,7 @@ This module imports tensorflow-datasets; what reads prepared data must not impor
 import contextlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from svdnet_jax.data import images
 from svdnet_jax.data.layouts import LAYOUTS
 from svdnet_jax.data.listing import SPLITS, Crop, Listing
 from svdnet_jax.data.prepared import Rows
+from svdnet_jax.data.resizing import resize_to_bytes
+from svdnet_jax.data.splits import DataError
 
 Record = Mapping[str, Any]
 
@@ -92,11 +95,12 @@ def unpack(packed: Reid, size: tuple[int, int] | None) -> Iterator[tuple[str, Ro
         # Records lie in the order of a hash of their names.
         records.sort(key=lambda record: record["name"])
         height, width = size or _size(records)
+        decode = partial(_decode, height=height, width=width, resize=size is not None)
         yield (
             split,
             Rows(
                 size=(height, width),
-                images=(_decode(record, height, width) for record in records),
+                images=map(decode, records),
                 pids=np.array([record["pid"] for record in records], np.int64),
                 cameras=np.array([record["camera"] for record in records], np.int64),
                 names=np.array([_name(record) for record in records], np.str_),
@@ -105,13 +109,19 @@ def unpack(packed: Reid, size: tuple[int, int] | None) -> Iterator[tuple[str, Ro
 
 
 def _size(records: Sequence[Record]) -> tuple[int, int]:
-    width, height = images.header(io.BytesIO(records[0]["image"]), _name(records[0])).size if records else (1, 1)
+    if not records:
+        return 1, 1
+    width, height = images.upright_size(io.BytesIO(records[0]["image"]), _name(records[0]))
     return height, width
 
 
-def _decode(record: Record, height: int, width: int) -> UInt8[np.ndarray, "H W 3"]:
+def _decode(record: Record, height: int, width: int, resize: bool) -> UInt8[np.ndarray, "H W 3"]:
     image = images.decode(io.BytesIO(record["image"]), _name(record))
-    return np.asarray(image if image.size == (width, height) else image.resize((width, height), images.RESIZE))
+    if resize:
+        return resize_to_bytes(np.asarray(image), (height, width))
+    if image.size != (width, height):  # its header said so
+        raise DataError(f"{_name(record)}: found {image.height}x{image.width}, all others are {height}x{width}")
+    return np.asarray(image)
 
 
 def _name(record: Record) -> str:

@@ -2,15 +2,16 @@
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import PyTree, UInt8
+from jaxtyping import Float32, PyTree, UInt8
 
 
 def embed(
-    infer: Callable[[UInt8[np.ndarray, "B H W 3"]], PyTree[jax.Array]],
-    images: UInt8[np.ndarray, "N H W 3"],
+    infer: Callable[[Any], PyTree[jax.Array]],
+    images: UInt8[np.ndarray, "N H W 3"] | Float32[np.ndarray, "N H W 3"],
     batch_size: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> PyTree[np.ndarray]:
@@ -20,7 +21,7 @@ def embed(
 
     Args:
         infer: From images to arrays of one row an image.
-        images: Decoded images.
+        images: Decoded images; as numbers, where they have the network's size already.
         batch_size: Images at a time (B).
         advance: Told how many images more are on their way.
 
@@ -32,7 +33,7 @@ def embed(
     for start in range(0, len(images), batch_size):
         chunk = images[start : start + batch_size]
         missing = batch_size - len(chunk)
-        filled = np.concatenate([chunk, np.zeros((missing, *chunk.shape[1:]), np.uint8)]) if missing else chunk
+        filled = np.concatenate([chunk, np.zeros((missing, *chunk.shape[1:]), chunk.dtype)]) if missing else chunk
         waiting.append(infer(filled))
         # Fetched two chunks late: the device works while the host slices, and holds three chunks at most.
         if len(waiting) > 2:

@@ -231,3 +231,8 @@ def make_infer(model: SVDNet, size: tuple[int, int], devices: Devices | None = N
         return jax.jit(infer)
     shared = jax.jit(infer, out_shardings=devices.everywhere)
     return lambda variables, images: shared(variables, devices.rows(np.asarray(images)))
+
+
+def make_infer_resized(model: SVDNet) -> Callable[[PyTree[Array], Float[Array | np.ndarray, "N H W 3"]], Outputs]:
+    """Returns the same for images that were brought to the network's size before: pixels in [0, 255], not rounded."""
+    return jax.jit(lambda variables, pixels: cast(Outputs, model.apply(variables, pixels, train=False)))

@@ -1,9 +1,9 @@
 """Factorizations of a matrix in float64, each checked before it is used, and scales that round nothing.
 
 LAPACK can be wrong without a word: with two BLAS threads the SVD and QR behind `jax.numpy.linalg` are NaN for some
-matrices with equal columns, such as ones (1024, 512) (jax-ml/jax#22809). A collapsed weight is such a matrix. So every
-factorization here is compared with the matrix that it is of, another routine is asked where it is not right, and an
-error raised where none is. They look at values: none is for use inside jit.
+matrices with equal columns, such as 0.52 in all of (256, 64) (jax-ml/jax#22809). A collapsed weight is such a matrix.
+So every factorization here is compared with the matrix that it is of, another routine is asked where it is not right,
+and an error raised where none is. They look at values: none is for use inside jit.
 """
 
 from collections.abc import Callable, Sequence

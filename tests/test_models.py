@@ -14,7 +14,7 @@ from svdnet_jax.models.svdnet import build, parameter_paths
 
 
 def micro(config):
-    return MiniResNet(widths=(4, 8), channels=8, frozen_statistics=config.batch_norm == "frozen")
+    return MiniResNet(widths=(4,), channels=8, frozen_statistics=config.batch_norm == "frozen")
 
 
 BACKBONES = {"micro": micro, "mini": lambda config: MiniResNet()}

@@ -1,6 +1,10 @@
-"""JAX in its strictest mode, on eight fake devices, for every test."""
+"""JAX in its strictest mode, on eight fake devices, for every test; a run of all tests is shared by two processes."""
 
 import dataclasses
+import os
+from collections import defaultdict
+from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 import jaxtyping
@@ -21,6 +25,39 @@ def pytest_addoption(parser):
     )
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Two processes take turns at the files where no files are named: most of the time is compilation, on one core.
+
+    `-n 0` leaves all to one process. Whole files, as the fixtures of a file are its own trained networks.
+    """
+    option, everything = config.option, config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if everything and config.pluginmanager.hasplugin("xdist") and option.numprocesses is None and not option.usepdb:
+        option.numprocesses, option.dist, option.loadscopereorder = 2, "loadfile", False
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked `torch` are skipped where there is none; a test that is not marked must do without it."""
+    if find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason="PyTorch is not installed: pip install '.[torch]' runs them"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Names what was skipped, by reason and file."""
+    reasons = defaultdict(lambda: defaultdict(list))
+    for report in terminalreporter.stats.get("skipped", []):
+        file, _, name = report.nodeid.partition("::")
+        reasons[report.longrepr[2].removeprefix("Skipped: ")][Path(file).name].append(name)
+    for reason, files in reasons.items():
+        count = sum(map(len, files.values()))
+        terminalreporter.section(f"{count} {'tests were' if count > 1 else 'test was'} skipped: {reason}")
+        for file, names in files.items():
+            functions = dict.fromkeys(name.partition("[")[0] for name in names)
+            terminalreporter.line(f"{len(names):4d} of {file}: {', '.join(functions)}")
+
+
 @pytest.fixture
 def as_user():
     """Without the checks of signatures that pytest switches on: what a user of the package sees."""
@@ -31,13 +68,17 @@ def as_user():
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory):
-    """A folder for runs and their data, shared by the whole session."""
+    """A folder for runs and their data, shared by the whole session; of several processes each has its own."""
     return tmp_path_factory.mktemp("workshop")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compiled_once(workshop):
-    """A program that several tests need is compiled for the first of them."""
+def compiled_once(workshop, tmp_path_factory):
+    """A program that several tests need is compiled for the first of them, in whichever process that is."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = tmp_path_factory.getbasetemp().parent / "compiled"
+        shared.mkdir(exist_ok=True)
+        (workshop / "compiled").symlink_to(shared)
     keep_compiled(workshop / "compiled")
 
 

@@ -9,7 +9,6 @@ import json
 import h5py
 import numpy as np
 import safetensors.numpy
-import torch
 
 from svdnet_jax.models.caffemodel import net_parameter
 
@@ -178,6 +177,9 @@ def write_safetensors(path, state, metadata=None):
 
 
 def tensors(state):
+    """For tests marked `torch`, which alone may import it."""
+    import torch
+
     return {name: torch.from_numpy(array.copy()) for name, array in state.items()}
 
 

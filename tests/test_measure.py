@@ -45,7 +45,7 @@ def test_chunks_give_what_all_images_at_once_give(count):
 @pytest.mark.parametrize("count", [3, 8, 27])
 def test_devices_share_images_that_do_not_divide_among_them(mode, count, dataset):
     devices = choose(Run(parallel=mode))
-    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)})
+    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)})
     state = create(model, SIZE, seed=3)
     images = dataset.train.images[:count]
     expected = embed(partial(make_infer(model, SIZE), state.variables), images, 8)
@@ -65,7 +65,7 @@ def test_fit_by_hand():
 
 
 def test_a_measurement_is_made_of_its_parts(dataset):
-    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)})
+    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)})
     state = create(model, SIZE, seed=3)
     infer = make_infer(model, SIZE)
     settings = Eval(metric="cosine", cross_camera=False, batch_size=32, train_images=10)
@@ -86,7 +86,7 @@ def test_a_measurement_is_made_of_its_parts(dataset):
 
 
 def variables():
-    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)})
+    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)})
     return create(model, SIZE, seed=3).variables
 
 

@@ -14,7 +14,7 @@ from svdnet_jax.models.svdnet import build, parameter_paths
 
 
 def micro(config):
-    return MiniResNet(widths=(4, 8), channels=8, frozen_statistics=config.batch_norm == "frozen")
+    return MiniResNet(widths=(4,), channels=8, frozen_statistics=config.batch_norm == "frozen")
 
 
 BACKBONES = {"micro": micro, "mini": lambda config: MiniResNet()}
@@ -40,7 +40,7 @@ def images():
 
 def test_outputs_have_their_shapes_and_the_embedding_is_h_times_w(images):
     model, variables = make(CONFIG)
-    outputs = model.apply(variables, images, train=False)
+    outputs = jax.jit(partial(model.apply, train=False))(variables, images)
     chex.assert_shape(outputs.pooled, (5, 8))
     chex.assert_shape(outputs.embedding, (5, 6))
     chex.assert_shape(outputs.logits, (5, 7))
@@ -69,8 +69,8 @@ def test_the_small_backbone_has_a_few_hundred_thousand_weights():
 
 def test_dropout_works_in_training_only_and_between_embedding_and_classifier(images):
     model, variables = make(CONFIG)
-    apply = partial(model.apply, variables, images, train=True, mutable=["batch_stats"])
-    one, two = (apply(rngs={"dropout": jax.random.key(seed)})[0] for seed in (0, 1))
+    apply = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))
+    one, two = (apply(variables, images, rngs={"dropout": jax.random.key(seed)})[0] for seed in (0, 1))
     chex.assert_trees_all_equal(one.embedding, two.embedding)
     assert float(jnp.abs(one.logits - two.logits).max()) > 0
 
@@ -78,8 +78,8 @@ def test_dropout_works_in_training_only_and_between_embedding_and_classifier(ima
 @pytest.mark.parametrize("mode", ["batch", "frozen"])
 def test_batch_norm_modes(images, mode):
     model, variables = make(Model(backbone="micro", dim=6, batch_norm=mode, dropout=0.0))
-    trained, updates = model.apply(variables, images, train=True, mutable=["batch_stats"])
-    resting = model.apply(variables, images, train=False)
+    trained, updates = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))(variables, images)
+    resting = jax.jit(partial(model.apply, train=False))(variables, images)
     if mode == "frozen":
         chex.assert_trees_all_equal(updates["batch_stats"], variables["batch_stats"])
         chex.assert_trees_all_equal(trained, resting)

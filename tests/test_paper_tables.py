@@ -6,6 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import short_run
 from fake_run import fake_run
 
 from experiments import control, decorrelation, dimensions, paper_tables, penalties, rounds, study, summary
@@ -49,7 +50,7 @@ def arguments(workshop, *more):
         "--data.cache",
         str(workshop / "data"),
     )
-    small = ("--preset", "tiny", "--seeds", "0", "1", "--rri.rounds", "1", "--parallel", "single")
+    small = ("--preset", "tiny", "--seeds", "0", "1", "--parallel", "single", *short_run.OPTIONS)
     return [*where, *small, "--compute.cache", str(workshop / "compiled"), *more]
 
 

@@ -25,7 +25,7 @@ from svdnet_jax.training.state import begin, create
 
 BACKBONES = {
     "micro": lambda config: MiniResNet(
-        widths=(4, 8), channels=8, frozen_statistics=config.batch_norm == "frozen", dtype=jnp.dtype(config.dtype)
+        widths=(4,), channels=8, frozen_statistics=config.batch_norm == "frozen", dtype=jnp.dtype(config.dtype)
     ),
     "resnet": lambda config: ResNet((1, 1, 1, 1), bottleneck=False, recompute=config.recompute),
 }
@@ -87,7 +87,7 @@ CLOSE = {"atol": 2e-6, "rtol": 2e-5}
 
 
 @pytest.mark.parametrize("mode", ["auto", "pmap"])
-@pytest.mark.parametrize(("batch_norm", "neck"), [("batch", "none"), ("frozen", "none"), ("batch", "batchnorm")])
+@pytest.mark.parametrize(("batch_norm", "neck"), [("frozen", "none"), ("batch", "batchnorm")])
 def test_eight_devices_train_what_one_trains(mode, batch_norm, neck, dataset):
     config = change(BASE, model={"batch_norm": batch_norm, "neck": neck})
     frozen = batch_norm == "frozen"

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from flax.traverse_util import flatten_dict, unflatten_dict
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from hypothesis import given, settings
@@ -24,6 +23,8 @@ from svdnet_jax.models.pretrained import Pretrained, WeightsError, read_pretrain
 
 # See test_convert.py.
 FOLD = {"rtol": 1e-6, "atol": 1e-6}
+# PyTorch's weights in files that are read without it and in its own.
+TORCH_FILES = ["a.safetensors", pytest.param("a.pth", marks=pytest.mark.torch)]
 KERAS_1 = {"kernel": "W", "bias": "b", "moving_mean": "running_mean", "moving_variance": "running_std"}
 
 
@@ -46,6 +47,17 @@ def variables(network="resnet50"):
     }
     rest = {"eigenlayer": {"kernel": jnp.ones((2, 2))}}
     return {"params": {"backbone": zeros["params"], **rest}, "batch_stats": {"backbone": zeros["batch_stats"]}}
+
+
+def write_torch(path):
+    """A ResNet-50 in torchvision's names."""
+    state = foreign.torch_state("resnet50")
+    if path.suffix == ".safetensors":
+        return foreign.write_safetensors(path, state, {"format": "pt"})
+    import torch
+
+    torch.save(foreign.tensors(state), path)
+    return path
 
 
 def assert_is_truth(weights, **tolerance):
@@ -99,8 +111,11 @@ def test_a_keras_file_without_its_top_has_no_head(tmp_path):
     chex.assert_trees_all_close(weights.params, truth().params, **FOLD)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("wrapper", ["plain", "state_dict", "model", "module.", "half"])
 def test_torch_state_dicts(tmp_path, wrapper):
+    import torch
+
     state = foreign.tensors(foreign.torch_state("resnet50"))
     tolerance = {}
     if wrapper in ("state_dict", "model"):
@@ -120,7 +135,7 @@ def test_torch_state_dicts(tmp_path, wrapper):
 
 
 def test_torch_names_in_safetensors_and_timms_normalisation(tmp_path):
-    path = foreign.write_safetensors(tmp_path / "model.safetensors", foreign.torch_state("resnet50"), {"format": "pt"})
+    path = write_torch(tmp_path / "model.safetensors")
     weights = read_pretrained(str(path))
     assert_is_truth(weights)
     assert (weights.mean, weights.std) == (IMAGENET_MEAN, IMAGENET_STD)
@@ -133,17 +148,16 @@ def test_torch_names_in_safetensors_and_timms_normalisation(tmp_path):
     assert read_pretrained(str(path)).mean == IMAGENET_MEAN
 
 
+@pytest.mark.parametrize("file", TORCH_FILES)
 @pytest.mark.parametrize("network", ["resnetaa50", "resnetblur50.bt_in1k", "resnet50d", "seresnet50", "resnet50_gn"])
-def test_a_network_that_config_json_knows_to_be_another_is_refused(tmp_path, network):
-    torch.save(foreign.tensors(foreign.torch_state("resnet50")), tmp_path / "a.pth")
-    foreign.write_safetensors(tmp_path / "b.safetensors", foreign.torch_state("resnet50"), {"format": "pt"})
-    for file in ("a.pth", "b.safetensors"):
-        (tmp_path / "config.json").write_text(json.dumps({"architecture": network}))
-        said = f"^--model.weights {file}: is a {network}, as config.json beside it says, .* such as hf:timm/resnet50.tv"
-        with pytest.raises(WeightsError, match=said):
-            read_pretrained(file)
-        (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet50.tv_in1k"}))
-        assert_is_truth(read_pretrained(file))
+def test_a_network_that_config_json_knows_to_be_another_is_refused(tmp_path, network, file):
+    write_torch(tmp_path / file)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": network}))
+    said = f"^--model.weights {file}: is a {network}, as config.json beside it says, .* such as hf:timm/resnet50.tv"
+    with pytest.raises(WeightsError, match=said):
+        read_pretrained(file)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet50.tv_in1k"}))
+    assert_is_truth(read_pretrained(file))
 
 
 @pytest.mark.parametrize("head", [True, False])
@@ -156,12 +170,12 @@ def test_our_own_file_holds_everything(tmp_path, head):
         write_pretrained(tmp_path / "mine.npz", weights)
 
 
-def test_the_source_names_the_numbers_whatever_file_they_are_in(tmp_path):
-    torch.save(foreign.tensors(foreign.torch_state("resnet50")), tmp_path / "a.pth")
-    weights = read_pretrained("a.pth")
+@pytest.mark.parametrize("file", TORCH_FILES)
+def test_the_source_names_the_numbers_whatever_file_they_are_in(tmp_path, file):
+    weights = read_pretrained(str(write_torch(tmp_path / file)))
     write_pretrained(tmp_path / "b.safetensors", weights)
     name, digest = weights.source.split()
-    assert name == "a.pth"
+    assert name == file
     assert len(digest) == 8
     assert read_pretrained("b.safetensors").source == f"b.safetensors {digest}"
     changed = {**weights.params, "stem/kernel": weights.params["stem/kernel"] + 1}
@@ -255,13 +269,13 @@ def test_parameters_are_not_taken_for_statistics():
         with_pretrained(variables(), swapped)
 
 
-@pytest.mark.parametrize("kind", ["h5", "pth", "safetensors", "caffemodel"])
+@pytest.mark.parametrize("kind", ["h5", pytest.param("pth", marks=pytest.mark.torch), "safetensors", "caffemodel"])
 def test_a_file_cut_anywhere_is_an_error_and_never_half_read(tmp_path, kind):
     path = tmp_path / f"x.{kind}"
     if kind == "h5":
         foreign.write_h5(path, foreign.keras())
     elif kind == "pth":
-        torch.save(foreign.tensors(foreign.torch_state("resnet50")), path)
+        write_torch(path)
     elif kind == "safetensors":
         write_pretrained(path, truth())
     else:
@@ -285,7 +299,7 @@ def hub(tmp_path, monkeypatch):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(snapshot.name)
     (snapshot / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}))
-    foreign.write_safetensors(snapshot / "model.safetensors", foreign.torch_state("resnet50"), {"format": "pt"})
+    write_torch(snapshot / "model.safetensors")
     return snapshot
 
 
@@ -294,8 +308,13 @@ def test_the_hubs_cache_is_enough(hub):
     assert_is_truth(weights)
     assert weights.mean == (127.5,) * 3
     assert weights.source.startswith("hf:timm/resnet50.tv_in1k ")
-    torch.save(foreign.tensors(foreign.torch_state("resnet50")), hub / "other.pth")
-    assert_is_truth(read_pretrained("hf:timm/resnet50.tv_in1k:other.pth"))
+
+
+@pytest.mark.parametrize("file", TORCH_FILES)
+def test_a_file_of_the_hub_is_chosen_by_its_name(hub, file):
+    (hub / "model.safetensors").unlink()
+    write_torch(hub / file)
+    assert_is_truth(read_pretrained(f"hf:timm/resnet50.tv_in1k:{file}"))
 
 
 @pytest.mark.parametrize("spec", ["hf:timm/resnet50.tv_in1k:none.pth", "hf:timm/resnet18.tv_in1k"])

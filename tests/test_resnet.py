@@ -59,7 +59,6 @@ def torch_name(path):
 
 @pytest.fixture(scope="module")
 def networks():
-    pytest.importorskip("torch")
     return importlib.import_module("torch_networks")
 
 
@@ -80,6 +79,7 @@ def in_torch(networks, model, variables):
     return network.train(not model.frozen_statistics)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("sizes", "bottleneck", "layout", "last_stride", "size", "frozen"),
     [
@@ -128,25 +128,25 @@ def test_outputs_statistics_and_gradients_are_those_of_pytorch(
             assert spread(leaf, buffers[torch_name(path)]) < EXACT, path
 
 
-@pytest.mark.parametrize(("size", "padding"), [(1, 0), (1, 1), (3, 1), (7, 3)])
+@pytest.mark.parametrize(("size", "padding"), [(1, 0), (1, 1), (3, 1), (5, 2)])
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 2)])
-@pytest.mark.parametrize("shape", [(2, 6, 4, 3), (3, 7, 5, 8), (2, 4, 2, 6), (1, 1, 1, 2)])
+@pytest.mark.parametrize("shape", [(3, 7, 5, 8), (2, 4, 2, 6), (1, 1, 1, 2)])
 def test_convolutions_and_both_gradients_are_those_of_xla(shape, strides, size, padding):
     generator = np.random.default_rng(0)
     images, kernel = generator.normal(size=shape), generator.normal(size=(size, size, shape[-1], 5))
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
     def run(conv, dtype):
-        y, back = jax.vjp(
-            lambda x, k: conv(x, k, strides, [(padding, padding)] * 2, **options),
-            jnp.asarray(images, dtype),
-            jnp.asarray(kernel, dtype),
-        )
-        return y, back(jnp.cos(y))
+        @jax.jit
+        def both(x, k):
+            y, back = jax.vjp(lambda x, k: conv(x, k, strides, [(padding, padding)] * 2, **options), x, k)
+            return y, back(jnp.cos(y))
+
+        return both(jnp.asarray(images, dtype), jnp.asarray(kernel, dtype))
 
     with jax.enable_x64(True):
         exact = run(jax.lax.conv_general_dilated, jnp.float64)
-        # Sums of at most 392 products of numbers near one: rounding is some hundred times the 2e-16 of float64.
+        # Sums of at most 200 products of numbers near one: rounding is some hundred times the 2e-16 of float64.
         chex.assert_trees_all_close(run(convolve, jnp.float64), exact, rtol=0, atol=1e-12)
         # The same with float32's 1e-7.
         single = jax.tree.map(jnp.float64, run(convolve, jnp.float32))
@@ -243,15 +243,15 @@ def test_variables_have_the_names_that_weights_are_stored_by():
 def test_initial_values_are_those_of_he_and_blocks_start_as_their_shortcuts():
     model = ResNet(ONE, bottleneck=True)
     init = jax.jit(lambda key: model.lazy_init(key, jnp.zeros((1, 32, 32, 3)), train=False))
-    variables = init(jax.random.key(0, impl="rbg"))
-    for path, leaf in parameter_paths(variables["params"]).items():
+    params = jax.device_get(init(jax.random.key(0, impl="rbg"))["params"])
+    for path, leaf in parameter_paths(params).items():
         if path.endswith("kernel"):
             height, width, _, outputs = leaf.shape
             # Kernels have 4096 numbers or more, which tell their deviation to 1 / sqrt(8192), about one hundredth.
-            assert float(jnp.std(leaf)) == pytest.approx((2 / (height * width * outputs)) ** 0.5, rel=0.05), path
+            assert np.std(leaf) == pytest.approx((2 / (height * width * outputs)) ** 0.5, rel=0.05), path
         else:
             expected = 1 if path.endswith("scale") and "bn3" not in path else 0
-            chex.assert_trees_all_equal(leaf, jnp.full_like(leaf, expected))
+            np.testing.assert_array_equal(leaf, expected)
 
 
 def test_bfloat16_is_close_to_float32_in_outputs_and_gradients():

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+import short_run
 from filelock import FileLock
 
 from experiments.market_rri import main
@@ -290,12 +291,12 @@ def test_help_names_every_option(capsys):
         assert option in text
 
 
-def command(out, cache):
-    return [sys.executable, "-m", "experiments.market_rri", *arguments(out, cache)]
+def command(out, cache, *more):
+    return [sys.executable, "-m", "experiments.market_rri", *arguments(out, cache, *more)]
 
 
-def start(out, cache):
-    return subprocess.Popen(command(out, cache), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+def start(out, cache, *more):
+    return subprocess.Popen(command(out, cache, *more), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
 
 
 def lines(out):
@@ -303,9 +304,9 @@ def lines(out):
     return len(log.read_bytes().splitlines()) if log.exists() else 0
 
 
-def kill_at(line, delay, out, cache):
+def kill_at(line, delay, out, cache, *more):
     """Starts the run and kills it with SIGKILL some seconds after its log has so many lines."""
-    with start(out, cache) as process:
+    with start(out, cache, *more) as process:
         deadline = time.monotonic() + 300
         while lines(out) < line and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -314,17 +315,18 @@ def kill_at(line, delay, out, cache):
         os.kill(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_killed_runs_end_like_the_unbroken_one(kills, tiny, workshop, tmp_path):
+@pytest.mark.parametrize(
+    ("kills", "more"), [(1, short_run.OPTIONS), pytest.param(3, (), marks=pytest.mark.slow)], ids=["once", "often"]
+)
+def test_killed_runs_end_like_the_unbroken_one(kills, more, tiny, workshop, tmp_path):
     """Whole and broken run both in processes of their own, since threads share sums in another way on two devices."""
-    whole, broken, cache = workshop / "whole", tmp_path / "broken", workshop / "data"
-    if not (whole / "report.html").exists():
-        subprocess.run(command(whole, cache), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    # The log of the tiny preset has 23 lines and a checkpoint after every second one: killed after 7 of them or more
-    # (on average at a different place each time the test runs) the run has something to go on from.
+    whole, broken, cache = tmp_path / "whole", tmp_path / "broken", workshop / "data"
+    subprocess.run(command(whole, cache, *more), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    # The log of the tiny preset has 23 lines, that of the short run 14, both with a checkpoint after every second line
+    # of a step: killed after 7 lines or more, at a different place each time, the run has something to go on from.
     for kill in range(kills):
-        kill_at(7 + 4 * kill + random.randint(0, 3), random.uniform(0, 0.3), broken, cache)
-    finished = subprocess.run(command(broken, cache), cwd=ROOT, capture_output=True, text=True, check=False)
+        kill_at(7 + 4 * kill + random.randint(0, 3), random.uniform(0, 0.3), broken, cache, *more)
+    finished = subprocess.run(command(broken, cache, *more), cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert "resumed at step" in finished.stdout
     chex.assert_trees_all_equal(final_state(broken, tiny), final_state(whole, tiny))

@@ -19,7 +19,7 @@ from svdnet_jax.training.optimizer import make_optimizer, weight_groups
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import Inputs, Recipe, augment, recipe_of, train_step
 
-BACKBONES = {"micro": lambda config: MiniResNet(widths=(4, 8), channels=8)}
+BACKBONES = {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
 SIZE, MEAN, STD = (16, 8), (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
 RATE = 0.1
 
@@ -54,7 +54,7 @@ def test_a_step_equals_the_step_written_out(batch):
         chances = jax.nn.softmax(outputs.logits)[jnp.arange(6), batch.labels]
         return -jnp.mean(jnp.log(chances)), (outputs.logits, updates["batch_stats"])
 
-    (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    (loss, (logits, batch_stats)), gradients = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(state.params)
 
     def moved(path, weight, gradient):
         decay = 0.0 if path[-1].key == "bias" else 0.01
@@ -82,6 +82,7 @@ def test_penalties_are_added_to_the_loss(batch):
     found = gradient(step, state, batch)
     W = state.params["eigenlayer"]["kernel"]
 
+    @jax.jit
     def maps(params):
         variables = {**state.variables, "params": params}
         collections = ["batch_stats", "intermediates"]
@@ -95,7 +96,8 @@ def test_penalties_are_added_to_the_loss(batch):
     moved = jax.tree.map(lambda a, b: a - b, found[0], plain[0])
     expected = jax.grad(lambda W: 0.3 * penalty(W, "soft", "columns"))(W)
     chex.assert_trees_all_close(moved["eigenlayer"]["kernel"], expected, atol=2e-5 * float(jnp.abs(expected).max()))
-    expected = jax.grad(lambda params: 0.01 * feature_spectral_difference(maps(params)))(state.params)["backbone"]
+    expected = jax.jit(jax.grad(lambda params: 0.01 * feature_spectral_difference(maps(params))))(state.params)
+    expected = expected["backbone"]
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
     chex.assert_trees_all_close(moved["backbone"], expected, atol=1e-3 * largest)
     assert not any(jnp.abs(leaf).max() > 1e-5 for leaf in jax.tree.leaves(moved["classifier"]))
@@ -130,7 +132,7 @@ def test_a_triplet_loss_is_added_on_the_features_before_the_neck(batch):
     model, state, plain = prepare(0.0)
     batch = batch._replace(labels=jnp.array([0, 0, 1, 1, 2, 2], jnp.int32))
     x = batch.images.astype(jnp.float32)
-    outputs, _ = model.apply(state.variables, x, train=True, mutable=["batch_stats"])
+    outputs, _ = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))(state.variables, x)
     softmax = float(plain(state, batch)[1]["loss"])
     for kind, margin in (("soft", None), ("margin", 0.7)):
         _, _, step = prepare(0.0, Loss(triplet=kind, margin=0.7))

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import short_run
 from rich.console import Console
 
 from svdnet_jax import Embeddings
@@ -21,8 +22,8 @@ QUIET = Console(quiet=True)
 
 @pytest.fixture(scope="module")
 def short(tiny):
-    """The tiny preset with one round."""
-    return dataclasses.replace(tiny, rri=dataclasses.replace(tiny.rri, rounds=1))
+    """The tiny preset with one short round."""
+    return short_run.of(tiny)
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,10 @@ def call_of(made):
         yield made.program.call, (made.state, fed.store, next(fed.samples), rates)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("kind", KINDS)
 def test_pytorch_takes_the_same_steps(kind):
-    torch = pytest.importorskip("torch")
+    import torch
     from torch_networks import from_flax
 
     from benchmarks import training_torch
@@ -88,8 +89,9 @@ def test_operations_of_resnet50_are_the_published_ones():
     assert step_flops(case) / 6 == pytest.approx(3.8e9, rel=0.03)
 
 
-def test_a_small_case_from_end_to_end(tmp_path):
-    names = ["svdnet_jax", *training.contenders(training.Options(contenders=("torch",)), "cpu")]
+@pytest.mark.parametrize("others", [(), pytest.param(("torch",), marks=pytest.mark.torch)])
+def test_a_small_case_from_end_to_end(others):
+    names = training.contenders(training.Options(contenders=("svdnet_jax", *others)), "cpu")
     rows, errors = training.measure(small("relaxation"), names, 2, 0.1)
     assert not errors
     assert [row["contender"] for row in rows] == names

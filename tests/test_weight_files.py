@@ -7,7 +7,6 @@ import sys
 import foreign_weights as foreign
 import numpy as np
 import pytest
-import torch
 
 from svdnet_jax.models.caffemodel import net_parameter
 from svdnet_jax.models.pretrained import WeightsError, read_pretrained
@@ -52,10 +51,14 @@ def text(name, content=b"\x80 no weights \xff"):
     return write
 
 
-def saved(value, name="x.pth"):
+def saved(make):
+    """A file of what is made of a tensor."""
+
     def write(folder):
-        torch.save(value, folder / name)
-        return folder / name
+        import torch
+
+        torch.save(make(torch.ones(1)), folder / "x.pth")
+        return folder / "x.pth"
 
     return write
 
@@ -131,9 +134,9 @@ BAD = {
     "torch bytes": (text("x.pth"), "x.pth is damaged"),
     "torch empty": (text("x.pth", b""), "x.pth is damaged"),
     "torch bomb": (bomb, r"bomb.pth is damaged, incomplete or not"),
-    "torch list": (saved([torch.ones(1)]), "holds no state dict"),
-    "torch nested": (saved({"net": {"conv1.weight": torch.ones(1)}}), "holds no state dict"),
-    "torch of another": (saved({"conv1_1.weight": torch.ones(1)}), "holds 1 weights .*conv1_1.weight"),
+    "torch list": (saved(lambda tensor: [tensor]), "holds no state dict"),
+    "torch nested": (saved(lambda tensor: {"net": {"conv1.weight": tensor}}), "holds no state dict"),
+    "torch of another": (saved(lambda tensor: {"conv1_1.weight": tensor}), "holds 1 weights .*conv1_1.weight"),
     "caffe bytes": (text("x.caffemodel"), "x.caffemodel is damaged"),
     "caffe empty": (text("x.caffemodel", b""), "holds no layer with weights"),
     "caffe twice": (
@@ -144,7 +147,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.torch) if case.startswith("torch") else case for case in BAD]
+)
 def test_files_that_cannot_be_read_are_explained(tmp_path, case):
     write, message = BAD[case]
     spec = str(write(tmp_path))

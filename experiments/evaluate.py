@@ -147,7 +147,7 @@ def _network(options: Options) -> dict[str, Findings]:
         write_pretrained(options.export, embedder.weights)
     config = _with_data(embedder.config, options)
     dataset = transfer.load_for(config, console)
-    console.print(f"{embedder.weights.source}, on {dataset.name}", highlight=False, soft_wrap=True)
+    console.print(f"{embedder.weights.source}, on {dataset.name}", markup=False, highlight=False, soft_wrap=True)
     found = transfer.embed_test(embedder, dataset, console)
     if options.save:
         for kind, (query, gallery) in found.items():

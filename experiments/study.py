@@ -27,7 +27,7 @@ from experiments.cli import HOW, guarded, preset_of
 from experiments.summary import Lines, about
 from svdnet_jax.config import ConfigError, Run
 from svdnet_jax.reporting import figures
-from svdnet_jax.reporting.folder import environment, has_checkpoint, refuse_other_settings, write_whole
+from svdnet_jax.reporting.folder import environment, has_checkpoint, read_run_log, refuse_other_settings, write_whole
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.run import run
 from svdnet_jax.settings import to_json
@@ -178,7 +178,7 @@ def _finish(config: Run, console: Console) -> None:
 def tagged(folder: Path, variant: str, seed: int) -> list[Record]:
     """What a run's log says of its start, borders and end, with its variant and, at the start, the machine."""
     lines: list[Record] = []
-    for record in read_log(folder / "metrics.jsonl"):
+    for record in read_run_log(folder):
         if record["event"] in ("start", "phase", "decorrelate", "end"):
             line = {k: v for k, v in record.items() if k not in ("settings", "spectrum")}
             more = {"machine": machine(folder)} if record["event"] == "start" else {}

@@ -14,6 +14,7 @@ LEVELS = {
     "settings": 2,
     "devices": 2,
     "machines": 2,
+    "stopping": 2,
     "presets": 2,
     "rules": 2,
     "models": 3,

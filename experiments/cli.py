@@ -1,6 +1,7 @@
 """The command line shared by all training experiments: a preset, then single options over it."""
 
 import argparse
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from svdnet_jax.presets import PRESETS
 from svdnet_jax.reporting.log import LogError
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.run import run
+from svdnet_jax.stopping import Stopped
 from svdnet_jax.training.measure import TrainingDiverged
 
 HOW = (tyro.conf.AvoidSubcommands,)
@@ -49,8 +51,10 @@ def guarded(work: Callable[[], None]) -> int:
         return leave(refuse(str(error), 2))
     except TrainingDiverged as error:
         return leave(refuse(str(error), 1))
-    except KeyboardInterrupt:
-        return leave(refuse("stopped; the same command goes on from the last checkpoint", 130))
+    except KeyboardInterrupt as stop:
+        # As shells number what ended by a signal: 130 is Ctrl-C's.
+        number = stop.signal if isinstance(stop, Stopped) else signal.SIGINT
+        return leave(refuse(str(stop) or "stopped; the same command goes on from the last checkpoint", 128 + number))
     except jax.errors.JaxRuntimeError as error:
         # Of the devices, or of the connection to another process.
         memory = "; give --optimizer.accumulate 2, --model.recompute or --compute.images host, or a smaller batch"

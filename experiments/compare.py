@@ -25,6 +25,7 @@ from experiments.refusal import refuse
 from svdnet_jax.config import ConfigError
 from svdnet_jax.outputs import is_figure, is_text, refuse_inside, refuse_overwrite
 from svdnet_jax.reporting import figures
+from svdnet_jax.reporting.folder import read_run_log
 from svdnet_jax.reporting.log import LogError, Record, after_rounds, read_log
 from svdnet_jax.reporting.report import write_report
 from svdnet_jax.reporting.terminal import say, terminal
@@ -154,7 +155,7 @@ def spread(values: np.ndarray, digits: int, sign: str = "") -> str:
 
 
 def _read(path: Path) -> list[Record]:
-    records: list[Record] = [*read_log(path / "metrics.jsonl" if path.is_dir() else path)]
+    records: list[Record] = [*(read_run_log if path.is_dir() else read_log)(path)]
     if not records or records[-1]["event"] != "end":
         raise ConfigError(f"{path}: the run has not ended; run its command again to finish it")
     return records

@@ -28,7 +28,7 @@ from experiments.summary import Lines, about
 from svdnet_jax.config import ConfigError, Run
 from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
 from svdnet_jax.reporting import figures
-from svdnet_jax.reporting.folder import environment, has_checkpoint, refuse_other_settings
+from svdnet_jax.reporting.folder import environment, has_checkpoint, read_run_log, refuse_other_settings
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.reporting.terminal import duration, say, terminal
 from svdnet_jax.run import run
@@ -181,7 +181,7 @@ def _finish(config: Run, console: Console) -> None:
 def tagged(folder: Path, variant: str, seed: int) -> list[Record]:
     """What a run's log says of its start, borders and end, with its variant and, at the start, the machine."""
     lines: list[Record] = []
-    for record in read_log(folder / "metrics.jsonl"):
+    for record in read_run_log(folder):
         if record["event"] in ("start", "phase", "decorrelate", "end"):
             line = {k: v for k, v in record.items() if k not in ("settings", "spectrum")}
             more = {"machine": machine(folder)} if record["event"] == "start" else {}

@@ -266,7 +266,8 @@ class Run:
     log_every: int = 30
     """Steps between two lines of the log."""
     checkpoint_every: int = 120
-    """Steps between two checkpoints; one is written after every phase too."""
+    """Steps between two checkpoints; one is written after every phase too, and when Ctrl-C or SIGTERM stops the run.
+    The latest two and the best one stay."""
     parallel: Parallel = "auto"
     """Devices: auto takes all (jit over a mesh of them), pmap all of one machine by jax.pmap, single the first. The
     batch is shared among them; a run may go on on other devices. The parameters are the same up to rounding, but that

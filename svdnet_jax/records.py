@@ -10,7 +10,7 @@ from svdnet_jax.data.splits import Dataset, labels
 from svdnet_jax.loading import count_valid, summary
 from svdnet_jax.models.pretrained import Pretrained
 from svdnet_jax.settings import to_json
-from svdnet_jax.training.rri import Record
+from svdnet_jax.training.intervals import Record
 from svdnet_jax.training.state import TrainState
 
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
+from math import gcd
 from pathlib import Path
-from typing import Any
 
 import jax
 from rich.console import Console
 
-from svdnet_jax.config import ConfigError, Eval, Run
+from svdnet_jax.config import Eval, Run
 from svdnet_jax.data.pipeline import feed
 from svdnet_jax.data.splits import DataError, Dataset, check_identities, fingerprint, labels
 from svdnet_jax.devices import Devices, choose, describe, keep_compiled, keep_memory, resident
@@ -34,23 +34,27 @@ from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.rules import check
 from svdnet_jax.settings import PLACES, differences, to_json
 from svdnet_jax.step_zero import StepZero, after_step_zero, read_step_zero, retell
-from svdnet_jax.training import checkpoint
+from svdnet_jax.stopping import asked_to_stop
+from svdnet_jax.training.checkpoint import Checkpoints, checkpoints
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.initial import as_pretrained, check_start, initial_state
+from svdnet_jax.training.intervals import Hooks, Unreported
 from svdnet_jax.training.measure import Measurement, embeddings, measure
 from svdnet_jax.training.parallel import steps_per_call
 from svdnet_jax.training.plan import plan
-from svdnet_jax.training.rri import Hooks, optimizers, programs, run_rri
+from svdnet_jax.training.rri import optimizers, programs, run_rri
 from svdnet_jax.training.state import TrainState, create
 from svdnet_jax.training.step import Infer, inputs_of, make_infer
 from svdnet_jax.training.trained import (
+    NO_HASH,
+    Found,
     Place,
     begun,
     by_map,
     finished_note,
     is_run,
     load_trained,
-    read_metadata,
+    read_latest,
 )
 from svdnet_jax.writing import emit, keep
 
@@ -139,6 +143,8 @@ def preflight(config: Run) -> Devices:
 def _source(config: Run, console: Console) -> Pretrained | StepZero | None:
     """What a new run starts from, checked; one that goes on has its own."""
     if zero := read_step_zero(config):
+        if not zero.verified:
+            say(console, f"note: {zero.folder}: {NO_HASH}")
         return zero
     weights = read_weights(config)
     check_start(config, weights)
@@ -182,34 +188,43 @@ def train(
     phases, infer = plan(config), make_infer(model, inputs_of(config).size, devices)
     by_kind = programs(model, fresh.params, config, devices)
     with (
-        checkpoint.checkpoints(folder / "checkpoints", by_map) as saved,
+        checkpoints(folder / "checkpoints", by_map) as saved,
         progress(phases[-1].end, console) as show,
+        asked_to_stop(jax.process_count() > 1) as stop,
     ):
         begins = {kind: program.optimizer for kind, program in by_kind.items()}
         data, identities = fingerprint(dataset), labels(dataset.train.pids)[1]
         new = after_step_zero(zero, data, identities) if zero else Place(data, identities)
         like = partial(begun, phases=phases, by_kind=begins, fresh=devices.put(zero.state) if zero else fresh)
-        state, place, resumed = _first_state(config, folder, dataset, saved, new, like)
-        log = open_log(folder / "metrics.jsonl", place.log_offset) if is_first() else None
+        found = _resumable(config, folder, dataset, saved, data, like)
+        state, place = (found.state, found.place) if found else (like(new), new)
+        if found and not found.verified:
+            say(console, f"note: {folder}: {NO_HASH}")
+        log = open_log(folder / "metrics.jsonl", place.log_offset, place.log_hash) if is_first() else None
         look = partial(measure, infer=infer, dataset=dataset, settings=_even(config.eval, devices))
         embed_test = partial(_test_embeddings, config, dataset, infer, devices) if config.rri.rounds else None
         hooks = Hooks(
             look,
             partial(emit, folder, log, show, embed_test),
             partial(_save, partial(keep, config, saved, log, place)),
+            stop,
         )
+        if is_first() and not (folder / "config.json").exists():
+            write_json(folder / "config.json", to_json(config))
         if place.phase < len(phases) and is_first():
             write_json(folder / "environment.json", environment())
-        if not resumed:
+        if not found:
             start = start_record(config, dataset, data, state, weights)
             if zero:
                 retell(zero, start, log, hooks.emit, state)
-                keep(config, saved, log, place, state, 0.0, zero.border["embedding"])
+                keep(config, saved, log, place, state, 0.0, zero.border["embedding"], {})
             else:
                 hooks.emit(start, state)
         elif place.phase < len(phases):
             hooks.emit({"event": "resume", "step": place.stream}, state)
-        steps, images = steps_per_call(config), resident(config, dataset.train.images.nbytes)
+        # A run that was stopped may be at a step where no call of this machine ends.
+        steps = gcd(steps_per_call(config), int(state.cursor.step))
+        images = resident(config, dataset.train.images.nbytes)
         batches = feed(dataset.train, config.data, config.seed, place.stream, steps, devices, resident=images)
         # Closed, so that its thread is gone before the interpreter is.
         with closing(batches.samples):
@@ -222,45 +237,44 @@ def train(
                 steps_per_call=steps,
                 hooks=hooks,
                 seconds=place.phase_seconds,
+                unreported=place.unreported,
             )
         if log:
             hooks.emit(end_record(config, read_log(log.path), int(state.step)), state)
     return state, infer
 
 
-def _first_state(
-    config: Run, folder: Path, dataset: Dataset, saved: Any, new: Place, like: Callable[[Place], TrainState]
-) -> tuple[TrainState, Place, bool]:
-    """The state to train from, its place, and whether it is that of the latest checkpoint or of a new run.
+def _resumable(
+    config: Run, folder: Path, dataset: Dataset, saved: Checkpoints, data: str, like: Callable[[Place], TrainState]
+) -> Found | None:
+    """The latest checkpoint of the folder, if there is one and the run can go on from it.
 
     Args:
         config: Settings of the run.
         folder: Its folder.
         dataset: What it trains on.
         saved: Its checkpoints.
-        new: The place of a new run.
-        like: From a place to a state of the structure that it has there, which is the first one of a new run.
+        data: Fingerprint of the data set.
+        like: From a place to a state of the structure that it has there.
 
     Raises:
         ConfigError: The checkpoints are damaged, or of a run with other settings.
         DataError: They are of a run on other data.
     """
-    found = checkpoint.latest(saved)
-    if found is None and has_checkpoint(folder):
-        raise ConfigError(
-            f"--out {folder}: its checkpoints are damaged; take {saved.directory} away, or give another --out"
-        )
-    if found is None:
-        return like(new), new, False
-    refuse_other_settings(folder, found.metadata["config"], to_json(config))
-    place = read_metadata(folder, found.metadata)[1]
-    if place.data != new.data:
-        raise DataError(f"--out {folder}: the images or identities of {dataset.name} are not those it began with")
-    return checkpoint.restore(saved, found.step, like(place)), place, True
+
+    def structure(found: Run, place: Place) -> TrainState:
+        refuse_other_settings(folder, to_json(found), to_json(config))
+        if place.data != data:
+            raise DataError(f"--out {folder}: the images or identities of {dataset.name} are not those it began with")
+        return like(place)
+
+    return read_latest(saved, structure)
 
 
-def _save(write: Callable[..., None], state: TrainState, seconds: float, measured: Measurement | None) -> None:
-    write(state, seconds, measured.embedding.metrics() if measured else None)
+def _save(
+    write: Callable[..., None], state: TrainState, seconds: float, measured: Measurement | None, unreported: Unreported
+) -> None:
+    write(state, seconds, measured.embedding.metrics() if measured else None, unreported)
 
 
 def _even(settings: Eval, devices: Devices) -> Eval:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from svdnet_jax.config import RRI, ConfigError, Penalty, Run
 from svdnet_jax.data.splits import DataError
-from svdnet_jax.reporting.log import Log, read_log
+from svdnet_jax.reporting.folder import read_run_log
+from svdnet_jax.reporting.log import Log
 from svdnet_jax.settings import FREE, differences, to_json
-from svdnet_jax.training.rri import Record
+from svdnet_jax.training.intervals import Record
 from svdnet_jax.training.state import TrainState
 from svdnet_jax.training.trained import Place, load_trained
 
@@ -34,6 +35,8 @@ class StepZero(NamedTuple):
     """The lines about training."""
     border: Record
     """The line of its only phase."""
+    verified: bool = True
+    """Whether its numbers are known to be those that were saved."""
 
 
 def without_rounds(config: Run) -> Run:
@@ -60,11 +63,11 @@ def read_step_zero(config: Run) -> StepZero | None:
     changed = [line for line in differences(to_json(trained.config), wanted) if not line.startswith(free)]
     if changed:
         raise ConfigError(f"--base-from {folder}: its Step 0 had other settings: {'; '.join(changed)}")
-    records = read_log(folder / "metrics.jsonl")
+    records = read_run_log(folder)
     start, steps, borders = (_events(records, event) for event in ("start", "step", "phase"))
     if len(start) != 1 or len(borders) != 1 or borders[0]["step"] != int(trained.state.step):
         raise ConfigError(f"--base-from {folder}: its log is not that of its checkpoint")
-    return StepZero(folder, trained.state, start[0], steps, borders[0])
+    return StepZero(folder, trained.state, start[0], steps, borders[0], trained.verified)
 
 
 def after_step_zero(zero: StepZero, data: str, identities: int) -> Place:

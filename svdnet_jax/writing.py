@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from svdnet_jax.reporting.log import Log
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.settings import to_json
 from svdnet_jax.training import checkpoint
-from svdnet_jax.training.rri import Record
+from svdnet_jax.training.intervals import Record, Unreported
 from svdnet_jax.training.state import TrainState
 from svdnet_jax.training.trained import Place
 
@@ -43,12 +42,13 @@ def emit(
 
 def keep(
     config: Run,
-    saved: Any,
+    saved: checkpoint.Checkpoints,
     log: Log | None,
     start: Place,
     state: TrainState,
     seconds: float,
     metrics: Mapping[str, float] | None,
+    unreported: Unreported,
 ) -> None:
     """Writes a checkpoint with the place of its state in the run.
 
@@ -60,12 +60,15 @@ def keep(
         state: What to keep.
         seconds: Time that its phase has taken so far.
         metrics: Retrieval by the embedding, where it was just measured.
+        unreported: Loss and accuracy of the steps since the last line of the log.
     """
     place = start._replace(
         phase=int(state.cursor.phase),
         stream=int(state.step),
         log_offset=log.offset if log else None,
+        log_hash=log.hash if log else None,
         phase_seconds=seconds,
+        unreported=unreported,
     )
     metadata = {"config": to_json(config), "place": place._asdict()}
     checkpoint.save(saved, state, metadata, metrics)

@@ -58,13 +58,13 @@ def test_a_resumed_log_reads_as_the_unbroken_one(tmp_path_factory, kept, lost, t
     folder = tmp_path_factory.mktemp("log")
     unbroken = write_all(folder / "unbroken.jsonl", records)
     log = write_all(folder / "broken.jsonl", records[:kept])
-    offset = log.offset
+    offset, expected = log.offset, log.hash
     for record in records[kept : kept + lost]:
         log.write(record)
     with log.path.open("ab") as file:
         file.write(json.dumps(records[kept + lost]).encode()[:torn])
-    resumed = open_log(log.path, offset)
-    assert resumed.offset == offset
+    resumed = open_log(log.path, offset, expected)
+    assert (resumed.offset, resumed.hash) == (offset, expected)
     for record in records[kept:]:
         resumed.write(record)
     assert resumed.path.read_bytes() == unbroken.path.read_bytes()
@@ -83,6 +83,47 @@ def test_a_log_that_is_not_the_checkpoints_is_refused_and_left_alone(tmp_path, o
     with pytest.raises(LogError, match=r"metrics\.jsonl.*(1000 bytes|byte 5).*--out"):
         open_log(log.path, offset)
     assert log.path.read_bytes() == before
+
+
+def test_a_log_that_was_changed_before_the_checkpoint_is_refused_and_left_alone(tmp_path):
+    """One bit anywhere in what the checkpoint was taken with; what comes after it is cut anyhow."""
+    log = write_all(tmp_path / "metrics.jsonl", fake_run(rounds=1)[:3])
+    offset, expected = log.offset, log.hash
+    log.write({"event": "step", "step": 4})
+    content = log.path.read_bytes()
+    for place in range(0, offset - 1, 17):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        log.path.write_bytes(changed)
+        with pytest.raises(LogError, match=rf"metrics\.jsonl: was changed: its first {offset} bytes.*copy.*--out"):
+            open_log(log.path, offset, expected)
+        assert log.path.read_bytes() == changed
+        open_log(log.path, offset)  # as from a checkpoint of an older version
+    log.path.write_bytes(content[:offset] + b"X" + content[offset + 1 :])
+    assert open_log(log.path, offset, expected).hash == expected
+
+
+def test_a_log_is_not_emptied_when_its_checkpoints_are_gone(tmp_path):
+    """A run that died between the line of its first phase and its first checkpoint begins anew; no other does."""
+    records = fake_run(rounds=1)
+    first = next(n for n, record in enumerate(records) if record["event"] == "phase")
+    path = write_all(tmp_path / "metrics.jsonl", records[: first + 1]).path
+    assert open_log(path, None).offset == 0
+    before = write_all(path, records[: first + 2]).path.read_bytes()
+    with pytest.raises(LogError, match="there is none to go on from.*Nothing was changed.*--out"):
+        open_log(path, None)
+    assert path.read_bytes() == before
+
+
+def test_a_line_that_is_being_written_is_looked_at_again(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"event": "start"}\n{"event": "st')
+
+    def end_it(seconds):
+        path.write_bytes(b'{"event": "start"}\n{"event": "step"}\n')
+
+    monkeypatch.setattr("svdnet_jax.reporting.log.time.sleep", end_it)
+    assert [record["event"] for record in read_log(path)] == ["start", "step"]
 
 
 def test_a_missing_log_is_refused_on_resume(tmp_path):

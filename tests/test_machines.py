@@ -71,8 +71,8 @@ def one(workshop):
 
 @pytest.fixture(scope="module")
 def two(workshop, one):
-    """The same of two processes, and what they printed."""
-    out = workshop / "two"
+    """The same of two processes, and what they printed; in a folder that each of them reaches by a link of its own."""
+    out = workshop / "two[1]"
     processes = together(out, workshop / "data")
     texts = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], texts

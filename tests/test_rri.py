@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import json
+import signal
 from contextlib import closing
 from functools import partial
 
@@ -17,12 +19,14 @@ from svdnet_jax.data.pipeline import feed
 from svdnet_jax.devices import choose
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build, parameter_paths
+from svdnet_jax.stopping import Stopped
 from svdnet_jax.training import checkpoint
+from svdnet_jax.training.intervals import Hooks
 from svdnet_jax.training.measure import TrainingDiverged, measure
 from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
 from svdnet_jax.training.parallel import steps_per_call
 from svdnet_jax.training.plan import plan
-from svdnet_jax.training.rri import Hooks, is_stable, optimizer_at, optimizers, programs, run_rri
+from svdnet_jax.training.rri import is_stable, optimizer_at, optimizers, programs, run_rri
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import inputs_of, make_infer
 
@@ -70,7 +74,7 @@ def start(config, workbench, phase=0):
     return begin(fresh, phase, optimizer_at(phase, plan(config), begins), fresh.cursor.correlation, rate)
 
 
-def go(config, workbench, dataset, state, save=lambda *a: None):
+def go(config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, unreported=None):
     """Runs to the end; the final state and all records with the states they were made from."""
     _, by_kind, look = workbench
     seen = []
@@ -80,9 +84,18 @@ def go(config, workbench, dataset, state, save=lambda *a: None):
 
     steps = steps_per_call(config)
     samples = feed(dataset.train, config.data, config.seed, int(state.step), steps, choose(config), resident=True)
-    hooks = Hooks(look, emit, save)
+    hooks = Hooks(look, emit, save, stop)
     with closing(samples.samples):
-        final = run_rri(state, plan(config), by_kind, config=config, feed=samples, steps_per_call=steps, hooks=hooks)
+        final = run_rri(
+            state,
+            plan(config),
+            by_kind,
+            config=config,
+            feed=samples,
+            steps_per_call=steps,
+            hooks=hooks,
+            unreported=unreported,
+        )
     return final, seen
 
 
@@ -204,7 +217,7 @@ def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(
     count = 0
     with checkpoint.checkpoints(tmp_path, lambda metrics: metrics["mAP"]) as folder:
 
-        def save(state, seconds, measured):
+        def save(state, seconds, measured, unreported):
             nonlocal count
             count += 1
             metrics = measured and measured.embedding.metrics()
@@ -226,6 +239,35 @@ def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(
     assert compiled["call"] == before
     # At a border the log already holds the lines of the phase that ended there.
     assert [record for record, _ in seen] == [record for record, _ in whole_seen][len(whole_seen) - len(seen) :]
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4, 5])
+def test_a_run_that_is_asked_to_stop_saves_at_once_and_goes_on_like_an_unbroken_one(
+    calls, unbroken, config, workbench, dataset
+):
+    """After a call within an interval, at its end, at the border when asked in a phase's last call, and behind it."""
+    looks, saves = [], []
+
+    def stop():
+        looks.append(0)
+        return signal.SIGTERM if len(looks) >= calls else 0
+
+    def save(state, seconds, measured, unreported):
+        saves.append((jax.tree.map(jnp.copy, state), json.loads(json.dumps(unreported))))
+
+    with pytest.raises(Stopped, match="stopped after step .*, which is saved") as stopped:
+        go(config, workbench, dataset, start(config, workbench), save, stop)
+    assert stopped.value.signal == signal.SIGTERM
+    state, unreported = saves[-1]
+    step = int(state.step)
+    assert step == calls
+    assert len(unreported.get("loss", ())) == step % config.log_every
+    final, seen = go(config, workbench, dataset, state, unreported=unreported)
+    chex.assert_trees_all_equal(keyless(final), keyless(unbroken[0]))
+    whole = [record for record, _ in unbroken[1]]
+    assert [record for record, _ in seen] == whole[len(whole) - len(seen) :]
+    # The line of the interval that was cut in two; at the border, the decorrelation.
+    assert seen[0][0]["step"] == (step if step == 4 else step // 2 * 2 + 2)
 
 
 def keyless(state):

@@ -25,7 +25,8 @@ from experiments.market_rri import main
 from svdnet_jax import Embeddings, evaluate
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.reporting.artifacts import _distances
-from svdnet_jax.reporting.log import read_log
+from svdnet_jax.reporting.folder import read_run_log
+from svdnet_jax.reporting.log import LogError, read_log
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.training import checkpoint
 from svdnet_jax.training.plan import plan
@@ -200,15 +201,56 @@ def test_what_is_printed(finished, workshop, capsys):
 
 
 def test_other_data_under_a_run_are_refused(again, workshop, capsys):
-    saved = next((again / "checkpoints").glob("*/_CHECKPOINT_METADATA"))
     for path in (again / "checkpoints").glob("*/_CHECKPOINT_METADATA"):
-        text = path.read_text()
-        changed = re.sub(r'"data": "[0-9a-f]{16}"', '"data": "0123456789abcdef"', text)
-        assert changed != text
-        path.write_text(changed)
-    assert saved.exists()
+        content = json.loads(path.read_text())
+        content["custom_metadata"]["place"]["data"] = "0123456789abcdef"
+        del content["custom_metadata"]["sha256"]  # else refused as damaged before
+        path.write_text(json.dumps(content))
     assert main(arguments(again, workshop / "data")) == 2
     assert "the images or identities of synthetic pedestrians are not those" in capsys.readouterr().err
+
+
+def test_damage_is_refused_and_what_the_message_says_helps(again, workshop, capsys):
+    """A digit of the log, then one number of the latest checkpoint; the one before is there to go on from."""
+    log, command = again / "metrics.jsonl", arguments(again, workshop / "data")
+    content = log.read_bytes()
+    log.write_bytes(content.replace(b'"loss": 2.', b'"loss": 1.', 1))
+    assert main(command) == 2
+    assert f"{log}: was changed" in capsys.readouterr().err
+    with pytest.raises(LogError, match="was changed"):
+        read_run_log(again)
+    log.write_bytes(content)
+    latest = max((again / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
+    for path in (latest / "state").rglob("d/*"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert re.search(
+        rf"{latest}: the checkpoint is damaged.*to go on from step (48|52), whose checkpoint is sound", error
+    )
+    shutil.rmtree(latest)
+    assert main(command) == 0
+    before = [json.loads(line) for line in content.splitlines()]
+    assert [(r["event"], r.get("step")) for r in timeless(again)] == [(r["event"], r.get("step")) for r in before]
+
+
+def test_a_log_without_its_checkpoints_is_not_overwritten(again, workshop, capsys):
+    shutil.rmtree(again / "checkpoints")
+    before = {path: path.read_bytes() for path in again.rglob("*") if path.is_file()}
+    assert main(arguments(again, workshop / "data", "--seed", "5")) == 2
+    assert "there is none to go on from. Nothing was changed" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in again.rglob("*") if path.is_file()} == before
+
+
+def test_settings_that_are_missing_are_those_of_the_checkpoint(again, workshop, capsys):
+    """Not those of a command that was refused."""
+    path = again / "config.json"
+    path.unlink()
+    assert main(arguments(again, workshop / "data", "--seed", "5")) == 2
+    assert "seed: 0 -> 5" in capsys.readouterr().err
+    assert not path.exists()
 
 
 def test_a_failed_start_does_not_bind_the_folder(tmp_path, workshop, capsys):

@@ -16,6 +16,7 @@ LEVELS = {
     "outputs": 2,
     "devices": 2,
     "machines": 2,
+    "stopping": 2,
     "presets": 2,
     "rules": 2,
     "models": 3,

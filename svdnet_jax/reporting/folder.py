@@ -1,5 +1,6 @@
 """The folder of a run: its settings, its environment, and the Eigenlayer's matrix at a few borders."""
 
+import io
 import json
 import os
 import platform
@@ -18,7 +19,10 @@ from jaxtyping import Float
 
 from svdnet_jax.config import ConfigError, Run
 from svdnet_jax.outputs import is_json, refuse_overwrite, write_whole
+from svdnet_jax.reporting.log import check_log, read_log, refuse_to_lose
 from svdnet_jax.settings import FREE, differences, to_json
+from svdnet_jax.training.checkpoint import on_disk
+from svdnet_jax.training.trained import is_run, latest_place
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
@@ -32,18 +36,25 @@ def open_folder(config: Run) -> Iterator[Path]:
     Raises:
         ConfigError: The folder belongs to a run with other settings (named in the message), another process works in
             it, or it cannot be written.
+        LogError: It holds a log that is worth something, and no checkpoint to go on from.
     """
     folder, written = config.folder, config.folder / "config.json"
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"--out {str(folder)!a}: not a name in UTF-8, which a report cannot name") from None
     with ExitStack() as stack:
         try:
             (folder / "figures").mkdir(parents=True, exist_ok=True)
             # Let go by the system however the process ends.
             stack.enter_context(FileLock(folder / ".lock", timeout=0))
-            if has_checkpoint(folder) and written.exists():
-                refuse_other_settings(folder, json.loads(written.read_text()), to_json(config))
-            else:
+            if not has_checkpoint(folder):
+                refuse_to_lose(folder / "metrics.jsonl")
                 refuse_overwrite("--out", written, is_json("preset", "rri"))
                 write_json(written, to_json(config))
+            elif written.exists():
+                # Else the checkpoint tells its settings.
+                refuse_other_settings(folder, json.loads(written.read_text()), to_json(config))
         except Timeout:
             raise ConfigError(f"--out {folder}: another process is working in this folder") from None
         except (OSError, json.JSONDecodeError) as error:
@@ -53,7 +64,22 @@ def open_folder(config: Run) -> Iterator[Path]:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a run folder has something to go on from."""
-    return any(path.name.isdigit() for path in (folder / "checkpoints").glob("*"))
+    return bool(on_disk(folder / "checkpoints"))
+
+
+def read_run_log(folder: Path) -> list[dict[str, Any]]:
+    """Reads the log of a run folder, which may belong to a run that is going on.
+
+    Raises:
+        LogError: It cannot be read, or its lines are not those that the latest checkpoint was taken with.
+        ConfigError: The checkpoint is damaged.
+    """
+    path = folder / "metrics.jsonl"
+    # Somebody may have kept the log and deleted the rest.
+    place = latest_place(folder) if is_run(folder) else None
+    if place and place.log_offset is not None:
+        check_log(path, place.log_offset, place.log_hash)
+    return read_log(path)
 
 
 def refuse_other_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -108,9 +134,9 @@ def save_matrix(folder: Path, border: str, W: Float[np.ndarray, "C D"]) -> None:
     """Keeps W at a border (``base``, ``decorrelate``, ``relaxation``) for the pictures; the latest of a name stays."""
     path = _matrix(folder, border)
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    np.save(temporary, W)
-    temporary.replace(path)
+    content = io.BytesIO()
+    np.save(content, W)
+    write_whole(path, content.getvalue())
 
 
 def load_matrix(folder: Path, border: str) -> Float[np.ndarray, "C D"] | None:

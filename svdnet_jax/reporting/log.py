@@ -1,13 +1,15 @@
 """The log of a run, metrics.jsonl: one JSON object a line, made to be read by other programs.
 
 Events are `start`, `resume`, `step`, `phase`, `decorrelate` and `end`. A checkpoint stores the
-log's length, so that a resumed run cuts what the killed process wrote afterwards: the file then
-reads as if nothing had happened, but for the line that says `resume`.
+log's length and hash, so that a resumed run cuts what the killed process wrote afterwards: the file then
+reads as if nothing had happened, but for the line that says `resume`. A log that changed is refused.
 """
 
+import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from typing import Any, NoReturn
 Record = Mapping[str, Any]
 """One line of the log."""
 
+TRIES, PAUSE = 5, 0.05
+"""Times that a line without an end is looked at again, and seconds between: its writer may be about to end it."""
 _REPLACEMENTS = {"us": "US", "u": "U", "uvt": "UV'", "qd": "QD", "rotation": "WR", "none": "W"}
 
 
@@ -55,33 +59,70 @@ class Log:
             os.fsync(file.fileno())
             return file.tell()
 
+    @property
+    def hash(self) -> str:
+        """SHA-256 of all that was written so far, in hex digits; a checkpoint stores it beside the offset."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
-def open_log(path: Path, offset: int | None) -> Log:
+
+def open_log(path: Path, offset: int | None, expected: str | None = None) -> Log:
     """Opens a log for a new run, or for one that goes on from a checkpoint.
 
     Args:
         path: The file; its folder exists.
         offset: Bytes to keep, from `Log.offset`; what follows is cut, half lines included. None
             starts an empty log, also where a process died before its first checkpoint.
+        expected: Hash of what is kept, from `Log.hash`; None from a checkpoint of an older version.
 
     Raises:
-        LogError: The file does not have a line that ends at `offset`, so it is not the one that the
-            checkpoint was taken with. The file is left as it is.
+        LogError: The file is not the one that the checkpoint was taken with: it is shorter, has no line that ends at
+            `offset`, or other bytes before it. It is left as it is. Or it has lines that only a run with checkpoints
+            can have written, and there is none to go on from.
     """
     if not offset:
+        refuse_to_lose(path)
         path.write_bytes(b"")
         return Log(path)
-    fix = "Put the run's own log back, or start a new run in another folder with --out."
-    size = path.stat().st_size if path.exists() else 0
-    if size < offset:
-        raise LogError(f"{path}: the checkpoint needs {offset} bytes of log, found {size}. {fix}")
+    check_log(path, offset, expected)
     with path.open("r+b") as file:
-        file.seek(offset - 1)
-        if file.read(1) != b"\n":
-            raise LogError(f"{path}: no line ends at byte {offset}, where the checkpoint was. {fix}")
         file.truncate(offset)
         os.fsync(file.fileno())
     return Log(path)
+
+
+def check_log(path: Path, offset: int, expected: str | None) -> None:
+    """Makes sure that a log is the one that a checkpoint was taken with; for the arguments see `open_log`.
+
+    Raises:
+        LogError: It is not; says in what.
+    """
+    fix = "Put the run's own log back from a copy, or start a new run in another folder with --out."
+    kept = path.read_bytes()[:offset] if path.exists() else b""
+    if len(kept) < offset:
+        raise LogError(f"{path}: the checkpoint needs {offset} bytes of log, found {len(kept)}. {fix}")
+    if not kept.endswith(b"\n"):
+        raise LogError(f"{path}: no line ends at byte {offset}, where the checkpoint was. {fix}")
+    if expected is not None and hashlib.sha256(kept).hexdigest() != expected:
+        raise LogError(
+            f"{path}: was changed: its first {offset} bytes are not those that the checkpoint was taken with, by their "
+            f"hash. {fix}"
+        )
+
+
+def refuse_to_lose(path: Path) -> None:
+    """Keeps a log that is worth something from being overwritten, as when somebody deleted the checkpoints.
+
+    Raises:
+        LogError: It has lines that only a run with checkpoints can have written.
+    """
+    text = path.read_bytes() if path.exists() else b""
+    # A phase ends with a line and then a checkpoint; without any the process may have died in between.
+    after = text.partition(b'{"event": "phase"')[2].partition(b"\n")[2]
+    if after:
+        raise LogError(
+            f"{path}: holds the lines of a run that had checkpoints, and there is none to go on from. Nothing was "
+            "changed. Put them back, or give another --out; to begin this run anew, take the folder away"
+        )
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -92,7 +133,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             names file and line.
     """
     records = []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), start=1):
+    for number, line in enumerate(_whole_lines(path).splitlines(keepends=True), start=1):
         if not line.endswith(b"\n"):
             raise LogError(
                 f"{path}:{number}: the last line has no end: its writer was killed or is still "
@@ -106,6 +147,16 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             raise LogError(f'{path}:{number}: expected an object with "event", found {line[:60]!r}')
         records.append(record)
     return records
+
+
+def _whole_lines(path: Path) -> bytes:
+    """The content of a log, whose last line its writer may be writing right now."""
+    for _ in range(TRIES):
+        content = path.read_bytes()
+        if not content or content.endswith(b"\n"):
+            break
+        time.sleep(PAUSE)
+    return content
 
 
 def borders(records: Sequence[Record]) -> list[Record]:

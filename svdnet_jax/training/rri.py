@@ -6,7 +6,7 @@ as if it had never stopped. It writes no file itself; `Hooks` tell the outside w
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,14 +20,14 @@ from svdnet_jax.data.pipeline import Feed
 from svdnet_jax.devices import Devices, put
 from svdnet_jax.machines import from_first
 from svdnet_jax.models.svdnet import SVDNet
-from svdnet_jax.training.measure import Measurement, TrainingDiverged
+from svdnet_jax.stopping import Stopped
+from svdnet_jax.training.intervals import Hooks, Interval, Record, Unreported, Work, report, told, untold
+from svdnet_jax.training.measure import Measurement
 from svdnet_jax.training.optimizer import make_optimizer, weight_groups
 from svdnet_jax.training.parallel import TrainCall, make_train_call
 from svdnet_jax.training.plan import PlannedPhase, plan
 from svdnet_jax.training.state import TrainState, begin
 from svdnet_jax.training.step import Metrics, recipe_of
-
-Record = dict[str, Any]
 
 
 class Program(NamedTuple):
@@ -35,17 +35,6 @@ class Program(NamedTuple):
 
     optimizer: optax.GradientTransformation
     call: TrainCall
-
-
-class Hooks(NamedTuple):
-    """What the loop calls at its borders."""
-
-    measure: Callable[[TrainState], Measurement]
-    emit: Callable[[Record, TrainState], None]
-    """Takes a record of the log and the state at hand: the one that it is of, or within a phase a later one."""
-    save: Callable[[TrainState, float, Measurement | None], None]
-    """Keeps a state from which the run can go on; with the seconds spent in its phase, and what was measured
-    if a phase has just ended."""
 
 
 def optimizers(params: Any, config: Run) -> dict[PhaseKind, optax.GradientTransformation]:
@@ -92,6 +81,7 @@ def run_rri(
     steps_per_call: int,
     hooks: Hooks,
     seconds: float = 0.0,
+    unreported: Unreported | None = None,
 ) -> TrainState:
     """Trains from a state to the end of the plan, or until S(W) is stable.
 
@@ -104,8 +94,10 @@ def run_rri(
         steps_per_call: Steps that each of its samples are for; see `svdnet_jax.training.parallel.steps_per_call`.
         hooks: Measuring, logging and saving.
         seconds: Time that the phase of ``state`` has taken before.
+        unreported: What `Hooks.save` was given beside it.
 
     Raises:
+        Stopped: `Hooks.stop` asked for it; a state was saved.
         TrainingDiverged: The loss is no longer finite.
     """
     begins = {kind: program.optimizer for kind, program in by_kind.items()}
@@ -116,7 +108,8 @@ def run_rri(
             state = _decorrelate(state, phase, last or hooks.measure(state), config, hooks)
         started = time.monotonic() - seconds
         work = Work(phase, by_kind[phase.kind].call, config, feed, steps_per_call, hooks)
-        state = _train(state, work, started)
+        state = _train(state, work, started, unreported or {})
+        unreported = None
         seconds = time.monotonic() - started
         last = hooks.measure(state)
         hooks.emit(_phase_record(phase, state, last, seconds), state)
@@ -126,8 +119,15 @@ def run_rri(
         rate = phases[following].learning_rate_at(0) if following < len(phases) else 0.0
         state = begin(state, following, optimizer_at(following, phases, begins), kept, rate)
         seconds = 0.0
-        hooks.save(state, seconds, last)
+        hooks.save(state, seconds, last, {})
+        _heed(state, hooks)
     return state
+
+
+def _heed(state: TrainState, hooks: Hooks) -> None:
+    """Stops here, where the state has just been saved, if that was asked for."""
+    if number := hooks.stop():
+        raise Stopped(int(state.step), number)
 
 
 def is_stable(before: float, after: float, config: Run) -> bool:
@@ -178,36 +178,15 @@ def _replace(state: TrainState, config: Run, match: bool, seed: tuple[int, int])
     return state.with_eigenlayer(jnp.asarray(from_first(np.asarray(new)))).with_classifier(jnp.asarray(turned))
 
 
-class Work(NamedTuple):
-    """What the steps of a phase are taken with."""
-
-    phase: PlannedPhase
-    call: TrainCall
-    config: Run
-    feed: Feed
-    steps: int
-    """Of a call."""
-    hooks: Hooks
-
-
-class Interval(NamedTuple):
-    """Calls between two lines of the log, all on their way."""
-
-    metrics: tuple[Metrics, ...]
-    done: int
-    """Steps of the phase after them."""
-    rate: float
-    """Learning rate of their last step."""
-
-
-def _train(state: TrainState, work: Work, started: float) -> TrainState:
+def _train(state: TrainState, work: Work, started: float, unreported: Unreported) -> TrainState:
     """The steps of a phase that are still to do.
 
     Numbers of an interval are fetched when the next call is on its way, so that devices need not wait for the host.
+    Those of an interval that a stop cut in two are saved, so that its line is the one of an unbroken run.
     """
     phase, config, hooks = work.phase, work.config, work.hooks
     since, where = time.monotonic(), state.step.sharding
-    pending: tuple[Metrics, ...] = ()
+    pending: tuple[Metrics, ...] = told(unreported)
     due: Interval | None = None
     for done in range(int(state.cursor.step) + work.steps, phase.settings.steps + 1, work.steps):
         rates = [phase.learning_rate_at(step) for step in range(done - work.steps, done)]
@@ -217,40 +196,19 @@ def _train(state: TrainState, work: Work, started: float) -> TrainState:
             state, metrics = work.call(state, work.feed.store, samples, on_devices)
         pending = (*pending, metrics)
         if due:
-            since, due = _report(due, state, work, since), None
+            since, due = report(due, state, work, since), None
         last = done == phase.settings.steps
         if last or done % config.log_every == 0:
             due, pending = Interval(pending, done, rates[-1]), ()
+        saving = not last and (done % config.checkpoint_every == 0 or bool(hooks.stop()))
         # Before anything else is done with the state, it is known to be finite.
-        if due and (last or done % config.checkpoint_every == 0):
-            since, due = _report(due, state, work, since), None
-        if not last and done % config.checkpoint_every == 0:
-            hooks.save(state, time.monotonic() - started, None)
+        if due and (last or saving):
+            since, due = report(due, state, work, since), None
+        if saving:
+            hooks.save(state, time.monotonic() - started, None, untold(pending, work, done, rates[-1]))
+            _heed(state, hooks)
             since = time.monotonic()
     return state
-
-
-def _report(interval: Interval, state: TrainState, work: Work, since: float) -> float:
-    """Writes the line of an interval and says when that was.
-
-    Raises:
-        TrainingDiverged: A loss or a number in the state after it is not finite.
-    """
-    calls = jax.device_get(interval.metrics)
-    means = {name: float(np.concatenate([call[name] for call in calls]).mean()) for name in ("loss", "accuracy")}
-    now, phase = time.monotonic(), work.phase
-    where = {"phase": phase.kind, "round": phase.round, "step": phase.start + interval.done}
-    if not np.isfinite(means["loss"]) or not calls[-1]["finite"]:
-        raise TrainingDiverged(
-            f"training diverged: at step {where['step']} ({phase.kind}, round {phase.round}, learning rate "
-            f"{interval.rate:g}) the loss or a weight is not finite. "
-            "Lower --optimizer.learning-rate or --rri.learning-rates and start in another --out; "
-            "log and checkpoints are intact"
-        )
-    health = {"learning_rate": interval.rate, "correlation": float(calls[-1]["correlation"])}
-    speed = len(calls) * work.steps * work.config.data.batch_size / (now - since)
-    work.hooks.emit({"event": "step", **where, **means, **health, "images_per_second": speed}, state)
-    return now
 
 
 def _phase_record(phase: PlannedPhase, state: TrainState, measured: Measurement, seconds: float) -> Record:

@@ -31,6 +31,8 @@ def pytest_cmdline_main(config):
 
     `-n 0` leaves all to one process. Whole files, as the fixtures of a file are its own trained networks.
     """
+    if hasattr(config, "workerinput"):  # One of the two: it must not have two of its own.
+        return
     option, everything = config.option, config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if everything and config.pluginmanager.hasplugin("xdist") and option.numprocesses is None and not option.usepdb:
         option.numprocesses, option.dist, option.loadscopereorder = 2, "loadfile", False

@@ -84,6 +84,21 @@ def compiled_once(workshop, tmp_path_factory):
     keep_compiled(workshop / "compiled")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def optimized(request):
+    """Programs are compiled as a user's are, but for files marked `unoptimized`; their child processes do as they."""
+    if request.node.get_closest_marker("unoptimized") is None:
+        yield
+        return
+    jax.clear_caches()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def tiny(workshop):
     """The tiny preset with its data in the workshop."""

@@ -19,6 +19,8 @@ from svdnet_jax.devices import choose
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.rules import check
 
+pytestmark = pytest.mark.unoptimized
+
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 8
 """Seconds after which a silent process counts as dead."""

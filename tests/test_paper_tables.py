@@ -16,6 +16,8 @@ from svdnet_jax.presets import PRESETS
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.rules import check
 
+pytestmark = pytest.mark.unoptimized
+
 DOCS = Path(__file__).parent.parent / "docs"
 FACTS = {"dataset": "d", "train": 96, "identities": 12, "valid_queries": 34, "gallery": 78, "machine": "m"}
 

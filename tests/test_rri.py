@@ -30,6 +30,8 @@ from svdnet_jax.training.rri import is_stable, optimizer_at, optimizers, program
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import inputs_of, make_infer
 
+pytestmark = pytest.mark.unoptimized
+
 BACKBONES = {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
 # What a record says about the clock, not about the run.
 CLOCK = ("images_per_second", "seconds")

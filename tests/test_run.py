@@ -33,6 +33,8 @@ from svdnet_jax.training.plan import plan
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import inputs_of
 
+pytestmark = pytest.mark.unoptimized
+
 ROOT = Path(__file__).parent.parent
 M = {"rank1", "rank5", "rank10", "rank20", "mAP", "mAP_market", "mINP"}
 CLOCK = ("images_per_second", "seconds")

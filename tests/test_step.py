@@ -19,6 +19,8 @@ from svdnet_jax.training.optimizer import make_optimizer, weight_groups
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import Inputs, Recipe, augment, recipe_of, train_step
 
+pytestmark = pytest.mark.unoptimized
+
 BACKBONES = {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
 SIZE, MEAN, STD = (16, 8), (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
 RATE = 0.1

@@ -16,14 +16,16 @@ from svdnet_jax.run import preflight, run
 from svdnet_jax.step_zero import after_step_zero, read_step_zero
 from svdnet_jax.training.trained import load_trained
 
+pytestmark = pytest.mark.unoptimized
+
 CLOCK = ("images_per_second", "seconds")
 QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
 def short(tiny):
-    """The tiny preset with one short round."""
-    return short_run.of(tiny)
+    """The tiny preset with one short round, on one device."""
+    return dataclasses.replace(short_run.of(tiny), parallel="single")
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +34,18 @@ def base(short, workshop):
     return run(config, QUIET, report=False)
 
 
+@pytest.fixture(scope="module")
+def continued(short, base, workshop):
+    """The run that takes its Step 0 from `base`."""
+    return run(dataclasses.replace(short, base_from=base, out=workshop / "continued"), QUIET, report=False)
+
+
 def timeless(folder):
     return [{k: v for k, v in r.items() if k not in CLOCK} for r in read_log(folder / "metrics.jsonl")]
 
 
-def test_it_ends_like_the_unbroken_run(short, base, tmp_path):
-    ways = {"whole": short, "continued": dataclasses.replace(short, base_from=base)}
-    whole, continued = (run(dataclasses.replace(c, out=tmp_path / n), QUIET, n == "whole") for n, c in ways.items())
+def test_it_ends_like_the_unbroken_run(short, continued, tmp_path):
+    whole = run(dataclasses.replace(short, out=tmp_path / "whole"), QUIET, report=False)
     assert timeless(continued) == timeless(whole)
     states = [load_trained(folder).state for folder in (whole, continued)]
     states = [jax.tree.map(np.asarray, s.replace(rng=jax.random.key_data(s.rng))) for s in states]
@@ -63,11 +70,10 @@ def test_another_step_0_is_refused_by_name(short, base):
         after_step_zero(zero, "0123456789abcdef", 12)
 
 
-def test_only_a_finished_run_without_rounds_will_do(short, base, tmp_path):
+def test_only_a_finished_run_without_rounds_will_do(short, base, continued, tmp_path):
     with pytest.raises(ConfigError, match="no run folder"):
         read_step_zero(dataclasses.replace(short, base_from=tmp_path))
     with pytest.raises(ConfigError, match="--base-from .*: must be left out with --rri.rounds 0"):
         preflight(dataclasses.replace(short, base_from=base, rri=dataclasses.replace(short.rri, rounds=0)))
-    folder = run(dataclasses.replace(short, base_from=base, out=tmp_path / "rounds"), QUIET, report=False)
     with pytest.raises(ConfigError, match="has rounds of its own"):
-        read_step_zero(dataclasses.replace(short, base_from=folder))
+        read_step_zero(dataclasses.replace(short, base_from=continued))

@@ -28,11 +28,15 @@ from svdnet_jax.training.initial import as_pretrained, check_start
 from svdnet_jax.training.state import create
 from svdnet_jax.training.trained import load_trained
 
+pytestmark = pytest.mark.unoptimized
+
+ONE = ("--parallel", "single")
+
 
 @pytest.fixture(scope="module")
 def trained(workshop):
     out = workshop / "teacher"
-    options = ["--preset", "tiny", "--out", str(out), "--data.cache", str(workshop / "data"), *short_run.OPTIONS]
+    options = ["--preset", "tiny", "--out", str(out), "--data.cache", str(workshop / "data"), *short_run.OPTIONS, *ONE]
     assert main(options) == 0
     return out
 
@@ -88,7 +92,7 @@ def test_a_folder_is_embedded_as_the_run_embedded_it(trained, workshop, tmp_path
 def test_a_run_starts_from_the_backbone_of_another(trained, workshop, tmp_path):
     out = tmp_path / "student"
     more = ["--model.weights", str(trained), "--rri.rounds", "0", "--base.steps", "4", "--base.milestones", "3"]
-    arguments = ["--preset", "tiny", "--out", str(out), "--data.cache", str(workshop / "data"), *more]
+    arguments = ["--preset", "tiny", "--out", str(out), "--data.cache", str(workshop / "data"), *more, *ONE]
     # With a rate of almost nothing the weights stay where they started.
     assert main([*arguments, "--optimizer.learning-rate", "1e-12"]) == 0
     old, new = load_trained(trained).state, load_trained(out).state
@@ -135,7 +139,8 @@ def test_stored_statistics_of_random_weights_are_refused(capsys, tmp_path):
 def test_a_run_is_judged_on_the_people_it_held_out(workshop, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--preset", "tiny", "--out", str(out), "--data.cache", str(workshop / "data"), "--rri.rounds", "0"]
-    assert main([*options, "--seed", "3", "--data.validation", "4", "--base.steps", "4", "--base.milestones", "3"]) == 0
+    options += ["--seed", "3", "--data.validation", "4", "--base.steps", "4", "--base.milestones", "3", *ONE]
+    assert main(options) == 0
     capsys.readouterr()
     (last,) = [record for record in read_log(out / "metrics.jsonl") if record["event"] == "phase"]
     found = evaluate(capsys, "--run", out, "--data.cache", workshop / "data")
@@ -205,7 +210,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_a_prepared_folder_trains_where_little_is_installed(trained, workshop, tmp_path):
     prepared = next((workshop / "data").glob("prepared-*"))
-    options = ["--preset", "tiny", *short_run.OPTIONS, "--data.root", prepared, "--out", tmp_path / "run"]
+    options = ["--preset", "tiny", *short_run.OPTIONS, *ONE, "--data.root", prepared, "--out", tmp_path / "run"]
     options += ["--compute.cache", workshop / "compiled"]
     command = [sys.executable, "-c", BARE, *map(str, options)]
     # As many fake devices as in here, for which everything is compiled already.

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import short_run
 from rich.console import Console
 
 from svdnet_jax.config import RRI, Eval, Loss, Model, Optimizer, Phase
@@ -12,17 +13,19 @@ from svdnet_jax.reporting.log import read_log
 from svdnet_jax.run import run
 from svdnet_jax.training.trained import load_trained
 
+pytestmark = pytest.mark.unoptimized
+
 
 @pytest.fixture
 def go(tiny, tmp_path):
-    """Runs the tiny preset with changes; its folder and its log."""
+    """Makes the short run with changes, on one device; its folder and its log."""
 
-    def go(**changes):
-        config = dataclasses.replace(tiny, out=tmp_path / "run", base=Phase(steps=8), **changes)
+    def go(report=False, **changes):
+        config = dataclasses.replace(short_run.of(tiny), out=tmp_path / "run", parallel="single", **changes)
         console = Console(record=True, width=100, quiet=True)
         # optax's Adam raises a float to an integer power, which JAX's strict mode refuses.
         with jax.numpy_dtype_promotion("standard"):
-            run(config, console)
+            run(config, console, report=report)
         return config.folder, read_log(config.folder / "metrics.jsonl")
 
     return go
@@ -34,6 +37,7 @@ def phases(records):
 
 def test_the_strong_baselines_parts_train_and_report(go, tiny):
     folder, records = go(
+        report=True,
         data=dataclasses.replace(tiny.data, per_identity=4, erase=0.5, crop_padding=2),
         model=Model(neck="batchnorm", dim=0, dropout=0.0, classifier_bias=False),
         loss=Loss(smoothing=0.1, triplet="soft"),
@@ -52,8 +56,8 @@ def test_the_strong_baselines_parts_train_and_report(go, tiny):
 
 @pytest.mark.parametrize("method", ["us", "rotation"])
 def test_a_classifier_that_turns_with_the_features_keeps_the_loss(go, tiny, method):
-    changes = dataclasses.replace(tiny.rri, method=method, rotate_classifier=True)
-    _, records = go(rri=changes)
+    _, records = go(rri=dataclasses.replace(short_run.of(tiny).rri, method=method, rotate_classifier=True))
+    assert [record["round"] for record in records if record["event"] == "decorrelate"] == [1]
     for record in records:
         if record["event"] == "decorrelate":
             assert record["loss"]["after"] == pytest.approx(record["loss"]["before"], rel=1e-5)
@@ -63,7 +67,8 @@ def test_a_classifier_that_turns_with_the_features_keeps_the_loss(go, tiny, meth
 def test_a_final_restraint_takes_the_place_of_the_last_relaxation(go):
     short = Phase(steps=4)
     frozen = Phase(steps=4, freeze=("eigenlayer/*",))
-    folder, records = go(rri=RRI(rounds=2, restraint=frozen, relaxation=short, final=frozen, stop="never"))
+    settings = RRI(rounds=2, restraint=frozen, relaxation=short, final=frozen, stop="never")
+    folder, records = go(report=True, rri=settings)
     assert phases(records) == [("base", 0), ("restraint", 1), ("relaxation", 1), ("restraint", 2), ("final", 2)]
     assert [record["round"] for record in records if record["event"] == "decorrelate"] == [1, 2]
     after = {record["phase"]: record["correlation"] for record in records if record["event"] == "phase"}

@@ -72,7 +72,7 @@ def start(config, workbench, phase=0):
     fresh, by_kind, _ = workbench
     fresh = jax.tree.map(jnp.copy, fresh)  # the loop donates what it is given
     begins = {kind: program.optimizer for kind, program in by_kind.items()}
-    rate = plan(config)[phase].learning_rate
+    rate = plan(config)[phase].learning_rate if phase < len(plan(config)) else 0.0
     return begin(fresh, phase, optimizer_at(phase, plan(config), begins), fresh.cursor.correlation, rate)
 
 

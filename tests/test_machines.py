@@ -81,6 +81,7 @@ def two(workshop, one):
     return out, texts
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(one, two, tiny):
     found, expected = final_state(two[0], tiny), final_state(one, tiny)
     chex.assert_trees_all_close(found, expected, **CLOSE)
@@ -91,6 +92,7 @@ def test_two_processes_train_what_one_trains(one, two, tiny):
             assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_first_process_speaks_and_writes(two):
     (first, _), (second, errors) = two[1]
     assert "Devices: 4 x cpu (cpu) of 2 processes, --parallel auto" in first

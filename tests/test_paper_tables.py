@@ -63,6 +63,7 @@ def studied(workshop):
     return workshop / "studies"
 
 
+@pytest.mark.slow
 def test_studies_share_step_0_and_runs(studied):
     folders = sorted(path.name for path in studied.iterdir() if (path / "metrics.jsonl").exists())
     assert [re.sub("base-[0-9a-f]{6}", "base", name) for name in folders] == [
@@ -79,6 +80,7 @@ def test_studies_share_step_0_and_runs(studied):
         assert steps[0] == steps[1] == steps[2]
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(studied, workshop, capsys):
     before = {path: path.stat().st_mtime_ns for path in studied.glob("*/metrics.jsonl")}
     document = workshop / "docs" / "results.md"
@@ -90,6 +92,7 @@ def test_the_same_command_again_trains_nothing(studied, workshop, capsys):
     assert "After round 1; seeds 0, 1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_document_can_be_made_from_the_lines_alone(studied, workshop):
     document = workshop / "docs" / "results.md"
     text = document.read_text()
@@ -104,6 +107,7 @@ def test_the_document_can_be_made_from_the_lines_alone(studied, workshop):
         assert section(text, name) == study.text(paper_tables.EXPERIMENTS[name], lines)
 
 
+@pytest.mark.slow
 def test_each_study_has_its_own_command(studied, workshop, capsys):
     options = arguments(workshop)
     del options[2:4]  # --docs

@@ -122,7 +122,7 @@ def test_dropout_draws_the_same_masks_but_under_pmap(dataset):
     assert np.abs(classifier - other).max() > 1e-4  # a hundred times what rounding may do
 
 
-@pytest.mark.parametrize("mode", ["auto", "pmap"])
+@pytest.mark.parametrize("mode", ["auto", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_triplets_are_mined_among_the_images_of_all_devices(mode, dataset):
     config = dataclasses.replace(BASE, loss=Loss(triplet="margin", margin=5.0))
     # One step, as the hardest images may be others after a rounding.
@@ -133,7 +133,7 @@ def test_triplets_are_mined_among_the_images_of_all_devices(mode, dataset):
     np.testing.assert_allclose(there["loss"], seen["loss"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["auto", "pmap"])
+@pytest.mark.parametrize("mode", [pytest.param("auto", marks=pytest.mark.slow), "pmap"])
 def test_images_in_host_memory_train_what_images_on_the_devices_train(mode, dataset):
     config = dataclasses.replace(BASE, parallel=mode)
     ours, theirs = (train(config, dataset, resident=resident)[0] for resident in (True, False))
@@ -141,7 +141,7 @@ def test_images_in_host_memory_train_what_images_on_the_devices_train(mode, data
     chex.assert_trees_all_close(numbers(ours), numbers(theirs), **CLOSE)
 
 
-@pytest.mark.parametrize("mode", ["single", "pmap"])
+@pytest.mark.parametrize("mode", [pytest.param("single", marks=pytest.mark.slow), "pmap"])
 def test_several_steps_in_one_call_are_those_steps(mode, dataset):
     config = dataclasses.replace(BASE, parallel=mode)
     one, seen = train(config, dataset)
@@ -177,7 +177,9 @@ def frozen_norm(config, **sections):
     return change(config, model={"batch_norm": "frozen"}, **sections)
 
 
-@pytest.mark.parametrize("mode", ["single", "auto", "pmap"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("single", marks=pytest.mark.slow), "auto", pytest.param("pmap", marks=pytest.mark.slow)]
+)
 def test_gradients_of_parts_add_up_to_that_of_the_batch(mode, dataset):
     config = frozen_norm(BASE, data={"per_identity": 0})
     whole, seen = train(dataclasses.replace(config, parallel="single"), dataset, frozen=True)
@@ -207,6 +209,7 @@ def test_a_run_goes_on_on_other_devices_with_the_same_stream(dataset, tmp_path):
     np.testing.assert_allclose(np.concatenate([before["loss"], after["loss"]]), seen["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_follows_the_loss_of_float32(dataset):
     """Convolutions with 8 bits of mantissa: on the way down the losses part by a fiftieth of the way at most."""
     smooth = dataclasses.replace(BASE, data=Data(batch_size=48, height=16, width=8), parallel="single")
@@ -238,6 +241,7 @@ def compiled(config, dataset):
     return program.call.lower(*arguments).compile(), arguments
 
 
+@pytest.mark.slow
 def test_recomputing_gives_the_same_step(dataset):
     (kept, before), (again, _) = (
         compiled(change(LARGER, model={"recompute": recompute}), dataset) for recompute in (False, True)
@@ -263,6 +267,7 @@ def test_recomputing_keeps_less_for_the_backward_pass():
     assert kept(True) < 0.4 * kept(False)
 
 
+@pytest.mark.slow
 def test_a_frozen_stem_costs_no_backward_pass(dataset):
     """As the paper's relaxation freezes stem and first stage: the compiled program does not have their gradients."""
     everything, stem, backbone = (

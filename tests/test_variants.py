@@ -54,7 +54,7 @@ def test_the_strong_baselines_parts_train_and_report(go, tiny):
     assert set(params["classifier"]) == {"kernel"}
 
 
-@pytest.mark.parametrize("method", ["us", "rotation"])
+@pytest.mark.parametrize("method", ["us", pytest.param("rotation", marks=pytest.mark.slow)])
 def test_a_classifier_that_turns_with_the_features_keeps_the_loss(go, tiny, method):
     _, records = go(rri=dataclasses.replace(short_run.of(tiny).rri, method=method, rotate_classifier=True))
     assert [record["round"] for record in records if record["event"] == "decorrelate"] == [1]
@@ -86,6 +86,7 @@ def test_a_mean_image_is_subtracted_and_kept(go, dataset):
     np.testing.assert_array_equal(np.asarray(pixels["std"]).ravel(), [50, 50, 50])
 
 
+@pytest.mark.slow
 def test_a_validation_split_keeps_the_test_set_out(go, tiny, dataset):
     _, records = go(data=dataclasses.replace(tiny.data, validation=4), rri=RRI(rounds=0))
     start = records[0]

@@ -113,7 +113,7 @@ def test_eight_devices_train_what_one_trains(mode, batch_norm, neck, dataset):
 
 def test_dropout_draws_the_same_masks_but_under_pmap(dataset):
     """As README.md, docs/devices.md and the help of --parallel say."""
-    config = change(BASE, model={"dropout": 0.5})
+    config = change(BASE, model={"backbone": "deeper", "dropout": 0.5})
     single, auto, pmap = (
         train(dataclasses.replace(config, parallel=mode), dataset, steps=1) for mode in ("single", "auto", "pmap")
     )

@@ -79,3 +79,17 @@ def test_no_hidden_state(path):
             assert node.attr not in ("environ", "getenv"), f"{path}:{node.lineno}: environment variable"
     assert "pickle" not in {module.split(".")[0] for module in imports(path)}
     assert len(path.read_text().splitlines()) <= 300, f"{path}: more than one thing?"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.name)
+def test_tests_that_need_pytorch_are_marked(path):
+    """And so counted and named where they are skipped, which nothing else does."""
+    text = path.read_text()
+    top = {
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    if path.name != "torch_networks.py":  # what such tests import
+        assert not {"torch", "torch_networks"} & top
+    assert "importorskip" + '("torch' not in text

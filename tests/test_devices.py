@@ -56,7 +56,7 @@ def test_no_two_images_share_a_dropout(mode, count, parts):
     settings = Optimizer(momentum=0.0, weight_decay=0.0)
     optimizer = make_optimizer(weight_groups(fresh.params, Phase(steps=1), settings), settings)
     # With no weights both classes have half of the chances, whatever is dropped.
-    state = begin(fresh.with_classifier(jnp.zeros((UNITS, 2))), 0, optimizer, fresh.cursor.correlation)
+    state = begin(fresh.with_classifier(jnp.zeros((UNITS, 2))), 0, optimizer, fresh.cursor.correlation, 1.0)
     call = make_train_call(model, optimizer, Recipe(Inputs((1, 1)), parts=parts), devices)
     shape = (1, count, 2 // count) if mode == "pmap" else (1, 2)
     batch = Batch(np.zeros((*shape, 1, 1, 3), np.uint8), np.zeros(shape, np.int32))

@@ -18,7 +18,10 @@ CONV = np.random.default_rng(0).normal(size=(4, 3, 7, 7)).astype(np.float32)
 
 @pytest.fixture
 def torch():
-    return pytest.importorskip("torch")
+    """PyTorch, of which no test that is not marked so may know."""
+    import torch
+
+    return torch
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +29,7 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("modern", [True, False], ids=["zip", "before 1.6"])
 @pytest.mark.parametrize("number", [np.float64(0.7), np.float32(0.7), np.int64(3), np.bool_(True)], ids=str)
 def test_a_number_of_numpy_beside_the_weights_is_no_damage(torch, tmp_path, number, modern):
@@ -82,6 +86,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.torch
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_sound_file_is_refused_for_what_it_is(torch, tmp_path, case):
@@ -95,6 +100,7 @@ def test_a_sound_file_is_refused_for_what_it_is(torch, tmp_path, case):
     assert "\x1b" not in said
 
 
+@pytest.mark.torch
 def test_the_way_out_that_the_message_names_is_one(torch, tmp_path):
     model = torch.nn.Sequential()
     model.add_module("conv1", torch.nn.Conv2d(3, 4, 7, bias=False))
@@ -106,6 +112,7 @@ def test_the_way_out_that_the_message_names_is_one(torch, tmp_path):
     assert read_torch(tmp_path / "clean.pth")["conv1.weight"].shape == (4, 3, 7, 7)
 
 
+@pytest.mark.torch
 def test_a_damaged_file_is_called_so_without_the_words_of_torch(torch, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"\x80 no weights")
     with pytest.raises(WeightsError, match="x.pth is damaged, incomplete or not what its name says") as caught:
@@ -122,6 +129,7 @@ def test_safetensors_in_other_floating_point_types(tmp_path, kind):
     assert np.array_equal(found, array.astype(np.float32).transpose(2, 3, 1, 0))
 
 
+@pytest.mark.torch
 def test_bfloat16_is_the_same_from_torch_and_from_safetensors(torch, tmp_path):
     array = torch.from_numpy(CONV).to(torch.bfloat16)
     torch.save({"conv1.weight": array}, "x.pth")

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 from jaxtyping import Array, Float, Float64
 
 Factors = TypeVar("Factors", bound=tuple[np.ndarray, ...])
@@ -92,6 +91,8 @@ def thin_svd(W: np.ndarray) -> SVD:
         return np.linalg.svd(A, full_matrices=False)
 
     def by_scipy(A: np.ndarray) -> Any:
+        import scipy.linalg  # takes long to import, and is hardly ever asked
+
         return scipy.linalg.svd(A, full_matrices=False, lapack_driver="gesvd")
 
     def is_right(A: np.ndarray, found: SVD, tolerance: float) -> bool:
@@ -122,6 +123,8 @@ def thin_qr(W: np.ndarray) -> QR:
         return jnp.linalg.qr(jnp.asarray(A))
 
     def by_scipy(A: np.ndarray) -> Any:
+        import scipy.linalg  # takes long to import, and is hardly ever asked
+
         return scipy.linalg.qr(A, mode="economic")
 
     def is_right(A: np.ndarray, found: QR, tolerance: float) -> bool:
@@ -147,6 +150,8 @@ def symmetric_eigen(G: np.ndarray) -> Eigh:
     """
 
     def by_scipy(A: np.ndarray) -> Any:
+        import scipy.linalg  # takes long to import, and is hardly ever asked
+
         return scipy.linalg.eigh(A, driver="ev")
 
     def is_right(A: np.ndarray, found: Eigh, tolerance: float) -> bool:

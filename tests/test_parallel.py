@@ -113,13 +113,13 @@ def test_eight_devices_train_what_one_trains(mode, batch_norm, neck, dataset):
 
 def test_dropout_draws_the_same_masks_but_under_pmap(dataset):
     """As README.md, docs/devices.md and the help of --parallel say."""
-    config = change(BASE, model={"backbone": "deeper", "dropout": 0.5})
+    config = change(BASE, model={"dropout": 0.5})
     single, auto, pmap = (
         train(dataclasses.replace(config, parallel=mode), dataset, steps=1) for mode in ("single", "auto", "pmap")
     )
     chex.assert_trees_all_close(numbers(auto[0]), numbers(single[0]), **CLOSE)
     classifier, other = (np.asarray(state.params["classifier"]["kernel"]) for state in (single[0], pmap[0]))
-    assert np.abs(classifier - other).max() > 1e-4  # a hundred times what rounding may do
+    assert np.abs(classifier - other).max() > 10 * CLOSE["atol"]  # ten times what rounding may do
 
 
 @pytest.mark.parametrize("mode", ["auto", pytest.param("pmap", marks=pytest.mark.slow)])

@@ -211,7 +211,7 @@ def test_prepared_data_need_no_image_library(market, cache, tmp_path):
     prepare(find_layout(market, cache), cache, SIZE, tmp_path / "prepared")
     load(market, cache, SIZE)
     # None in sys.modules makes an import fail.
-    blocked = ["tensorflow", "tensorflow_datasets", "array_record", "grain", "PIL", "h5py", "scipy.io"]
+    blocked = ["tensorflow", "tensorflow_datasets", "array_record", "grain", "PIL", "h5py", "scipy"]
     program = f"""
 import sys
 sys.modules.update(dict.fromkeys({blocked}))

@@ -18,6 +18,7 @@ CONV = np.random.default_rng(0).normal(size=(4, 3, 7, 7)).astype(np.float32)
 
 @pytest.fixture
 def torch():
+    """PyTorch, of which no test that is not marked so may know."""
     import torch
 
     return torch

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -223,3 +224,13 @@ for root in ({str(tmp_path / "prepared")!r}, {str(market)!r}):
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, capture_output=True, text=True)
     total = int(load(market, cache, SIZE).train.images.sum())
     assert done.stdout.split() == [str(total)] * 2
+
+
+def test_headers_are_read_in_one_thread(market, cache, tmp_path, monkeypatch):
+    """NumPy reads them by `ast`, which in several threads of Python 3.11 now and then ends in a SystemError."""
+    prepare(find_layout(market, cache), cache, SIZE, tmp_path / "prepared")
+    readers, read = [], np.load
+    monkeypatch.setattr(np, "load", lambda *a, **k: (readers.append(threading.get_ident()), read(*a, **k))[1])
+    read_prepared(tmp_path / "prepared")
+    assert len(readers) == 12
+    assert set(readers) == {threading.get_ident()}

@@ -123,8 +123,12 @@ def read_prepared(folder: Path, layout: str = "auto") -> Dataset:
             f"--data.root {folder}: was prepared from {made_from}, and --data.layout {layout} is wanted; give the "
             f"folder prepared from {layout}, or --data.layout {made_from}"
         )
+    # One after the other: NumPy reads a header by `ast`, which in threads of Python 3.11 can end in a SystemError.
+    opened = [_open_split(folder, split) for split in SPLITS]
     with ThreadPoolExecutor(len(SPLITS)) as pool:  # hashing lets go of the interpreter's lock
-        splits = pool.map(lambda split: _read_split(folder, split, content["arrays"][split]), SPLITS)
+        splits = pool.map(
+            lambda split, arrays: _verified(folder, split, arrays, content["arrays"][split]), SPLITS, opened
+        )
         return Dataset(content["name"], *splits)
 
 
@@ -146,21 +150,29 @@ def _content(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _read_split(folder: Path, split: str, known: Mapping[str, Mapping[str, Any]]) -> Split:
+def _open_split(folder: Path, split: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of a split, its images mapped."""
     arrays = {}
     for name in ("images", "pids", "cameras", "names"):
         file = _file(folder, split, name)
         try:
             # As plain arrays: indexing a memmap costs more than indexing an array over the same memory.
-            array = np.asarray(np.load(file, mmap_mode="r" if name == "images" else None, allow_pickle=False))
+            arrays[name] = np.asarray(np.load(file, mmap_mode="r" if name == "images" else None, allow_pickle=False))
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{file}: is missing or damaged ({error}); {REMEDY}") from error
-        found, written = _describe(array), dict(known[name])
+    return arrays
+
+
+def _verified(
+    folder: Path, split: str, arrays: Mapping[str, np.ndarray], known: Mapping[str, Mapping[str, Any]]
+) -> Split:
+    """Returns a split whose arrays are those that were written."""
+    for name, array in arrays.items():
+        file, found, written = _file(folder, split, name), _describe(array), dict(known[name])
         if found | {"hash": ""} != written | {"hash": ""}:
             raise DataError(f"{file}: found {found}, expected {written}; {REMEDY}")
         if found != written:
             raise DataError(f"{file}: was changed since it was written, its hash is another; {REMEDY}")
-        arrays[name] = array
     return Split(**arrays, images_hash=known["images"]["hash"])
 
 

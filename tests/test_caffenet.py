@@ -14,6 +14,8 @@ from svdnet_jax.config import ConfigError
 from svdnet_jax.models.caffenet import CaffeNet, local_response_norm
 from svdnet_jax.models.svdnet import parameter_paths
 
+pytestmark = pytest.mark.unoptimized
+
 SIZE = (75, 64)
 # Of float64's 16 digits; seen are 1e-15 to 1e-14.
 EXACT = 1e-12

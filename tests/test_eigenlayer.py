@@ -39,13 +39,13 @@ def relative_change(W, other):
 
 
 @given(matrices(), st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_us_keeps_every_distance(W, match):
     assert relative_change(W, decorrelate(W, "us", match=match)) < TOLERANCE
 
 
 @given(matrices(), st.booleans(), st.integers(0, 2**32))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_a_rotation_keeps_every_distance_and_is_drawn_by_its_seed(W, match, seed):
     new, R = rotate(W, "rotation", match=match, seed=seed)
     assert relative_change(W, new) < TOLERANCE
@@ -81,7 +81,7 @@ def test_the_alternatives_do_not_keep_distances(W, method):
 
 
 @given(matrices())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_us_keeps_w_wt_and_spectrum(W):
     new = decorrelate(W, "us", match=True)
     scale = float(jnp.abs(W @ W.T).max())
@@ -90,7 +90,7 @@ def test_us_keeps_w_wt_and_spectrum(W):
 
 
 @given(matrices(), st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_the_rotation_leads_from_w_to_us(W, match):
     new, R = rotate(W, match=match)
     np.testing.assert_array_equal(new, decorrelate(W, "us", match=match))
@@ -110,7 +110,7 @@ def test_every_method_decorrelates(W, method, match):
 
 
 @given(matrices())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_correlation_lies_between_one_over_d_and_one(W):
     D = W.shape[1]
     assert 1 / D - 1e-6 <= float(correlation(W)) <= 1 + 1e-6
@@ -129,7 +129,7 @@ def test_correlation_by_hand():
 
 
 @given(matrices(), st.floats(0.1, 10), st.integers(0, 2**31))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_correlation_ignores_scale_order_and_sign(W, factor, seed):
     rng = np.random.default_rng(seed)
     order = rng.permutation(W.shape[1])
@@ -151,7 +151,7 @@ def slow_matching(old, new):
 
 
 @given(matrices())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_matching_equals_the_slow_loop(W):
     new = decorrelate(W, "us")
     order, sign = match_columns(W, new)
@@ -161,7 +161,7 @@ def test_matching_equals_the_slow_loop(W):
 
 
 @given(matrices())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_matching_is_a_permutation_with_signs(W):
     order, sign = match_columns(W, decorrelate(W, "us"))
     assert sorted(order.tolist()) == list(range(W.shape[1]))

@@ -101,8 +101,8 @@ def test_the_first_process_speaks_and_writes(two):
     assert "error" not in errors
 
 
-# The first process also brings the others together.
-@pytest.mark.parametrize("dying", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dying", [0, 1])
 def test_the_others_end_when_one_is_killed_and_one_process_goes_on(dying, one, workshop, tiny, tmp_path):
     out = tmp_path / "run"
     processes = together(out, workshop / "data")

@@ -22,6 +22,8 @@ from svdnet_jax.training.measure import _fit, embeddings, measure
 from svdnet_jax.training.state import create
 from svdnet_jax.training.step import make_infer
 
+pytestmark = pytest.mark.unoptimized
+
 SIZE = (16, 8)
 
 

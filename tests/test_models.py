@@ -12,6 +12,8 @@ from svdnet_jax.config import Model
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build, parameter_paths
 
+pytestmark = pytest.mark.unoptimized
+
 
 def micro(config):
     return MiniResNet(widths=(4,), channels=8, frozen_statistics=config.batch_norm == "frozen")

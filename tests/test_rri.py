@@ -41,6 +41,7 @@ CLOCK = ("images_per_second", "seconds")
 def config(tiny):
     return dataclasses.replace(
         tiny,
+        parallel="single",
         log_every=2,
         checkpoint_every=2,
         data=dataclasses.replace(tiny.data, batch_size=8, height=16, width=8),
@@ -211,7 +212,9 @@ class Stop(Exception):
 
 
 # Within Step 0, at its end (so before the decorrelation), just after it, before the second one, at the very end.
-@pytest.mark.parametrize("saves", [1, 2, 3, 6, 10])
+@pytest.mark.parametrize(
+    "saves", [1, pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(6, marks=pytest.mark.slow), 10]
+)
 def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(
     saves, unbroken, compiled, config, workbench, dataset, tmp_path
 ):

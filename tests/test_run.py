@@ -38,6 +38,7 @@ pytestmark = pytest.mark.unoptimized
 ROOT = Path(__file__).parent.parent
 M = {"rank1", "rank5", "rank10", "rank20", "mAP", "mAP_market", "mINP"}
 CLOCK = ("images_per_second", "seconds")
+ONE = ("--parallel", "single")
 
 
 def arguments(out, cache, *more):
@@ -47,9 +48,9 @@ def arguments(out, cache, *more):
 
 @pytest.fixture(scope="session")
 def finished(workshop):
-    """A run of the tiny preset."""
+    """A run of the tiny preset, on one device: programs that other files train with, too."""
     out = workshop / "tiny"
-    assert main(arguments(out, workshop / "data")) == 0
+    assert main(arguments(out, workshop / "data", *ONE)) == 0
     return out
 
 
@@ -214,7 +215,7 @@ def test_other_data_under_a_run_are_refused(again, workshop, capsys):
 
 def test_damage_is_refused_and_what_the_message_says_helps(again, workshop, capsys):
     """A digit of the log, then one number of the latest checkpoint; the one before is there to go on from."""
-    log, command = again / "metrics.jsonl", arguments(again, workshop / "data")
+    log, command = again / "metrics.jsonl", arguments(again, workshop / "data", *ONE)
     content = log.read_bytes()
     log.write_bytes(content.replace(b'"loss": 2.', b'"loss": 1.', 1))
     assert main(command) == 2

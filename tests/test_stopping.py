@@ -5,13 +5,15 @@ import threading
 from contextlib import suppress
 
 import pytest
-from test_run import arguments
+from test_run import ONE, arguments
 
 from experiments import cli
 from experiments.market_rri import main
 from svdnet_jax import run
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.stopping import BY_DEFAULT, Stopped, asked_to_stop
+
+pytestmark = pytest.mark.unoptimized
 
 
 def handlers():
@@ -93,7 +95,7 @@ def test_a_run_that_is_stopped_goes_on_with_the_same_command(workshop, tmp_path,
         write(folder, log, show, embed_test, record, state)
 
     monkeypatch.setattr(run, "emit", emit)
-    short = ("--rri.rounds", "0", "--base.steps", "8", "--base.milestones", "6")
+    short = ("--rri.rounds", "0", "--base.steps", "8", "--base.milestones", "6", *ONE)
     command = arguments(tmp_path / "run[0]", workshop / "data", *short)
     assert main(command) == 130
     assert "stopped after step 5, which is saved; the same command goes on from there" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from experiments import compare, study, summary
 from experiments.decorrelation import with_rri
-from svdnet_jax.config import Run
+from svdnet_jax.config.schema import Run
 from svdnet_jax.reporting.log import Record
 
 NAMES = {"Step 0": ("us", 0), "RRI": ("us", -1), "control": ("none", -1)}

@@ -28,13 +28,14 @@ from rich.table import Table
 
 from experiments import study, summary
 from experiments.compare import spread
-from svdnet_jax import Embeddings, eigenlayer, evaluate, transfer
-from svdnet_jax.config import Run
+from svdnet_jax import Embeddings, eigenlayer, evaluate
+from svdnet_jax.runs import inference
+from svdnet_jax.config.schema import Run
 from svdnet_jax.eigenlayer import Method
-from svdnet_jax.reporting.folder import load_matrix
+from svdnet_jax.runs.directory import load_matrix
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal
-from svdnet_jax.step_zero import without_rounds
+from svdnet_jax.runs.base_run import without_rounds
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
 CONTROL = "nothing (control)"
@@ -82,11 +83,11 @@ def measure(options: Options, console: Console) -> list[Record]:
 
 def replaced(folder: Path, seed: int) -> list[Record]:
     """Each method once on the Step 0 of a run: S(W), retrieval, and what became of the distances."""
-    embedder, W = transfer.from_run(folder), load_matrix(folder, "base")
+    embedder, W = inference.from_run(folder), load_matrix(folder, "base")
     assert W is not None, "written before the log's line"
     quiet = terminal(quiet=True)
-    dataset = transfer.load_for(embedder.config, quiet)
-    query, gallery = transfer.embed_test(embedder, dataset, quiet)["pooled"]
+    dataset = inference.load_for(embedder.config, quiet)
+    query, gallery = inference.embed_test(embedder, dataset, quiet)["pooled"]
     settings = embedder.config.eval
     lines: list[Record] = []
     for name, method in METHODS.items():

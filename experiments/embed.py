@@ -23,7 +23,7 @@ import tyro
 from rich.console import Console
 
 from experiments.refusal import refuse
-from svdnet_jax.config import ConfigError
+from svdnet_jax.config.schema import ConfigError
 from svdnet_jax.data.unread import unread_line
 from svdnet_jax.reporting.terminal import say, terminal
 
@@ -62,21 +62,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _embed(options: Options, console: Console) -> None:
     # Flax and all that belongs to training, which --help can do without.
-    from svdnet_jax import transfer
+    from svdnet_jax.runs import inference
     from svdnet_jax.outputs import refuse_overwrite
     from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS
 
     if (options.run is None) == (options.weights is None):
         raise ConfigError("give --run or --weights")
     refuse_overwrite("--out", options.out, IS_EMBEDDINGS, [options.weights])
-    images, unread = transfer.find_images(options.images)
+    images, unread = inference.find_images(options.images)
     if options.run:
-        embedder = transfer.from_run(options.run)
+        embedder = inference.from_run(options.run)
     else:
-        embedder = transfer.from_weights(options.weights or "", transfer.preset(options.preset, options.size))
+        embedder = inference.from_weights(options.weights or "", inference.preset(options.preset, options.size))
     if unread:
         say(console, unread_line(unread, options.images))
-    found = transfer.embed_images(embedder, images, options.kind, console)
+    found = inference.embed_images(embedder, images, options.kind, console)
     found.save(options.out)
     n, d = found.features.shape
     line = f"{options.out}: {n} images, {d} dimensions, of {embedder.weights.source} (model {found.model})"

@@ -36,7 +36,7 @@ import tyro
 
 from experiments.findings import FIGURES, Findings, Flag, Measures, as_json, draw, look, text
 from experiments.refusal import refuse
-from svdnet_jax.config import ConfigError, Layout, Run
+from svdnet_jax.config.schema import ConfigError, Layout, Run
 from svdnet_jax.outputs import is_bytes, is_figure, refuse_overwrite
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
@@ -151,20 +151,20 @@ def _files(options: Options) -> dict[str, Findings]:
 
 def _network(options: Options) -> dict[str, Findings]:
     # Flax and all that belongs to training, which files of embeddings can do without.
-    from svdnet_jax import transfer
-    from svdnet_jax.models.pretrained import write_pretrained
+    from svdnet_jax.runs import inference
+    from svdnet_jax.models.pretrained.load import write_pretrained
 
     console = terminal(stderr=options.json)
     if options.run:
-        embedder = transfer.from_run(options.run)
+        embedder = inference.from_run(options.run)
     else:
-        embedder = transfer.from_weights(options.weights or "", transfer.preset(options.preset, options.size))
+        embedder = inference.from_weights(options.weights or "", inference.preset(options.preset, options.size))
     if options.export:
         write_pretrained(options.export, embedder.weights)
     config = _with_data(embedder.config, options)
-    dataset = transfer.load_for(config, console)
+    dataset = inference.load_for(config, console)
     say(console, f"{embedder.weights.source}, on {dataset.name}")
-    found = transfer.embed_test(embedder, dataset, console)
+    found = inference.embed_test(embedder, dataset, console)
     if options.save:
         for kind, (query, gallery) in found.items():
             query.save(options.save / kind / "query.npz")

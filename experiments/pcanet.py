@@ -24,10 +24,10 @@ from rich.table import Table
 from experiments import study, summary
 from svdnet_jax import Embeddings, evaluate
 from svdnet_jax.baselines import pcanet
-from svdnet_jax.config import Run
-from svdnet_jax.data.pipeline import resize
-from svdnet_jax.data.splits import Dataset, fingerprint, labels
-from svdnet_jax.loading import count_valid, load_dataset
+from svdnet_jax.config.schema import Run
+from svdnet_jax.data.loader import resize
+from svdnet_jax.data.types import Dataset, fingerprint, labels
+from svdnet_jax.runs.dataset import count_valid, load_dataset
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import side_by_side
 

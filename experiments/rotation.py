@@ -27,8 +27,9 @@ from rich.table import Table
 from experiments import study, summary
 from experiments.compare import spread
 from experiments.decorrelation import with_rri
-from svdnet_jax import evaluate, transfer
-from svdnet_jax.config import Run
+from svdnet_jax import evaluate
+from svdnet_jax.runs import inference
+from svdnet_jax.config.schema import Run
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.retrieval.intervals import Interval, by_identity, over_seeds, per_identity
@@ -95,9 +96,9 @@ def measure(options: Options, console: Console) -> list[Record]:
 
 def identities(folder: Path, variant: str, seed: int) -> list[Record]:
     """Sums of rank-1 and AP over the queries of each identity, by both embeddings, of the last model of a run."""
-    embedder = transfer.from_run(folder)
+    embedder = inference.from_run(folder)
     quiet, settings = terminal(quiet=True), embedder.config.eval
-    sides = transfer.embed_test(embedder, transfer.load_for(embedder.config, quiet), quiet)
+    sides = inference.embed_test(embedder, inference.load_for(embedder.config, quiet), quiet)
     line: dict[str, Any] = {"event": "identities", "variant": variant, "seed": seed}
     for kind in KINDS:
         query, gallery = sides[kind]

@@ -25,13 +25,14 @@ from rich.table import Table
 from experiments import study, summary
 from experiments.compare import spread
 from experiments.decorrelation import with_rri
-from svdnet_jax import Embeddings, eigenlayer, evaluate, transfer
+from svdnet_jax import Embeddings, eigenlayer, evaluate
+from svdnet_jax.runs import inference
 from svdnet_jax.baselines.truncated_svd import break_even_rank, cost, truncate, truncation_error
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import against
 from svdnet_jax.reporting.terminal import terminal
-from svdnet_jax.step_zero import without_rounds
-from svdnet_jax.training.trained import load_trained
+from svdnet_jax.runs.base_run import without_rounds
+from svdnet_jax.runs.load import load_trained
 
 NAMES = {"base": "Step 0", "us": "SVDNet"}
 REPEATS = 20
@@ -61,9 +62,9 @@ def measure(options: Options, console: Console) -> list[Record]:
 
 def cut(folder: Path, ranks: Sequence[int], variant: str, seed: int) -> list[Record]:
     """Size, speed, error and retrieval at each rank and of the whole layer (rank 0), of a run's last weights."""
-    embedder, W = transfer.from_run(folder), jnp.asarray(load_trained(folder).state.eigenlayer)
+    embedder, W = inference.from_run(folder), jnp.asarray(load_trained(folder).state.eigenlayer)
     quiet, settings = terminal(quiet=True), embedder.config.eval
-    query, gallery = transfer.embed_test(embedder, transfer.load_for(embedder.config, quiet), quiet)["pooled"]
+    query, gallery = inference.embed_test(embedder, inference.load_for(embedder.config, quiet), quiet)["pooled"]
     (C, D), values = W.shape, eigenlayer.factorise(W)[1]
     lines: list[Record] = []
     for k in [*(k for k in sorted(ranks) if k <= D), 0]:

@@ -11,8 +11,8 @@ import jaxtyping
 import pytest
 from rich.console import Console
 
-from svdnet_jax.devices import keep_compiled
-from svdnet_jax.presets import PRESETS
+from svdnet_jax.distributed.mesh import keep_compiled
+from svdnet_jax.config.presets import PRESETS
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -113,6 +113,6 @@ def tiny(workshop):
 @pytest.fixture(scope="session")
 def dataset(tiny):
     """The tiny preset's synthetic pedestrians, loaded."""
-    from svdnet_jax.loading import load_dataset
+    from svdnet_jax.runs.dataset import load_dataset
 
     return load_dataset(tiny, Console(quiet=True))

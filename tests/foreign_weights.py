@@ -1,6 +1,6 @@
 """Residual networks with few channels, under our names and under those that others publish weights in.
 
-Written from the publishers' code, not from `svdnet_jax.models.convert`, which it tests.
+Written from the publishers' code, not from `svdnet_jax.models.pretrained.convert`, which it tests.
 """
 
 import functools
@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import safetensors.numpy
 
-from svdnet_jax.models.caffemodel import net_parameter
+from svdnet_jax.models.pretrained.caffemodel import net_parameter
 
 SIZES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 EPSILON = 1e-5  # of every BatchNorm of ours

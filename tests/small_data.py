@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from svdnet_jax.data.folders import FOLDERS
+from svdnet_jax.data.formats.market_style import FOLDERS
 
 SIZE = (16, 8)
 

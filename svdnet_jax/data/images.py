@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from svdnet_jax.data.listing import Listing
-from svdnet_jax.data.splits import DataError
+from svdnet_jax.data.index import Listing
+from svdnet_jax.data.types import DataError
 
 _PLAIN = ("RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBX")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa")

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from svdnet_jax.data.layouts import find_layout
-from svdnet_jax.data.listing import Listing, refuse_strange, stamp
-from svdnet_jax.data.prepared import REMEDY, is_prepared, read_prepared, remove_prepared, write_rows
-from svdnet_jax.data.splits import DataError, Dataset
+from svdnet_jax.data.formats.detect import find_layout
+from svdnet_jax.data.index import Listing, refuse_strange, stamp
+from svdnet_jax.data.cache import REMEDY, is_prepared, read_prepared, remove_prepared, write_rows
+from svdnet_jax.data.types import DataError, Dataset
 from svdnet_jax.data.unread import unread_line
 
 
@@ -25,7 +25,7 @@ def load(
     need neither tensorflow-datasets nor an image library.
 
     Args:
-        root: A prepared folder, a data set in any of `svdnet_jax.data.layouts`, its parent, or a CSV manifest.
+        root: A prepared folder, a data set in any of `svdnet_jax.data.formats.detect`, its parent, or a CSV manifest.
         cache: Where records and decoded images go.
         size: Height and width that images get if they differ in size, each by itself and rounded to whole numbers;
             equal ones stay as they are, and the compiled network resizes them without rounding.
@@ -85,7 +85,7 @@ def _resize(listing: Listing, size: tuple[int, int]) -> tuple[int, int] | None:
 def _prepare(
     listing: Listing, cache: Path, size: tuple[int, int] | None, folder: Path, say: Callable[[str], None]
 ) -> None:
-    from svdnet_jax.data.records import pack, unpack  # imports tensorflow-datasets
+    from svdnet_jax.data.tfds_records import pack, unpack  # imports tensorflow-datasets
 
     say(f"{listing.name}: packing and decoding {sum(map(len, listing.splits.values()))} images into {folder}, once")
     key = stamp(listing)

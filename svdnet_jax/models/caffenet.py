@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from svdnet_jax.config import ConfigError
+from svdnet_jax.config.schema import ConfigError
 from svdnet_jax.linalg import at_least_float32
-from svdnet_jax.models.pooling import caffe_max_pool
+from svdnet_jax.models.layers import caffe_max_pool
 
 SMALLEST = 39
 """Height and width below which nothing is left of an image at the last pooling."""

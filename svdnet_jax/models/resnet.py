@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from svdnet_jax.linalg import at_least_float32
-from svdnet_jax.models.pooling import caffe_max_pool
+from svdnet_jax.models.layers import caffe_max_pool
 
 Layout = Literal["caffe", "keras", "torchvision"]
 """Graphs of one and the same variables; weights only work in the one they were trained in (see `ResNet`)."""

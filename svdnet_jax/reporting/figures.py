@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from svdnet_jax.outputs import write_whole
 from svdnet_jax.reporting.log import Record, after_rounds, borders
 from svdnet_jax.reporting.terminal import printable
-from svdnet_jax.training.plan import PlannedPhase
+from svdnet_jax.training.schedule import PlannedPhase
 
 INK = "#222222"
 FAINT = "#8a8a8a"

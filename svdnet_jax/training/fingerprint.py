@@ -1,7 +1,7 @@
 """The fingerprint of a network at rest: only features of one network can be compared with each other.
 
 It is of the network, not of the run: the same weights in a run folder, in an exported file or in memory have the same
-one. (`svdnet_jax.data.splits.fingerprint` is that of a data set.)
+one. (`svdnet_jax.data.types.fingerprint` is that of a data set.)
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from svdnet_jax.config import Run
+from svdnet_jax.config.schema import Run
 from svdnet_jax.models.svdnet import parameter_paths
 from svdnet_jax.training.step import inputs_of
 

@@ -6,7 +6,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
-from svdnet_jax.config import Penalty
+from svdnet_jax.config.schema import Penalty
 
 
 def softmax(logits: Float[Array, "N K"], labels: Int[Array, " N"], smoothing: float) -> Float[Array, ""]:

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from svdnet_jax.devices import put
-from svdnet_jax.models.convert import IMAGENET_MEAN, IMAGENET_STD
+from svdnet_jax.distributed.mesh import put
+from svdnet_jax.models.pretrained.convert import IMAGENET_MEAN, IMAGENET_STD
 from svdnet_jax.models.svdnet import SVDNet
 from svdnet_jax.training.optimizer import with_learning_rate
 

@@ -11,10 +11,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
-from svdnet_jax.config import Loss, Penalty, PhaseKind, Run
+from svdnet_jax.config.schema import Loss, Penalty, PhaseKind, Run
 from svdnet_jax.data.augment import WHOLE, Share, random_crop, random_erase, random_flip
-from svdnet_jax.data.pipeline import Batch, resize
-from svdnet_jax.devices import Devices
+from svdnet_jax.data.loader import Batch, resize
+from svdnet_jax.distributed.mesh import Devices
 from svdnet_jax.models.svdnet import Outputs, SVDNet
 from svdnet_jax.training.checks import check_images, check_labels, check_parts, synchronised_only
 from svdnet_jax.training.losses import batch_hard_triplet, feature_penalty, softmax, weight_penalty

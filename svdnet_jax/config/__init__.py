@@ -1,0 +1,1 @@
+"""Settings of a run: their classes, what refuses and stores them, and presets."""

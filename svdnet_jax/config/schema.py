@@ -1,0 +1,294 @@
+"""Every setting of a run, as one tree of frozen dataclasses.
+
+The command line is made from these classes (tyro), so a field's docstring is its help text; `svdnet_jax.config.validate`
+refuses what cannot work before any work starts. Lengths of training are counted in optimiser steps, as in the
+authors' solver files.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from svdnet_jax.eigenlayer import Method
+
+PhaseKind = Literal["base", "restraint", "relaxation", "final"]
+Parallel = Literal["auto", "pmap", "single"]
+Layout = Literal["auto", "market1501", "dukemtmc", "msmt17", "cuhk03-labelled", "cuhk03-detected", "manifest"]
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message names the option, the value and what would be valid."""
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """The built-in pedestrians, used when data.root is not given."""
+
+    train_identities: int = 120
+    """Identities to train on."""
+    train_images: int = 16
+    """Images per training identity."""
+    test_identities: int = 80
+    """Identities of query and gallery, disjoint from the training ones."""
+    gallery_images: int = 2
+    """Gallery images of each test identity in each camera that sees it; there is one query there too."""
+    distractors: int = 120
+    """Gallery images of nobody in particular (pid 0)."""
+    junk: int = 60
+    """Gallery images of bad detections (pid -1), left out of the evaluation."""
+    alike: float = 0.5
+    """Share of identities dressed nearly like another one: the non-uniform samples of the paper."""
+    seed: int = 0
+    """Seed of the generator; independent of the seed of training."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to train and test on, and how images reach the network."""
+
+    root: Path | None = None
+    """Folder of a data set (or its parent), a CSV manifest, or a prepared folder. Not given: built-in synthetic
+    pedestrians."""
+    layout: Layout = "auto"
+    """How the folder is laid out; auto looks."""
+    cache: Path = Path("runs/data")
+    """Folder for the synthetic images and for prepared data."""
+    validation: int = 0
+    """So many training identities become query and gallery, and the test set is not touched: for choosing settings
+    (100 of Market-1501's 751 is usual). 0: the test set."""
+    height: int = 64
+    """Height the network sees, in pixels."""
+    width: int = 32
+    """Width the network sees, in pixels."""
+    batch_size: int = 64
+    """Images per optimiser step."""
+    per_identity: int = 0
+    """Images of each identity in a batch (K of PK sampling). 0: images are drawn whoever they show."""
+    flip: bool = True
+    """Mirror half of the training images."""
+    crop_padding: int = 0
+    """Training images are padded by so many pixels and cut back to their size at a random place."""
+    erase: float = 0.0
+    """Share of training images of which a random rectangle is blotted out (random erasing)."""
+    synthetic: Synthetic = field(default_factory=Synthetic)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Backbone, Eigenlayer and classifier."""
+
+    backbone: str = "mini"
+    """Backbone by name: mini (a small residual network for small images), resnet18, resnet34, resnet50, resnet101 or
+    caffenet."""
+    layout: Literal["caffe", "keras", "torchvision"] = "caffe"
+    """Graph of a ResNet: caffe (stride in a stage's first 1x1, pool1 in ceil mode without padding; the paper's),
+    keras (the same with padded pool1) or torchvision (stride in the 3x3, padded pool1)."""
+    last_stride: Literal[1, 2] = 2
+    """Stride of a ResNet's last stage."""
+    weights: str | None = None
+    """Weights of the backbone to start from: a file (Keras .h5 or tfjs model.json, .safetensors, .pth, .caffemodel),
+    hf:owner/name, or the folder of a run. Not given: random."""
+    neck: Literal["none", "batchnorm"] = "none"
+    """Between pooled feature and Eigenlayer: nothing, or a BatchNorm whose shift stays zero (BNNeck)."""
+    dim: int = 128
+    """Outputs of the Eigenlayer (D); at most the backbone's channels (C). 0: no Eigenlayer, for baselines."""
+    eigenlayer_std: float = 0.01
+    """Standard deviation of the Eigenlayer's initial weights."""
+    dropout: float = 0.5
+    """Share of Eigenlayer outputs dropped before the classifier while training."""
+    classifier_bias: bool = True
+    """Whether the classifier has a bias."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """What the backbone computes in; parameters, Eigenlayer and classifier stay float32."""
+    batch_norm: Literal["batch", "frozen"] = "batch"
+    """Statistics used in training: of the batch, or always the stored ones (the authors' recipe)."""
+    mean: tuple[float, float, float] | None = None
+    """Subtracted from RGB in [0, 255]. Not given: what the weights were trained with, else ImageNet's."""
+    std: tuple[float, float, float] | None = None
+    """Divides RGB after the mean. Not given: likewise."""
+    mean_image: bool = False
+    """Subtract the mean of the training images pixel by pixel instead of one mean a channel (the authors' recipe)."""
+    recompute: bool = False
+    """Compute the activations inside a residual block again for the gradient instead of keeping them: a good deal less
+    memory for about a third more work, and the same results. A run may go on with another value."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training with a fixed set of trainable weights and fresh momentum."""
+
+    steps: int
+    """Optimiser steps."""
+    milestones: tuple[int, ...] = ()
+    """Steps of the phase at which the learning rate is divided by ten."""
+    freeze: tuple[str, ...] = ()
+    """Weights held fixed: shell patterns over paths, such as eigenlayer/* or */bn*/scale."""
+    multipliers: tuple[tuple[str, float], ...] = ()
+    """Pattern and factor of the learning rate of what it matches; the first match counts."""
+    warmup: int = 0
+    """Steps over which the learning rate rises linearly from a hundredth."""
+
+
+@dataclass(frozen=True)
+class RRI:
+    """Restraint and Relaxation Iteration."""
+
+    rounds: int = 4
+    """Rounds at most."""
+    method: Method = "us"
+    """What replaces W = U S V' at each round. Two are controls: none is the same training without it, and rotation is
+    W R with a random orthogonal R, which throws the classifier off as U S does and leaves W correlated."""
+    match: bool = True
+    """Give each old column the closest new one, with sign (the authors' code, not in the paper)."""
+    unmatched_rounds: int = 0
+    """So many rounds at the start go without matching all the same."""
+    rotate_classifier: bool = False
+    """Turn the classifier with the features when W is replaced by U S or W R, so that the loss does not jump. Not in
+    the paper, where that jump is what sets training going again."""
+    learning_rates: tuple[float, ...] = (0.02,)
+    """Learning rate of each round; the last one repeats."""
+    restraint: Phase = field(default_factory=lambda: Phase(steps=90, milestones=(60,), freeze=("eigenlayer/*",)))
+    relaxation: Phase = field(default_factory=lambda: Phase(steps=90, milestones=(60,)))
+    final: Phase | None = None
+    """A last restraint in place of the last round's relaxation."""
+    stop: Literal["stable", "never"] = "stable"
+    """When to stop before the last round: when S(W) is stable (the paper's rule; not the controls), or never."""
+    tolerance: float = 0.005
+    """S(W) is stable if after relaxation it rose by less than this over the round before."""
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Penalties that ask for orthogonality while training goes on; see `svdnet_jax.baselines.orthogonality`."""
+
+    kind: Literal["none", "soft", "double-soft", "coherence", "srip", "spectral-difference"] = "none"
+    """Of the Eigenlayer's weight: none, soft or double soft orthogonality, mutual coherence, SRIP (Bansal et al. 2018)
+    or the difference of the largest and the smallest eigenvalue (ABD-Net)."""
+    weight: float = 0.0
+    """What that is multiplied by."""
+    scale: Literal["none", "common", "columns"] = "none"
+    """Lengths of columns that are taken out first: none, a common one, or each column's own, as for S(W)."""
+    features: float = 0.0
+    """What ABD-Net's penalty on the last feature map is multiplied by; 0 leaves it out."""
+    begin: Literal["start", "rounds"] = "start"
+    """From when on: from the first step, or in the rounds only, so that Step 0 is that of a run without."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is minimised: softmax cross-entropy, a triplet loss beside it if wanted, and penalties."""
+
+    smoothing: float = 0.0
+    """Share of the target spread evenly over all identities (label smoothing)."""
+    triplet: Literal["none", "soft", "margin"] = "none"
+    """Batch-hard triplet loss on the pooled feature: none, with the soft margin, or with --loss.margin."""
+    margin: float = 0.3
+    """Margin of the triplet loss."""
+    penalty: Penalty = field(default_factory=Penalty)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Stochastic gradient descent in Caffe's form, or Adam."""
+
+    method: Literal["sgd", "adam"] = "sgd"
+    """Momentum SGD with the rate inside the momentum as in Caffe, or Adam (weight decay added to the gradient)."""
+    learning_rate: float = 0.1
+    """Learning rate of Step 0."""
+    momentum: float = 0.9
+    """Share of the last step that is taken again (of SGD)."""
+    weight_decay: float = 5e-4
+    """Added to the gradient, times the weight."""
+    no_decay: tuple[str, ...] = ("*/bias",)
+    """Weights without decay: shell patterns over paths."""
+    accumulate: int = 1
+    """Parts in which a batch goes through the network, one after the other, their gradients averaged: memory for one
+    part only. BatchNorm's statistics and triplets are then of a part."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Retrieval on query and gallery."""
+
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    """Distance that ranks the gallery."""
+    cross_camera: bool = True
+    """Leave out gallery images of the query's identity taken by the query's camera (Market-1501's protocol)."""
+    batch_size: int = 128
+    """Images embedded at a time."""
+    train_images: int = 2048
+    """At most so many training images give the loss and accuracy at the borders of phases."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How the work is done. It changes nothing but rounding, so that a run may go on with other values."""
+
+    images: Literal["auto", "device", "host"] = "auto"
+    """Where the decoded training images lie: all of them on every device, or in host memory, from where batches are
+    sent ahead. auto: on the devices if they take a quarter of one's memory at most."""
+    steps_per_call: int = 0
+    """Optimiser steps that one call of the compiled program takes, at most: the largest number up to this that divides
+    --log-every, --checkpoint-every and the steps of all phases. 0: 1 on a CPU, else 10."""
+    cache: Path | None = Path("runs/compiled")
+    """Folder for compiled programs, which later runs use again; None keeps none."""
+
+
+@dataclass(frozen=True)
+class Machines:
+    """Several processes that train together, one a machine or one a device; each is started with the same command."""
+
+    coordinator: str | None = None
+    """Where process 0 listens, host:port; or auto, where SLURM, Open MPI, Kubernetes or a TPU pod say who is there. Not
+    given: this process works by itself."""
+    processes: int = 1
+    """How many there are (not with auto)."""
+    process: int = 0
+    """Which one this is, from 0 (not with auto)."""
+    timeout: int = 60
+    """Seconds without a sign of life after which a process counts as dead and the others end too."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: Step 0, then rounds of decorrelation, restraint and relaxation."""
+
+    preset: str = "synthetic"
+    """Named settings to start from, which other options change: synthetic, tiny (the whole loop in a minute),
+    paper-resnet50, paper-caffenet, short-resnet50, modern-resnet50 or modern-resnet50-rri."""
+    out: Path | None = None
+    """Folder of the run (not given: runs/ and the name of data or preset). The same command again resumes it."""
+    base_from: Path | None = None
+    """Folder of a finished run with --rri.rounds 0 and otherwise the same settings: its Step 0 is taken over instead of
+    trained, to the bit, and only the rounds are run."""
+    seed: int = 0
+    """Seed of initial weights, sample order, flips, dropout and of who is held out for validation."""
+    log_every: int = 30
+    """Steps between two lines of the log."""
+    checkpoint_every: int = 120
+    """Steps between two checkpoints; one is written after every phase too, and when Ctrl-C or SIGTERM stops the run.
+    The latest two and the best one stay."""
+    parallel: Parallel = "auto"
+    """Devices: auto takes all (jit over a mesh of them), pmap all of one machine by jax.pmap, single the first. The
+    batch is shared among them; a run may go on on other devices. The parameters are the same up to rounding, but that
+    pmap draws other masks for dropout."""
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    base: Phase = field(default_factory=lambda: Phase(steps=900, milestones=(540, 780)))
+    rri: RRI = field(default_factory=RRI)
+    eval: Eval = field(default_factory=Eval)
+    compute: Compute = field(default_factory=Compute)
+    machines: Machines = field(default_factory=Machines)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run: what --out says, else named by the data, else by the preset."""
+        if self.out is not None:
+            return self.out
+        if self.data.root is None:
+            return Path("runs") / self.preset
+        root = self.data.root.resolve()
+        name = root.stem if root.suffix == ".csv" else root.name
+        return Path("runs") / (name if self.preset == "synthetic" else f"{name}-{self.preset}")

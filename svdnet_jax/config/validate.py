@@ -1,0 +1,190 @@
+"""What settings must obey, checked before any work starts."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from itertools import chain, starmap
+from typing import Any
+
+from svdnet_jax.config.schema import ConfigError, Phase, Run
+
+Rule = tuple[str, Any, bool, str]
+"""Option, value, whether it is valid, and what it must be."""
+
+
+def check(config: Run) -> None:
+    """Refuses settings that cannot work: first values that no other setting could mend, then what does not go together.
+
+    Raises:
+        ConfigError: Names the option, the value found and what it must be.
+    """
+    phases = {"base": config.base, "rri.restraint": config.rri.restraint, "rri.relaxation": config.rri.relaxation}
+    if config.rri.final:
+        phases["rri.final"] = config.rri.final
+    # One after the other: what is worked out of several values would divide by a zero that is refused before.
+    alone = chain(_finite(config), _least(config), _within(config), *starmap(_phase_itself, phases.items()))
+    together = chain(_data(config), _model(config), _training(config), _penalty(config))
+    for option, value, valid, rule in chain(alone, together, *starmap(_phase, phases.items())):
+        if not valid:
+            raise ConfigError(f"--{option} {value}: must be {rule}")
+
+
+def _finite(config: Run) -> Iterator[Rule]:
+    for option, value in _floats("", dataclasses.asdict(config)):
+        yield option, value, math.isfinite(value), "a finite number"
+
+
+def _least(config: Run) -> Iterator[Rule]:
+    """Of a value by itself: the least that it may be."""
+    data, rri, people, loss = config.data, config.rri, config.data.synthetic, config.loss
+    at_least = {
+        "log-every": (config.log_every, 1),
+        "checkpoint-every": (config.checkpoint_every, 1),
+        "data.height": (data.height, 8),
+        "data.width": (data.width, 8),
+        "data.batch-size": (data.batch_size, 2),
+        "data.validation": (data.validation, 0),
+        "data.per-identity": (data.per_identity, 0),
+        "data.crop-padding": (data.crop_padding, 0),
+        "model.dim": (config.model.dim, 0),
+        "rri.unmatched-rounds": (rri.unmatched_rounds, 0),
+        "rri.rounds": (rri.rounds, 0),
+        "eval.batch-size": (config.eval.batch_size, 1),
+        "eval.train-images": (config.eval.train_images, 1),
+        "data.synthetic.train-identities": (people.train_identities, 2),
+        "data.synthetic.train-images": (people.train_images, 1),
+        "data.synthetic.test-identities": (people.test_identities, 2),
+        "data.synthetic.gallery-images": (people.gallery_images, 1),
+        "data.synthetic.distractors": (people.distractors, 0),
+        "data.synthetic.junk": (people.junk, 0),
+        "compute.steps-per-call": (config.compute.steps_per_call, 0),
+        "machines.processes": (config.machines.processes, 1),
+        "machines.process": (config.machines.process, 0),
+        "machines.timeout": (config.machines.timeout, 5),
+        "optimizer.accumulate": (config.optimizer.accumulate, 1),
+        "seed": (config.seed, 0),
+        "data.synthetic.seed": (people.seed, 0),
+        "optimizer.weight-decay": (config.optimizer.weight_decay, 0),
+        "loss.margin": (loss.margin, 0),
+        "loss.penalty.weight": (loss.penalty.weight, 0),
+        "loss.penalty.features": (loss.penalty.features, 0),
+        "rri.tolerance": (rri.tolerance, 0),
+    }
+    for option, (number, least) in at_least.items():
+        yield option, number, number >= least, f"{least} or more"
+
+
+def _within(config: Run) -> Iterator[Rule]:
+    """Of a value by itself: the other bounds."""
+    data, model, loss, optimizer = config.data, config.model, config.loss, config.optimizer
+    for option, seed in (("seed", config.seed), ("data.synthetic.seed", data.synthetic.seed)):
+        yield option, seed, seed < 2**32, "below 2**32"
+    for option, share in (("data.erase", data.erase), ("data.synthetic.alike", data.synthetic.alike)):
+        yield option, share, 0 <= share <= 1, "in [0, 1]"
+    below_one = {
+        "model.dropout": model.dropout,
+        "loss.smoothing": loss.smoothing,
+        "optimizer.momentum": optimizer.momentum,
+    }
+    for option, share in below_one.items():
+        yield option, share, 0 <= share < 1, "in [0, 1)"
+    yield "model.std", model.std, all(value >= 1 for value in model.std or ()), "1 or more, of RGB in [0, 255]"
+    yield "model.eigenlayer-std", model.eigenlayer_std, model.eigenlayer_std > 0, "positive"
+    yield "optimizer.learning-rate", optimizer.learning_rate, optimizer.learning_rate > 0, "positive"
+    rates = config.rri.learning_rates
+    yield "rri.learning-rates", rates, bool(rates) and min(rates) > 0, "one or more positive numbers"
+    address = config.machines.coordinator or "auto"
+    yield "machines.coordinator", address, address == "auto" or ":" in address, "host:port, or auto"
+    folder = str(config.folder.absolute())
+    rule = "a name in UTF-8, as checkpoints cannot be kept under another; rename the folder"
+    yield "out", config.folder, _is_text(folder), rule
+
+
+def _data(config: Run) -> Iterator[Rule]:
+    data = config.data
+    rule = f"a divisor of --data.batch-size, which is {data.batch_size}"
+    yield "data.per-identity", data.per_identity, data.batch_size % (data.per_identity or 1) == 0, rule
+
+
+def _model(config: Run) -> Iterator[Rule]:
+    model, rounds = config.model, config.rri.rounds
+    yield "model.mean", model.mean, not (model.mean and model.mean_image), "left out where --model.mean-image is given"
+    frozen = model.batch_norm == "frozen" and model.neck == "batchnorm"
+    yield "model.neck", model.neck, not frozen, "none with --model.batch-norm frozen: it has no statistics but its own"
+    yield "rri.rounds", rounds, model.dim > 0 or rounds == 0, "0 where --model.dim 0 leaves out the Eigenlayer"
+
+
+def _training(config: Run) -> Iterator[Rule]:
+    every, data, loss, optimizer, rri = config.log_every, config.data, config.loss, config.optimizer, config.rri
+    # A checkpoint between two lines of the log would make a resumed log differ from an unbroken one.
+    rule = f"a multiple of --log-every {every}"
+    yield "checkpoint-every", config.checkpoint_every, config.checkpoint_every % every == 0, rule
+    mining = loss.triplet == "none" or 2 <= data.per_identity < data.batch_size
+    rule = "none unless --data.per-identity is 2 or more and there are two identities or more in a batch"
+    yield "loss.triplet", loss.triplet, mining, rule
+    parts, whole = optimizer.accumulate, max(data.per_identity, 1)
+    rule = f"such that parts of whole identities divide --data.batch-size {data.batch_size}"
+    yield "optimizer.accumulate", parts, data.batch_size % (parts * whole) == 0, rule
+    machines, alone = config.machines, config.machines.coordinator in (None, "auto")
+    rule = f"below --machines.processes {machines.processes}"
+    yield "machines.process", machines.process, machines.process < machines.processes, rule
+    rule = "left out unless --machines.coordinator is given as host:port"
+    yield "machines.processes", machines.processes, machines.processes == 1 or not alone, rule
+    rule = "left out with --rri.rounds 0: there would be nothing to do"
+    yield "base-from", config.base_from, config.base_from is None or rri.rounds > 0, rule
+    turns = rri.method in ("us", "rotation")
+    rule = "left out unless --rri.method is us or rotation: the others do not turn the features"
+    yield "rri.rotate-classifier", rri.rotate_classifier, turns or not rri.rotate_classifier, rule
+    if rri.final:
+        rule = "given with --rri.stop never, as it belongs to the last round"
+        yield "rri.final.steps", rri.final.steps, rri.stop == "never", rule
+
+
+def _penalty(config: Run) -> Iterator[Rule]:
+    """Of penalties: nothing that is set may be without effect."""
+    penalty, rri, dim = config.loss.penalty, config.rri, config.model.dim
+    on = penalty.kind != "none"
+    yield "loss.penalty.kind", penalty.kind, not on or dim > 0, "none where --model.dim 0 leaves out the Eigenlayer"
+    rule = "positive with, and 0 without a --loss.penalty.kind"
+    yield "loss.penalty.weight", penalty.weight, penalty.weight > 0 if on else penalty.weight == 0, rule
+    yield "loss.penalty.scale", penalty.scale, on or penalty.scale == "none", "none without a --loss.penalty.kind"
+    late = penalty.begin == "rounds"
+    some = rri.rounds > 0 and (on or penalty.features > 0)
+    yield "loss.penalty.begin", penalty.begin, not late or some, "start unless there are rounds and a penalty"
+    acting = [*([] if late else [config.base]), *([rri.relaxation] if rri.rounds else [])]
+    frozen = all(any(fnmatchcase("eigenlayer/kernel", p) for p in phase.freeze) for phase in acting)
+    rule = "none where every phase that it acts in freezes the Eigenlayer"
+    yield "loss.penalty.kind", penalty.kind, not on or not frozen, rule
+
+
+def _phase_itself(option: str, phase: Phase) -> Iterator[Rule]:
+    factors = tuple(factor for _, factor in phase.multipliers)
+    yield f"{option}.steps", phase.steps, phase.steps >= 1, "1 or more"
+    yield f"{option}.warmup", phase.warmup, phase.warmup >= 0, "0 or more"
+    yield f"{option}.milestones", phase.milestones, all(drop > 0 for drop in phase.milestones), "positive"
+    yield f"{option}.multipliers", factors, all(f > 0 for f in factors), "positive; freeze what must not move"
+
+
+def _phase(option: str, phase: Phase) -> Iterator[Rule]:
+    steps, drops = phase.steps, phase.milestones
+    yield f"{option}.warmup", phase.warmup, phase.warmup <= steps, f"at most --{option}.steps {steps}"
+    ordered = list(drops) == sorted(set(drops)) and all(drop < steps for drop in drops)
+    yield f"{option}.milestones", drops, ordered, f"increasing, and below --{option}.steps {steps}"
+
+
+def _floats(option: str, value: Any) -> Iterator[tuple[str, float]]:
+    """All floats of nested settings with the options they belong to."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _floats(f"{option}.{key}".removeprefix(".").replace("_", "-"), part)
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _floats(option, part)
+    elif isinstance(value, float):
+        yield option, value
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name of a file is text; one whose bytes are not in UTF-8 has halves of UTF-16 pairs for them."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)

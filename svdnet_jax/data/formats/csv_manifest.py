@@ -1,0 +1,178 @@
+"""Your own data: a CSV file that says for each image whom it shows, by which camera, and in which split.
+
+    path,identity,camera,split
+    images/0001.jpg,anna,entrance,train
+    images/0002.jpg,anna,hall,train
+
+Columns may come in any order, others are passed over, and ``camera`` may be left out: all images are then camera 1's,
+and the evaluation must allow answers from the query's own camera. Paths are relative to the CSV file. Identities and
+cameras may be any text, spaces around it do not count, and two Unicode forms of one text (NFC, NFD) are one. Whole
+numbers may be written as pandas does (3.0). If all identities are whole numbers they stay what they are, else they are
+numbered from 1 in sorted order; in both cases -1 is a gallery's junk and 0 its distractors, as in Market-1501. The same
+holds for cameras. What could be meant in two ways is refused with its line, see `_problems`.
+"""
+
+import csv
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from svdnet_jax.data.formats.market_style import Contents
+from svdnet_jax.data.index import SHOWN, SPLITS, Crop
+from svdnet_jax.data.types import DISTRACTOR, JUNK, DataError
+from svdnet_jax.data.unread import beside, by_kind
+
+FILE = "manifest.csv"
+_REQUIRED = ("path", "identity", "split")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+_FLOAT = re.compile(r"(-?[0-9]{1,15})\.0+")  # as pandas writes whole numbers, if one is missing in their column
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+_MISSING = ("nan", "-nan", "na", "n/a", "#n/a", "#na", "<na>", "nat", "none", "null")  # in small letters
+
+
+class _Row(NamedTuple):
+    line: int
+    path: str
+    identity: str
+    camera: str
+    split: str
+    extra: str
+    """What stands beyond the last column."""
+
+
+def lacking(folder: Path) -> str:
+    """What keeps ``folder`` (or file) from being a manifest; empty if nothing does."""
+    return "" if folder.is_file() or (folder / FILE).is_file() else f"no {FILE} there"
+
+
+def read(root: Path) -> Contents:
+    """Reads a manifest.
+
+    Args:
+        root: The CSV file, or the folder of a manifest.csv.
+
+    Raises:
+        DataError: It cannot be used; names file and lines, what was found and what was expected.
+    """
+    file = root if root.is_file() else root / FILE
+    rows = _rows(file)
+    _refuse(file, list(_problems(file, rows)))
+    pids = _numbers({row.identity for row in rows}, (JUNK, DISTRACTOR))
+    cameras = _numbers({row.camera for row in rows}, ())
+    splits: dict[str, list[Crop]] = {split: [] for split in SPLITS}
+    for row in rows:
+        crop = Crop(file.parent / row.path, pids[row.identity], cameras[row.camera], row.path)
+        splits[row.split].append(crop)
+    sorted_splits = {split: tuple(sorted(crops, key=lambda crop: crop.name)) for split, crops in splits.items()}
+    paths = [crop.path for crops in splits.values() for crop in crops]
+    return Contents(sorted_splits, unread=by_kind(beside(paths)))
+
+
+def _rows(file: Path) -> list[_Row]:
+    try:
+        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines, skipinitialspace=True)
+            header = [name.strip().lower() for name in reader.fieldnames or ()]
+            absent = [name for name in _REQUIRED if name not in header]
+            if absent:
+                raise DataError(
+                    f"{file}, line 1: found the columns {','.join(header) or 'of an empty file'}; expected "
+                    f"path,identity,camera,split, separated by commas ({', '.join(absent)} missing; camera is optional)"
+                )
+            twice = sorted({name for name in (*_REQUIRED, "camera") if header.count(name) > 1})
+            if twice:
+                raise DataError(f"{file}, line 1: found the column {', '.join(twice)} more than once; keep one")
+            reader.fieldnames = header
+            return [_row(reader.line_num, cells) for cells in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: is no CSV file in UTF-8 ({error})") from error
+
+
+def _row(line: int, cells: Mapping[Any, Any]) -> _Row:
+    # What is beyond the last column comes under the key None, as a list; what is missing is None.
+    extra = "".join(cells.get(None) or ()).strip()
+    text = {name: (cells[name] or "").strip() for name in (*_REQUIRED, "camera") if name in cells}
+    people, cameras = _spelled(text["identity"]), _spelled(text.get("camera", "1"))
+    return _Row(line, text["path"], people, cameras, text["split"].lower(), extra)
+
+
+def _spelled(text: str) -> str:
+    """Returns the text in one of its Unicode forms, a whole number without what pandas adds."""
+    whole = _FLOAT.fullmatch(text)
+    return whole[1] if whole else unicodedata.normalize("NFC", text)
+
+
+def _problems(file: Path, rows: list[_Row]) -> Iterator[str]:
+    """What is wrong, each with its line."""
+    seen: dict[str, int] = {}
+    spellings: dict[tuple[str, str], _Spelling] = {}
+    for row in rows:
+        if row.extra:
+            yield (
+                f"line {row.line}: found {row.extra!r} beyond the last column; put text with a comma in it into "
+                'quotation marks: "Smith, Anna"'
+            )
+        for column in ("path", "identity", "camera"):
+            if not getattr(row, column):
+                yield f"line {row.line}: found no {column}"
+        if row.split not in SPLITS:
+            yield f"line {row.line}: found the split {row.split!r}, expected train, query or gallery"
+        if _INTEGER.fullmatch(row.identity) and int(row.identity) < JUNK:
+            yield f"line {row.line}: found the identity {row.identity}, expected -1 (junk), 0 (distractor) or more"
+        for column, text in (("identity", row.identity), ("camera", row.camera)):
+            if doubt := _doubt(text):
+                yield f"line {row.line}: found the {column} {text!r}, {doubt}"
+            other = spellings.setdefault((column, _meant(text)), _Spelling(text, row.line))
+            if other.text != text:
+                yield (
+                    f"line {row.line}: found the {column} {text!r}, and {other.text!r} on line {other.line}; if they "
+                    "are one, write them in one way, else let more than zeros, capitals or spaces tell them apart"
+                )
+        place = os.path.normpath(file.parent / row.path)
+        if place in seen:
+            yield f"line {row.line}: found {row.path} again, it is on line {seen[place]} already"
+        elif row.path and not (file.parent / row.path).is_file():
+            yield f"line {row.line}: found no file {row.path} in {file.parent}"
+        seen.setdefault(place, row.line)
+
+
+class _Spelling(NamedTuple):
+    text: str
+    line: int
+
+
+def _doubt(text: str) -> str:
+    """Returns why it is not certain what the text means, and what to do; empty if it is."""
+    if text.lower() in _MISSING:
+        return "which is how a missing one is written; take the row away, or give a name (-1 for a gallery's junk)"
+    if _NUMBER.fullmatch(text) and not _INTEGER.fullmatch(text) and not text.isdecimal():
+        return "a number that is not written as a whole one; write it out (1000 for 1e3) or as text (cam-1.5)"
+    if not text.isprintable():
+        return "which holds characters that are not seen; take them out"
+    return ""
+
+
+def _meant(text: str) -> str:
+    """Returns what two texts have in common that somebody may have meant as one."""
+    if _INTEGER.fullmatch(text):
+        return str(int(text))
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _refuse(file: Path, problems: list[str]) -> None:
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise DataError(f"{file}: {'; '.join(problems[:SHOWN])}{more}")
+
+
+def _numbers(names: set[str], reserved: tuple[int, ...]) -> Mapping[str, int]:
+    """Each name's number: its own if all are integers or it is reserved, else from 1 in sorted order."""
+    integers = {name: int(name) for name in names if _INTEGER.fullmatch(name)}
+    if len(integers) == len(names):
+        return integers
+    kept = {name: number for name, number in integers.items() if number in reserved}
+    return {name: n for n, name in enumerate(sorted(names - kept.keys()), start=1)} | kept

@@ -1,0 +1,173 @@
+"""The data sets that are known, told apart by what lies in a folder: differences as data, one reader for all.
+
+Counts are those of the data sets' papers and read-me files. DukeMTMC-reID was withdrawn by its owners; its layout is
+read for those who hold it lawfully, and no copy is linked to. MSMT17: Wei et al., "Person Transfer GAN to Bridge Domain
+Gap for Person Re-Identification", CVPR 2018. CUHK03: see `svdnet_jax.data.formats.cuhk03`; your own data: see
+`svdnet_jax.data.formats.csv_manifest`.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from types import MappingProxyType
+
+from svdnet_jax.data.formats import cuhk03, market_style, csv_manifest, msmt17
+from svdnet_jax.data.formats.market_style import FOLDERS, Contents, Naming
+from svdnet_jax.data.index import SPLITS, Listing
+from svdnet_jax.data.types import DataError
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one data set lies on disk."""
+
+    sign: str
+    """What it is known by, for messages."""
+    lacking: Callable[[Path], str]
+    """What keeps a folder from being one; empty if nothing does."""
+    read: Callable[[Path, Path], Contents]
+    """Lists the images of a folder; the second is the cache, for images that must be unpacked."""
+    example: str = ""
+    published: Mapping[str, int] | None = None
+
+
+# The release itself holds a few names that end in .jpg.jpg.
+MARKET = Naming(
+    re.compile(r"^(?P<pid>-1|\d{4,})_c(?P<camera>\d+)s\d+_\d+_\d+(\.(jpg|jpeg|png))+$", re.IGNORECASE),
+    "0002_c1s1_000451_03.jpg",
+)
+DUKE = Naming(
+    re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_f\d+\.(jpg|jpeg|png)$", re.IGNORECASE), "0001_c2_f0046182.jpg"
+)
+
+
+def _published(
+    images: tuple[int, int, int], identities: tuple[int, int, int], cameras: int, junk: int = 0
+) -> Mapping[str, int]:
+    """Counts by the names that `listing.counts` gives them; images and identities of train, query and gallery."""
+    known = {f"{split} images": number for split, number in zip(SPLITS, images, strict=True)}
+    known |= {f"{split} identities": number for split, number in zip(SPLITS, identities, strict=True)}
+    return MappingProxyType(known | {"gallery images without junk": images[2] - junk, "cameras": cameras})
+
+
+def _in_folders(naming: Naming, published: Mapping[str, int]) -> Layout:
+    return Layout(
+        sign=f"folders {', '.join(FOLDERS.values())} with images named like {naming.example}",
+        lacking=partial(market_style.lacking, naming=naming),
+        read=lambda folder, cache: market_style.read(folder, naming),
+        example=naming.example,
+        published=published,
+    )
+
+
+def _cuhk03(kind: str, images: tuple[int, int, int]) -> Layout:
+    return Layout(
+        sign=f"cuhk03_new_protocol_config_{kind}.mat with images_{kind} or {cuhk03.IMAGES}, or a folder "
+        f"{kind} with Market-1501's three in it",
+        lacking=partial(cuhk03.lacking, kind=kind),
+        read=partial(cuhk03.read, kind=kind),
+        example=cuhk03.NAMING.example,
+        published=_published(images, (767, 700, 700), cameras=2),
+    )
+
+
+LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+    {
+        "market1501": _in_folders(MARKET, _published((12936, 3368, 19732), (751, 750, 750), cameras=6, junk=3819)),
+        # 408 people of the gallery are in no query: its distractors, with numbers of their own.
+        "dukemtmc": _in_folders(DUKE, _published((16522, 2228, 17661), (702, 702, 1110), cameras=8)),
+        "msmt17": Layout(
+            sign="list_train.txt, list_query.txt, list_gallery.txt with train, test (or mask_train_v2, mask_test_v2)",
+            lacking=msmt17.lacking,
+            read=lambda folder, cache: msmt17.read(folder),
+            published=_published((32621, 11659, 82161), (1041, 3060, 3060), cameras=15),
+        ),
+        "cuhk03-labelled": _cuhk03("labeled", (7368, 1400, 5328)),
+        "cuhk03-detected": _cuhk03("detected", (7365, 1400, 5332)),
+        "manifest": Layout(
+            sign=f"{csv_manifest.FILE} with the columns path,identity,camera,split",
+            lacking=csv_manifest.lacking,
+            read=lambda folder, cache: csv_manifest.read(folder),
+        ),
+    }
+)
+
+
+def find_layout(root: Path, cache: Path, layout: str = "auto") -> Listing:
+    """Finds the data set in a folder and lists its images.
+
+    Args:
+        root: The unpacked folder, its parent, or a CSV manifest.
+        cache: Where images go that must be unpacked first (CUHK03's).
+        layout: A key of `LAYOUTS`, or ``auto``: whichever is found.
+
+    Raises:
+        DataError: There is none or more than one (says what was looked for and what is there), or it cannot be listed.
+    """
+    if not root.exists():
+        raise DataError(
+            f"--data.root {root}: no such folder; give the unpacked data set, its parent, or a CSV manifest"
+        )
+    if root.is_file():
+        # Whoever names the layout knows that the file is a manifest, whatever it is called.
+        wanted = ["manifest"] if layout == "manifest" or (layout == "auto" and root.suffix.lower() == ".csv") else []
+    else:
+        wanted = list(LAYOUTS) if layout == "auto" else [layout]
+    found = _found([root], wanted) or _found(_inside(root), wanted)
+    if not found:
+        raise DataError(_nothing(root, layout))
+    if len(found) > 1:
+        places = ", ".join(f"{name} in {folder}" for name, folder in found)
+        names = " or ".join(dict(found))
+        layouts = f", or --data.layout {names}" if " or " in names else ""
+        raise DataError(
+            f"--data.root {root}: holds several data sets: {places}; give the folder of one of them{layouts}"
+        )
+    name, folder = found[0]
+    return _listing(name, folder, LAYOUTS[name].read(folder, cache))
+
+
+def _inside(root: Path) -> list[Path]:
+    """The folders in a folder, but those that may not be looked into."""
+    if not root.is_dir():
+        return []
+    return sorted(path for path in root.iterdir() if path.is_dir() and os.access(path, os.R_OK | os.X_OK))
+
+
+def _found(places: list[Path], layouts: list[str]) -> list[tuple[str, Path]]:
+    return [(name, folder) for folder in places for name in layouts if not LAYOUTS[name].lacking(folder)]
+
+
+def _nothing(root: Path, layout: str) -> str:
+    if root.is_file():
+        return f"--data.root {root}: is a file; expected a CSV manifest (--data.layout manifest) or a folder"
+    asked = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
+    looked = "\n".join(f"  {name}: {known.sign}\n    ({known.lacking(root)})" for name, known in asked.items())
+    there = ", ".join(path.name for path in sorted(root.iterdir())[:12]) or "nothing"
+    return (
+        f"--data.root {root}: no data set found, neither in this folder nor in one below it. Looked for\n"
+        f"{looked}\nThe folder holds: {there}"
+    )
+
+
+def _listing(layout: str, root: Path, contents: Contents) -> Listing:
+    if not any(contents.splits.values()):
+        raise DataError(f"{root}: no images of {layout}; expected {LAYOUTS[layout].sign}")
+    for split, crops in contents.splits.items():
+        names = [crop.name for crop in crops]
+        # Names are sorted, so equal ones are neighbours.
+        twice = [a for a, b in pairwise(names) if a == b]
+        if twice:
+            raise DataError(
+                f"{root}: {len(twice)} images are listed twice in the {split} split, the first is {twice[0]}"
+            )
+    place = root.resolve()
+    name = place.name if root.is_dir() else place.parent.name if place.name == csv_manifest.FILE else place.stem
+    known = LAYOUTS[layout]
+    return Listing(
+        name, layout, root, contents.splits, contents.strange, known.example, known.published, contents.unread
+    )

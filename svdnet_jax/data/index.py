@@ -1,0 +1,89 @@
+"""What a data set on disk consists of, before any image is opened: which file shows whom, in which split."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from svdnet_jax.data.types import DISTRACTOR, JUNK, DataError
+from svdnet_jax.data.unread import Unread
+
+SPLITS = ("train", "query", "gallery")
+SHOWN = 5
+"""At most so many problems of one kind are spelled out in a message."""
+
+
+class Crop(NamedTuple):
+    """One image of a person."""
+
+    path: Path
+    pid: int
+    camera: int
+    name: str
+    """Unique in its split; the file's name, or its path within the data set where names alone may repeat."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Files, identities and cameras of a data set, each split sorted by name."""
+
+    name: str
+    layout: str
+    root: Path
+    splits: Mapping[str, tuple[Crop, ...]]
+    """``train``, ``query`` and ``gallery``."""
+    strange: tuple[Path, ...] = ()
+    """Images that are in the folders but whose names say neither identity nor camera."""
+    example: str = ""
+    """A name as they should be."""
+    published: Mapping[str, int] | None = None
+    """What `counts` gives for the data set as its authors describe it."""
+    unread: Unread = field(default_factory=dict)
+    """What else lies in its folders, by kind."""
+
+
+def counts(listing: Listing) -> dict[str, int]:
+    """Images and identities of each split, junk, and cameras; junk and distractors are nobody's identity."""
+    found = {}
+    for split, crops in listing.splits.items():
+        found[f"{split} images"] = len(crops)
+        found[f"{split} identities"] = len({crop.pid for crop in crops} - {JUNK, DISTRACTOR})
+    gallery = listing.splits["gallery"]
+    found["gallery images without junk"] = sum(crop.pid != JUNK for crop in gallery)
+    found["cameras"] = len({crop.camera for crops in listing.splits.values() for crop in crops})
+    return found
+
+
+def stamp(listing: Listing) -> str:
+    """A short hash of the listing and of the files' sizes and times; a moved data set keeps it.
+
+    Raises:
+        DataError: A listed file is not there.
+    """
+    digest = hashlib.blake2b(listing.layout.encode(), digest_size=6)
+    for split, crops in listing.splits.items():
+        for crop in crops:
+            try:
+                status = os.stat(crop.path)
+            except FileNotFoundError:
+                raise DataError(f"{crop.path}: is listed in the {split} split but is not there") from None
+            line = f"{split} {crop.name} {crop.pid} {crop.camera} {status.st_size} {status.st_mtime_ns}\n"
+            digest.update(line.encode())
+    return digest.hexdigest()
+
+
+def refuse_strange(listing: Listing) -> None:
+    """Keeps images of unknown identity from being left out silently.
+
+    Raises:
+        DataError: Names the first of them.
+    """
+    if listing.strange:
+        total = len(listing.strange) + sum(map(len, listing.splits.values()))
+        first = listing.strange[0]
+        raise DataError(
+            f"{listing.root}: {len(listing.strange)} of {total} image names are not of the form {listing.example}, "
+            f"the first is {first.parent.name}/{first.name}; rename them or take them away"
+        )

@@ -1,0 +1,167 @@
+"""The devices of a run, and how arrays lie on them: whole on each, or shared out along one axis.
+
+A state is whole on every device whatever the mode, so that checkpoints, measuring and decorrelation know nothing of
+modes, and a run goes on on other devices by putting its state there.
+"""
+
+import ctypes
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
+from jaxtyping import Array, Int, PyTree
+
+from svdnet_jax.config.schema import ConfigError, Parallel, Run
+
+AXIS = "data"
+"""Name of the one axis of the mesh."""
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Numbers of settings of the GNU C library's malloc (malloc.h)."""
+SLOW_ON_CPU = ("resnet", "caffenet")
+
+Tree = TypeVar("Tree", bound=PyTree)
+Index = Any
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Devices in a row, and what is done on them."""
+
+    mode: Parallel
+    mesh: Mesh
+
+    @property
+    def count(self) -> int:
+        """How many there are, on all machines."""
+        return self.mesh.size
+
+    @property
+    def everywhere(self) -> NamedSharding:
+        """Of an array that is whole on each."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def along(self, axis: int) -> NamedSharding:
+        """Of an array that is shared out along an axis."""
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
+
+    def put(self, tree: Tree) -> Tree:
+        """The same arrays, whole on each device; every process must bring the same."""
+        return put(tree, self.everywhere)
+
+    def spread(self, shape: tuple[int, ...], read: Callable[[Index], np.ndarray], axis: int) -> Array:
+        """An array shared out along an axis, of which each process reads only what its own devices hold.
+
+        Args:
+            shape: Of the whole array; the axis is a multiple of `count`.
+            read: From an index of the whole array to that part of it.
+            axis: Which.
+        """
+        return jax.make_array_from_callback(shape, self.along(axis), read)
+
+    def rows(self, array: np.ndarray) -> Array:
+        """An array shared out along its first axis."""
+        return self.spread(array.shape, lambda index: array[index], 0)
+
+    def arrange(self, positions: Int[np.ndarray, "K B"]) -> Int[np.ndarray, "K ..."]:
+        """Positions of samples such that axis 1 can be shared out: pmap wants an axis of one entry a device."""
+        return positions.reshape(len(positions), self.count, -1) if self.mode == "pmap" else positions
+
+
+def put(tree: Tree, sharding: Sharding) -> Tree:
+    """The same arrays under another sharding, which may be over the devices of several processes."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def leaf(x: Array) -> Array:
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(leaf(jax.random.key_data(x)), impl=jax.random.key_impl(x))
+        host = np.asarray(jax.device_get(x))
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+    return jax.tree.map(leaf, tree)
+
+
+def choose(config: Run) -> Devices:
+    """The devices that settings ask for.
+
+    Raises:
+        ConfigError: The batch cannot be shared among them, or the mode does not go with several processes.
+    """
+    several = jax.process_count() > 1
+    if several and config.parallel != "auto":
+        raise ConfigError(
+            f"--parallel {config.parallel}: works in one process, and there are {jax.process_count()}; give auto"
+        )
+    devices = jax.devices()[:1] if config.parallel == "single" else jax.devices()
+    found = Devices(
+        config.parallel, jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    )
+    size, parts = config.data.batch_size, config.optimizer.accumulate
+    unit = found.count * parts * (max(config.data.per_identity, 1) if parts > 1 else 1)
+    if size % unit:
+        raise ConfigError(
+            f"--data.batch-size {size}: cannot be shared among {found.count} devices"
+            + (f" in {parts} parts (--optimizer.accumulate) of whole identities" if parts > 1 else "")
+            + f"; give a multiple of {unit}, or --parallel single"
+        )
+    return found
+
+
+def keep_compiled(folder: Path | None) -> None:
+    """Lets later processes use again what is compiled from now on; every program that takes a tenth of a second.
+
+    Raises:
+        ConfigError: The folder cannot be made.
+    """
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--compute.cache {folder}: cannot be made ({error})") from None
+    jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def keep_memory() -> bool:
+    """Lets this process keep the memory that it frees, where it works on a CPU and the C library is GNU's.
+
+    XLA takes and frees its temporaries in every step. The system would take them back and hand them out again page by
+    page, zeroed, which shows in the step of a small network. glibc's arenas of threads may still map a block anew.
+
+    Returns:
+        Whether it will.
+    """
+    if jax.default_backend() != "cpu" or not sys.platform.startswith("linux"):
+        return False
+    # Other C libraries have no such function.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    return mallopt is not None and all(mallopt(which, 2**30) for which in (TRIM_THRESHOLD, MMAP_THRESHOLD))
+
+
+def resident(config: Run, nbytes: int) -> bool:
+    """Whether training images of so many bytes in all lie on the devices."""
+    if config.compute.images != "auto":
+        return config.compute.images == "device"
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    # A CPU's memory is not told; there the copy is one beside the mapped file.
+    return 4 * nbytes <= statistics.get("bytes_limit", 8 * 2**30)
+
+
+def describe(devices: Devices, config: Run) -> str:
+    """What a run works on, and a warning where a large network is about to train on a CPU."""
+    first = devices.mesh.devices.flat[0]
+    where = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+    found = f"Devices: {devices.count} x {first.device_kind} ({first.platform}){where}, --parallel {devices.mode}"
+    if first.platform == "cpu" and config.model.backbone.startswith(SLOW_ON_CPU):
+        found += (
+            f"\nWarning: {config.model.backbone} is about to train on a CPU; the lines of training say the time left. "
+            "Two cores take 6 to 12 images of 224x224 a second through a ResNet-50, forth and back. If there is an "
+            "accelerator, JAX does not see it: pip install 'svdnet-jax[cuda]' or 'svdnet-jax[tpu]'"
+        )
+    return found

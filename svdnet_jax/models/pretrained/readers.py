@@ -1,0 +1,207 @@
+"""Arrays out of published weight files, by the names that they have there; `svdnet_jax.models.pretrained.convert` knows those.
+
+Files may come from strangers: nothing here unpickles but PyTorch's own restricted reader (``weights_only``), and a
+damaged file is a `WeightsError`. Packages that read only weights are imported when they are needed.
+"""
+
+import contextlib
+import importlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from svdnet_jax.models.pretrained.convert import WeightsError
+
+EIGHT_BITS = "holds floating-point numbers of eight bits, too few to start from; take weights in float32 or bfloat16"
+
+
+@contextlib.contextmanager
+def parsing(path: Path) -> Iterator[None]:
+    """Turns whatever a parser throws at a damaged file into a `WeightsError`."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except FileNotFoundError as error:
+        raise WeightsError(f"{error.filename} is missing; it belongs to {path.name}") from error
+    # A parser that meets arbitrary bytes may raise anything.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise WeightsError(
+            f"{path.name} is damaged, incomplete or not what its name says; fetch it again "
+            f"({type(error).__name__}: {reason})"
+        ) from error
+
+
+def package(name: str, install: str) -> Any:
+    """A package that not every installation has, imported when it is needed.
+
+    Args:
+        name: Of the module.
+        install: What pip installs for it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise WeightsError(f"needs {name}, which cannot be imported: pip install {install}") from error
+
+
+def read_tfjs(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Weights by layer and name, and the epsilons of BatchNorm layers, of a tfjs layers model.
+
+    Raises:
+        WeightsError: Quantised, incomplete or damaged.
+    """
+    with parsing(path):
+        model = json.loads(path.read_text("utf-8"))
+        if model.get("format") == "graph-model":
+            raise WeightsError("is a tfjs graph model, in which layers are merged; convert it as a layers model")
+        arrays: dict[str, np.ndarray] = {}
+        for group in model["weightsManifest"]:
+            data = b"".join((path.parent / shard).read_bytes() for shard in group["paths"])
+            at = 0
+            for entry in group["weights"]:
+                if entry["dtype"] != "float32" or "quantization" in entry:
+                    raise WeightsError(f"{entry['name']} is {entry['dtype']} or quantised; convert without quantising")
+                count = math.prod(entry["shape"])
+                if at + 4 * count > len(data):
+                    raise WeightsError(f"its shards end in the middle of {entry['name']}: one is cut short")
+                _add(arrays, entry["name"], np.frombuffer(data, "<f4", count, at).reshape(entry["shape"]))
+                at += 4 * count
+            if at != len(data):
+                raise WeightsError(f"its shards hold {len(data)} bytes, the list of weights {at}")
+        return arrays, dict(_epsilons(model.get("modelTopology")))
+
+
+def read_h5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """The same of Keras' HDF5 files, of a whole model or of its weights only."""
+    h5py = package("h5py", "h5py")
+    with parsing(path), h5py.File(path, "r") as file:
+        root = file.get("model_weights", file)
+        layers = _names(root, "layer_names")
+        if not layers:
+            raise WeightsError("lists no layers: not in Keras' older HDF5 format; save_weights('NAME.h5') writes that")
+        arrays: dict[str, np.ndarray] = {}
+        for layer in layers:
+            for name in _names(root[layer], "weight_names"):
+                array = np.asarray(root[layer][name])
+                _add(arrays, name if "/" in name else f"{layer}/{name}", array)
+        config = _text(file.attrs.get("model_config", "null"))
+        return arrays, dict(_epsilons(json.loads(config)))
+
+
+def _names(group: Any, attribute: str) -> list[str]:
+    """A list of names, which Keras splits into ``attribute0``, ``attribute1``, ... where it is long."""
+    parts = [attribute] if attribute in group.attrs else []
+    while f"{attribute}{len(parts)}" in group.attrs:
+        parts.append(f"{attribute}{len(parts)}")
+    return [_text(name) for part in parts for name in group.attrs[part]]
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _add(arrays: dict[str, np.ndarray], name: str, array: np.ndarray) -> None:
+    """Files a Keras weight by the layer's name and Keras' present word for it.
+
+    Names come as ``conv1/kernel:0``, within another model ``resnet50/conv1/kernel:0``, in Keras 1
+    ``conv1/conv1_W:0``; there the variance was called running_std.
+    """
+    *_, layer, weight = name.removesuffix(":0").split("/")
+    weight = re.sub(r"_\d+$", "", weight.removeprefix(f"{layer}_"))
+    old = {"W": "kernel", "b": "bias", "running_mean": "moving_mean", "running_std": "moving_variance"}
+    key = f"{layer}/{old.get(weight, weight)}"
+    if key in arrays:
+        raise WeightsError(f"holds {key} twice")
+    arrays[key] = array
+
+
+def _epsilons(node: Any) -> Iterator[tuple[str, float]]:
+    """Name and epsilon of every BatchNorm in a Keras model's description."""
+    if isinstance(node, Mapping):
+        config = node.get("config")
+        if "BatchNorm" in str(node.get("class_name")) and isinstance(config, Mapping) and "epsilon" in config:
+            yield str(config["name"]), float(config["epsilon"])
+        node = list(node.values())
+    for item in node if isinstance(node, list) else []:
+        yield from _epsilons(item)
+
+
+def read_torch(path: Path) -> dict[str, np.ndarray]:
+    """A state dict in PyTorch's file format, alone or beside other things under ``state_dict`` or ``model``."""
+    torch = package("torch", "'svdnet-jax[torch]'")
+    with parsing(path), _without_programs(torch, path):
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+            found = found[wrapper]
+    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        raise WeightsError("holds no state dict (tensors by name); save model.state_dict()")
+    # DataParallel calls everything module.NAME.
+    prefix = "module." if all(str(name).startswith("module.") for name in found) else ""
+    arrays = {str(name).removeprefix(prefix): value.detach() for name, value in found.items()}
+    return {name: _numpy(name, value) for name, value in arrays.items()}
+
+
+def _numpy(name: str, tensor: Any) -> np.ndarray:
+    """A tensor's numbers; floating-point ones, which NumPy need not know (bfloat16), as float32."""
+    if tensor.is_quantized or str(tensor.layout) != "torch.strided" or tensor.is_meta:
+        raise WeightsError(f"{name} is quantised, sparse or without numbers; save the weights as plain tensors")
+    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
+        raise WeightsError(f"{name} {EIGHT_BITS}")
+    return (tensor.float() if tensor.is_floating_point() else tensor).contiguous().numpy()
+
+
+@contextlib.contextmanager
+def _without_programs(torch: Any, path: Path) -> Iterator[None]:
+    """Says what PyTorch's restricted reader met that is no weight; lets it take NumPy's numbers, which run nothing."""
+    numbers = [np.dtype, *{type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["Float"] + "?"}]
+    # NumPy 1 and 2 call it by different names.
+    scalar = np.float64(0).__reduce__()[0]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    trusted = (
+        f"In an environment where you trust its source, save the weights alone: model = torch.load({path.name!r}, "
+    )
+    try:
+        with torch.serialization.safe_globals([*numbers, *names]):
+            yield
+    except Exception as error:
+        said = str(error)
+        if found := re.search(r"GLOBAL ([\w.]+)", said):
+            raise WeightsError(
+                f"holds a pickled Python object ({found[1]}), which is not loaded, as that can run any program. "
+                f"{trusted}weights_only=False); torch.save(model.state_dict(), 'clean.pth'), or where that is a dict "
+                "torch.save(model['state_dict'], 'clean.pth')"
+            ) from error
+        if "TorchScript" in said:
+            raise WeightsError(
+                "is a TorchScript archive, a program with weights, which is not loaded. In an environment where you "
+                f"trust its source: torch.save(torch.jit.load({path.name!r}).state_dict(), 'clean.pth')"
+            ) from error
+        if "legacy .tar" in said:
+            raise WeightsError(
+                "is in PyTorch's oldest format (.tar), which cannot be read without running what is in it. "
+                f"{trusted}weights_only=False); torch.save(model, 'clean.pth')"
+            ) from error
+        # Its own words are on how to run what is in the file.
+        if "weights_only" in said:
+            detail = said.rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+            raise ValueError(detail[:100]) from error
+        raise
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata of a ``.safetensors`` file."""
+    safetensors = package("safetensors", "safetensors")
+    with parsing(path), safetensors.safe_open(path, framework="numpy") as file:
+        names = list(file.keys())
+        for name in names:
+            if (kind := file.get_slice(name).get_dtype()).startswith("F8"):
+                raise WeightsError(f"{name} {EIGHT_BITS} ({kind})")
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}

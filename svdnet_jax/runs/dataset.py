@@ -1,0 +1,78 @@
+"""The data set of a run: the one on disk or the built-in one, its test set or a part of its training set."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from rich.console import Console
+
+from svdnet_jax.config.schema import Data, Run
+from svdnet_jax.data.synthetic import generate
+from svdnet_jax.data.load import load
+from svdnet_jax.data.types import DISTRACTOR, JUNK, DataError, Dataset
+from svdnet_jax.data.holdout import hold_out
+from svdnet_jax.reporting.progress import counting
+from svdnet_jax.reporting.terminal import say
+from svdnet_jax.retrieval import matches as protocol
+from svdnet_jax.retrieval.embeddings import Embeddings
+
+BUILT_IN = (
+    "No --data.root given: built-in synthetic pedestrians. For Market-1501: --data.root FOLDER, "
+    "the unpacked data set or its parent."
+)
+
+
+def load_dataset(config: Run, console: Console) -> Dataset:
+    """The data set of a run; the built-in one is drawn first if it is not there yet.
+
+    With ``data.validation`` training identities take the place of the test set, which is not looked at.
+
+    Raises:
+        DataError: Data that cannot be used.
+    """
+    try:
+        dataset = _load(config.data, console)
+    except OSError as error:
+        raise DataError(f"--data.root {config.data.root}, --data.cache {config.data.cache}: {error}") from error
+    if config.data.validation:
+        dataset = hold_out(dataset, config.data.validation, config.seed, config.eval.cross_camera)
+    return dataset
+
+
+def _load(data: Data, console: Console) -> Dataset:
+    if (root := data.root) is None:
+        say(console, BUILT_IN)
+        root = data.cache / f"synthetic-{generate.fingerprint(data.synthetic)}"
+        if not root.exists():
+            with counting("Drawing pedestrians", generate.count_images(data.synthetic), console) as advance:
+                generate.write_synthetic(root, data.synthetic, advance)
+    dataset = load(root, data.cache, (data.height, data.width), data.layout, partial(say, console))
+    return dataset if data.root else replace(dataset, name="synthetic pedestrians")
+
+
+def count_valid(dataset: Dataset, config: Run) -> int:
+    """Queries that have a right answer in the gallery, counted before any training.
+
+    Raises:
+        DataError: There are none; the message says why and what to do.
+    """
+    query, gallery = (
+        Embeddings(np.zeros((len(split), 1), np.float32), split.pids, split.cameras, split.names)
+        for split in (dataset.query, dataset.gallery)
+    )
+    found = protocol.match(query, gallery, config.eval.cross_camera)
+    if not found.count.any():
+        raise DataError(f"{dataset.name}: {protocol.explain_no_match(query, gallery, found)}")
+    return int((found.count > 0).sum())
+
+
+def summary(dataset: Dataset, valid: int) -> str:
+    """A data set in a line: images, identities, and how many queries can be answered."""
+    train, query, gallery = dataset.train, dataset.query, dataset.gallery
+    return (
+        f"{dataset.name}: {len(train)} training images of {len(np.unique(train.pids))} identities; "
+        f"{len(query)} queries of {len(np.unique(query.pids))} other identities, {valid} of them valid (with a right "
+        f"answer); {len(gallery)} gallery images, "
+        f"of which {int((gallery.pids == DISTRACTOR).sum())} distractors and "
+        f"{int((gallery.pids == JUNK).sum())} junk"
+    )

@@ -1,0 +1,248 @@
+"""A network on data that it was not trained on: a trained run, or ImageNet weights as they are.
+
+The data is a data set, to measure on, or any folder of images, to search in.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import jax
+import numpy as np
+from jaxtyping import Float32, UInt8
+from rich.console import Console
+
+from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.data.index import SHOWN, Crop
+from svdnet_jax.data.resizing import resize_image
+from svdnet_jax.data.types import JUNK, DataError, Dataset
+from svdnet_jax.data.unread import FOLDERS, IMAGES, Unread, by_kind, unread_line, why_not
+from svdnet_jax.runs.dataset import count_valid, load_dataset
+from svdnet_jax.models.pretrained.load import Pretrained, read_pretrained
+from svdnet_jax.models.svdnet import Outputs, SVDNet, build
+from svdnet_jax.config.presets import PRESETS
+from svdnet_jax.reporting.progress import counting
+from svdnet_jax.reporting.terminal import say
+from svdnet_jax.retrieval.embed import embed
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.training.fingerprint import fingerprints
+from svdnet_jax.training.init import as_pretrained, pixel_statistics, with_weights
+from svdnet_jax.training.evaluation import embeddings
+from svdnet_jax.training.state import TrainState, create
+from svdnet_jax.training.step import inputs_of, make_infer, make_infer_resized
+from svdnet_jax.runs.load import finished_note, is_run, load_trained
+
+
+class Embedder(NamedTuple):
+    """A network at rest, and what is known of it."""
+
+    apply: Callable[[UInt8[np.ndarray, "B h w 3"]], Outputs]
+    """To bytes of any size."""
+    apply_resized: Callable[[Float32[np.ndarray, "B H W 3"]], Outputs]
+    """To pixels in [0, 255] of the network's size."""
+    kinds: tuple[str, ...]
+    """Its embeddings that mean something: ``embedding`` and ``pooled``."""
+    config: Run
+    """Of the run; of the preset for weights as they are."""
+    weights: Pretrained
+    """Its backbone."""
+    models: Mapping[str, str]
+    """The network's fingerprint for each of its embeddings."""
+
+
+def from_run(folder: Path) -> Embedder:
+    """The network of a run folder's latest checkpoint.
+
+    Raises:
+        ConfigError: No run folder, or none that this version can read.
+    """
+    trained = load_trained(folder)
+    weights = as_pretrained(trained.state, f"{folder}, {finished_note(trained)}", (trained.config.model.layout,))
+    return _embedder(trained.config, trained.model, trained.state, ("embedding", "pooled"), weights)
+
+
+def preset(name: str, size: tuple[int, int] | None) -> Run:
+    """The settings that weights as they are are tried with.
+
+    Args:
+        name: Of the preset.
+        size: Height and width that the network sees, if not the preset's.
+
+    Raises:
+        ConfigError: No such preset.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"--preset {name}: unknown; choose one of {', '.join(PRESETS)}")
+    config = PRESETS[name]
+    height, width = size or (config.data.height, config.data.width)
+    return replace(config, data=replace(config.data, height=height, width=width))
+
+
+def from_weights(spec: str, config: Run) -> Embedder:
+    """A pretrained backbone as it is; its pooled feature is the only embedding.
+
+    Args:
+        spec: What `read_pretrained` reads.
+        config: Its network and input size; the graph is the one that the weights were trained in.
+
+    Raises:
+        ConfigError: The weights cannot be read, or are of another network.
+    """
+    if is_run(Path(spec)):
+        raise ConfigError(f"--weights {spec}: is the folder of a run; give it as --run")
+    weights = read_pretrained(spec)
+    if weights.layouts and config.model.layout not in weights.layouts:
+        config = replace(config, model=replace(config.model, layout=cast(Any, weights.layouts[0])))
+    model = build(config.model, classes=2)
+    state = create(model, inputs_of(config).size, config.seed, *pixel_statistics(config, weights))
+    return _embedder(config, model, with_weights(state, weights), ("pooled",), weights)
+
+
+def _embedder(config: Run, model: SVDNet, state: TrainState, kinds: tuple[str, ...], weights: Pretrained) -> Embedder:
+    variables, models = jax.device_put(state.variables), fingerprints(state.variables, config, kinds)
+    apply, resized = make_infer(model, inputs_of(config).size), make_infer_resized(model)
+    return Embedder(partial(apply, variables), partial(resized, variables), kinds, config, weights, models)
+
+
+def load_for(config: Run, console: Console) -> Dataset:
+    """The data set that a network is to be tried on; refused before any work if nothing could be measured.
+
+    Args:
+        config: Of the network, its data replaced. Training images are not needed.
+        console: Where to say what takes long.
+
+    Raises:
+        DataError: Data that cannot be used.
+    """
+    dataset = load_dataset(config, console)
+    for name in ("query", "gallery"):
+        if not len(getattr(dataset, name)):
+            raise DataError(f"{dataset.name}: the {name} split has no images")
+    count_valid(dataset, config)
+    return dataset
+
+
+def embed_test(embedder: Embedder, dataset: Dataset, console: Console) -> dict[str, tuple[Embeddings, Embeddings]]:
+    """Query and gallery of a data set, by each embedding."""
+    with counting("Embedding images", len(dataset.query) + len(dataset.gallery), console) as advance:
+        look = partial(
+            embeddings, embedder.apply, settings=embedder.config.eval, advance=advance, models=embedder.models
+        )
+        query, gallery = look(dataset.query), look(dataset.gallery)
+    return {kind: (query[kind], gallery[kind]) for kind in embedder.kinds}
+
+
+class Found(NamedTuple):
+    """What a folder of images holds."""
+
+    crops: tuple[Crop, ...]
+    """Its images."""
+    unread: Unread
+    """What else is there, by kind."""
+
+
+def find_images(folder: Path) -> Found:
+    """Returns all images in a folder and the folders in it, sorted by their paths there, which are their names.
+
+    Nobody knows whom they show: pids are -1, as for junk, and cameras 0.
+
+    Args:
+        folder: Hidden files and folders, links to folders, and files that are not named like `IMAGES` are not read.
+
+    Raises:
+        DataError: No folder, or no images in it.
+        OSError: A folder may not be looked into.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is no folder; give one with images in it")
+    paths, unread = {}, []
+    for path, kind in _entries(folder):
+        if kind is None:
+            paths[path.relative_to(folder).as_posix()] = path
+        elif kind:
+            unread.append((kind, path))
+    crops = tuple(Crop(paths[name], JUNK, 0, name) for name in sorted(paths))
+    if not crops:
+        there = f" ({unread_line(by_kind(unread), folder)})" if unread else ""
+        raise DataError(f"{folder}: no image there; expected files named {', '.join(f'*{e}' for e in IMAGES)}{there}")
+    return Found(crops, by_kind(unread))
+
+
+def _entries(folder: Path) -> Iterator[tuple[Path, str | None]]:
+    """Everything in a folder and the folders in it, but these themselves, and why it is not read."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            kind = why_not(entry, IMAGES)
+            if kind != FOLDERS:
+                yield Path(entry.path), kind
+            elif entry.is_symlink():  # it may lead in a circle
+                yield Path(entry.path), "links to folders"
+            elif entry.name.startswith("."):
+                yield Path(entry.path), "hidden folders"
+            else:
+                yield from _entries(Path(entry.path))
+
+
+def embed_images(embedder: Embedder, crops: Sequence[Crop], kind: str | None, console: Console) -> Embeddings:
+    """Returns embeddings of image files.
+
+    Each image is brought to the network's size by itself, so that its embedding does not depend on what lies beside it:
+    in batches of one length it is the same to the bit. (A batch of another length is summed in another order, which is
+    rounding, as is the difference to a data set of images of one size, which the compiled network resizes.) All are
+    decoded once before the first is embedded; a batch at a time is held in memory.
+
+    Args:
+        embedder: The network.
+        crops: At least one.
+        kind: The embedding; None for the first that the network has.
+        console: Where to say what takes long, and how images were changed.
+
+    Raises:
+        ConfigError: The network has no such embedding.
+        DataError: Some cannot be used; the message names them.
+    """
+    kind = kind or embedder.kinds[0]
+    if kind not in embedder.kinds:
+        raise ConfigError(f"--kind {kind}: weights as they are have no Eigenlayer; choose {embedder.kinds[0]}")
+    with counting("Looking at images", len(crops), console) as advance:
+        changed = _looked_at(crops, advance)
+    for change, number in changed.most_common():
+        say(console, f"{number} images were {change}")
+    data, batch = embedder.config.data, min(embedder.config.eval.batch_size, len(crops))
+    features = []
+    with counting("Embedding images", len(crops), console) as advance:
+        for start in range(0, len(crops), batch):
+            chosen = crops[start : start + batch]
+            images = np.stack([_pixels(crop, (data.height, data.width)) for crop in chosen])
+            features.append(getattr(embed(embedder.apply_resized, images, batch, advance), kind))
+    pids, cameras, names = (np.array([getattr(crop, name) for crop in crops]) for name in ("pid", "camera", "name"))
+    return Embeddings(np.concatenate(features), pids, cameras, names, embedder.models[kind])
+
+
+def _looked_at(crops: Sequence[Crop], advance: Callable[[int], None]) -> Counter[str]:
+    """How images were changed that are known then to be decodable to their end."""
+    from svdnet_jax.data.images import read_picture  # imports Pillow, which nothing else here needs
+
+    changed: Counter[str] = Counter()
+    problems = []
+    for crop in crops:
+        try:
+            changed.update(read_picture(crop.path, str(crop.path)).changed)
+        except DataError as error:
+            problems.append(str(error))
+        advance(1)
+    if problems:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        lines = [f"{len(problems)} of {len(crops)} images cannot be used", *problems[:SHOWN], *more]
+        raise DataError("\n    ".join(lines))
+    return changed
+
+
+def _pixels(crop: Crop, size: tuple[int, int]) -> Float32[np.ndarray, "H W 3"]:
+    from svdnet_jax.data.images import decode
+
+    return resize_image(np.asarray(decode(crop.path, str(crop.path))), size)

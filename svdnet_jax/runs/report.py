@@ -1,0 +1,170 @@
+"""What is drawn and written when a run is over: embeddings, figures and the report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.data.types import Dataset, Split
+from svdnet_jax.data.synthetic.generate import contact_sheet
+from svdnet_jax.reporting import distance_figures, figures
+from svdnet_jax.runs.directory import load_matrix
+from svdnet_jax.reporting.log import Record, after_rounds, border_name
+from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
+from svdnet_jax.reporting.report import write_report
+from svdnet_jax.retrieval.distributions import distance_distributions
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.metrics import evaluate, ranked_list
+from svdnet_jax.config.serialize import to_json
+from svdnet_jax.training.schedule import plan
+
+SHOWN = 10
+"""Gallery images in a ranked list."""
+
+
+def write_artifacts(
+    folder: Path,
+    config: Run,
+    dataset: Dataset,
+    records: Sequence[Record],
+    query: Mapping[str, Embeddings],
+    gallery: Mapping[str, Embeddings],
+    facts: Mapping[str, str],
+) -> Path:
+    """Writes embeddings, figures and report of a finished run.
+
+    Args:
+        folder: The run folder.
+        config: Settings of the run.
+        dataset: What it trained and was tested on.
+        records: Its log.
+        query: Final embeddings of the queries by name, ``embedding`` and ``pooled``.
+        gallery: The same of the gallery.
+        facts: What a reader must know to judge the numbers.
+
+    Returns:
+        The report.
+    """
+    save_embeddings(folder / "embeddings", query, gallery)
+    drawn = {
+        "curves": ("Loss and S(W) while training", figures.curves(records, plan(config))),
+        "rounds": ("Retrieval by round, for both embeddings", figures.rounds(records)),
+        **_distances(folder, config, query, gallery),
+        "gram": ("Cosines between the columns of W", _gram(folder)),
+        "singular_values": ("Spectrum of W", figures.singular_values(_spectra(records))),
+        "ranked_lists": (
+            "Queries and their nearest gallery images, by the Eigenlayer's output",
+            _ranked(config, dataset, query["embedding"], gallery["embedding"]),
+        ),
+    }
+    pictures = {}
+    for name, (caption, figure) in drawn.items():
+        pictures[caption] = folder / "figures" / f"{name}.png"
+        figures.save(figure, pictures[caption])
+    sheet = folder / "figures" / "contact_sheet.png"
+    # 256 colours: the noise of cameras would make a large file of a picture that is only looked at.
+    Image.fromarray(_sheet(dataset.train)).quantize().save(sheet)
+    pictures["Training images, one row an identity"] = sheet
+    report = folder / "report.html"
+    write_report(
+        report,
+        title=f"SVDNet on {dataset.name}",
+        config=to_json(config),
+        # What trained the model, which need not be what draws this report.
+        environment=json.loads((folder / "environment.json").read_text()),
+        records=records,
+        figures=pictures,
+        facts=facts,
+    )
+    return report
+
+
+def save_embeddings(folder: Path, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]) -> None:
+    """Writes ``<name>/query.npz`` and ``<name>/gallery.npz`` for each embedding, by name."""
+    for name in query:
+        query[name].save(folder / name / "query.npz")
+        gallery[name].save(folder / name / "gallery.npz")
+
+
+def base_embeddings(folder: Path) -> Path:
+    """Where a run with rounds keeps the embeddings of Step 0, as `save_embeddings` writes them."""
+    return folder / "embeddings" / "base"
+
+
+def _distances(
+    folder: Path, config: Run, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]
+) -> dict[str, tuple[str, Any]]:
+    """Distances before and after the rounds, as caption and figure; nothing for a test set of one identity."""
+    kind, by = ("embedding", "the Eigenlayer's output") if config.model.dim else ("pooled", "the pooled feature")
+    after, base = (query[kind], gallery[kind]), base_embeddings(folder) / kind
+    if len(np.unique(np.concatenate([side.pids[side.pids >= 0] for side in after]))) < 2:
+        return {}
+    moments = {"after the last round" if config.rri.rounds else "after Step 0": after}
+    # There is none beside a run that an older version of this code began.
+    if config.rri.rounds and (base / "query.npz").exists() and (base / "gallery.npz").exists():
+        try:
+            before = Embeddings.load(base / "query.npz"), Embeddings.load(base / "gallery.npz")
+        except ValueError as error:
+            raise ConfigError(f"{error} Take it away and start the command again: nothing else is lost.") from error
+        moments = {"after Step 0": before} | moments
+    protocol = config.eval.metric, config.eval.cross_camera
+    found = {title: distance_distributions(*sides, *protocol) for title, sides in moments.items()}
+    caption = f"Distances within and between identities, by {by} ({' → '.join(found)}): "
+    caption += distance_figures.key_numbers(found)
+    return {"distances": (caption, distance_figures.distributions(found))}
+
+
+def _gram(folder: Path) -> Any:
+    moments = {"base": "after Step 0", "decorrelate": "after the first SVD", "relaxation": "after the last relaxation"}
+    moments["final"] = "after the final restraint"
+    found = {title: load_matrix(folder, border) for border, title in moments.items()}
+    matrices = {title: W.astype(np.float64) for title, W in found.items() if W is not None}
+    return figures.gram({title: W.T @ W for title, W in matrices.items()})
+
+
+def _spectra(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    return {border_name(record): np.array(record["spectrum"]) for record in after_rounds(records)}
+
+
+def _ranked(config: Run, dataset: Dataset, query: Embeddings, gallery: Embeddings) -> Any:
+    protocol: dict[str, Any] = {"metric": config.eval.metric, "cross_camera": config.eval.cross_camera}
+    ap = evaluate(query, gallery, **protocol).ap
+    sections = {}
+    for heading, chosen in choose_queries(ap).items():
+        rows = []
+        for index in chosen:
+            nearest, right, distances = ranked_list(query, gallery, int(index), SHOWN, **protocol)
+            captions = [f"c{dataset.gallery.cameras[i]}  {d:.2f}" for i, d in zip(nearest, distances, strict=True)]
+            rows.append(
+                RankedList(
+                    query=dataset.query.images[index],
+                    query_caption=f"{dataset.query.pids[index]:04d} c{dataset.query.cameras[index]}",
+                    gallery=list(dataset.gallery.images[nearest]),
+                    right=right,
+                    captions=captions,
+                    average_precision=float(ap[index]),
+                )
+            )
+        if rows:
+            sections[heading] = rows
+    title = (
+        f"The {SHOWN} nearest gallery images of the queries with the best, the median and the worst average "
+        "precision; under each its camera and distance"
+    )
+    return ranked_lists(sections, title)
+
+
+def _sheet(split: Split, identities: int = 6, columns: int = 12) -> np.ndarray:
+    """A grid of the first images of evenly spread identities, one row each."""
+    known = np.unique(split.pids)
+    shown = known[np.linspace(0, len(known) - 1, min(identities, len(known))).astype(int)]
+    blank = np.full_like(split.images[0], 255)
+    rows = []
+    for pid in shown:
+        mine = list(split.images[split.pids == pid][:columns])
+        rows += mine + [blank] * (columns - len(mine))
+    return contact_sheet(rows, columns)

@@ -1,0 +1,91 @@
+"""What a run starts from: the network, its first weights, and what is subtracted from pixels."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.data.loader import mean_image
+from svdnet_jax.data.types import Split, labels
+from svdnet_jax.models.pretrained.convert import IMAGENET_MEAN, IMAGENET_STD
+from svdnet_jax.models.pretrained.load import Pretrained, check_fit, with_pretrained
+from svdnet_jax.models.svdnet import SVDNet, build, parameter_paths
+from svdnet_jax.training.state import TrainState, create
+from svdnet_jax.training.step import inputs_of
+
+
+def initial_state(config: Run, train: Split, weights: Pretrained | None) -> tuple[SVDNet, TrainState]:
+    """The network for a training set and its state before the first step.
+
+    Args:
+        config: Settings of the run.
+        train: Its identities are the classes; its pixels give the mean image if one is wanted.
+        weights: Of the backbone; random where not given.
+
+    Raises:
+        ConfigError: Settings that cannot work, or weights of another network.
+    """
+    size = inputs_of(config).size
+    model = build(config.model, labels(train.pids)[1])
+    mean, std = pixel_statistics(config, weights)
+    if config.model.mean_image:
+        mean = np.asarray(mean_image(train.images, size))
+    state = create(model, size, config.seed, mean, std)
+    return model, with_weights(state, weights) if weights else state
+
+
+def pixel_statistics(config: Run, weights: Pretrained | None) -> tuple[Any, Any]:
+    """What is subtracted from RGB in [0, 255] and what divides it: as set, as the weights want, or ImageNet's."""
+    mean = config.model.mean or (weights.mean if weights else IMAGENET_MEAN)
+    return mean, config.model.std or (weights.std if weights else IMAGENET_STD)
+
+
+def with_weights(state: TrainState, weights: Pretrained) -> TrainState:
+    """The same state with another backbone.
+
+    Raises:
+        ConfigError: The weights are of another network; says which leaves.
+    """
+    variables = with_pretrained({"params": state.params, "batch_stats": state.batch_stats}, weights)
+    return state.replace(params=variables["params"], batch_stats=variables["batch_stats"])
+
+
+def check_start(config: Run, weights: Pretrained | None) -> None:
+    """Refuses before any work what training could not start from.
+
+    Raises:
+        ConfigError: Weights of another network, or stored statistics wanted where there are none.
+    """
+    state = jax.eval_shape(lambda: create(build(config.model, classes=2), inputs_of(config).size, config.seed))
+    if weights:
+        check_fit({"params": state.params, "batch_stats": state.batch_stats}, weights)
+        if weights.layouts and config.model.layout not in weights.layouts:
+            raise ConfigError(
+                f"--model.layout {config.model.layout}: {weights.source} was trained in another graph; "
+                f"give --model.layout {' or '.join(weights.layouts)}"
+            )
+    elif config.model.batch_norm == "frozen" and state.batch_stats:
+        raise ConfigError(
+            "--model.batch-norm frozen: a network with random weights has no statistics to freeze; "
+            "give --model.weights, or choose batch"
+        )
+
+
+def as_pretrained(state: TrainState, source: str, layouts: tuple[str, ...]) -> Pretrained:
+    """The backbone of a trained state, for another run to start from; of a mean image, the mean colour."""
+
+    def backbone(tree: Any) -> dict[str, np.ndarray]:
+        return {path: np.asarray(leaf) for path, leaf in parameter_paths(tree.get("backbone", {})).items()}
+
+    red, green, blue = np.asarray(state.pixels["mean"]).mean(axis=(0, 1)).tolist()
+    std = np.asarray(state.pixels["std"]).ravel().tolist()
+    return Pretrained(
+        params=backbone(state.params),
+        batch_stats=backbone(state.batch_stats),
+        mean=(red, green, blue),
+        std=(std[0], std[1], std[2]),
+        head=None,
+        source=source,
+        layouts=layouts,
+    )

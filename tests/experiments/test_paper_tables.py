@@ -1,0 +1,238 @@
+"""The studies: what they train and share, and that documents are what their stored lines say."""
+
+import re
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import short_run
+from fake_run import fake_run
+
+from experiments import control, decorrelation, dimensions, paper_tables, penalties, rounds, study, summary
+from svdnet_jax import eigenlayer
+from svdnet_jax.config.schema import Run
+from svdnet_jax.config.presets import PRESETS
+from svdnet_jax.reporting.log import read_log
+from svdnet_jax.config.validate import check
+
+pytestmark = pytest.mark.unoptimized
+
+DOCS = Path(__file__).parents[2] / "docs"
+FACTS = {"dataset": "d", "train": 96, "identities": 12, "valid_queries": 34, "gallery": 78, "machine": "m"}
+
+
+def fake(variant, seed=0, rounds=2, **more):
+    """The lines of a run that never was."""
+    records = fake_run(rounds, "none" if variant.startswith("none") else "us")
+    kept = [r for r in records if r["event"] != "step"]
+    kept[0] = kept[0] | FACTS | {"method": kept[1]["event"]}
+    return [{**record, "variant": variant, "seed": seed, **more} for record in kept]
+
+
+def section(document, name):
+    (found,) = re.findall(rf"<!-- table runs/paper/{name}\.jsonl -->\n```\n(.*?)\n```", document, re.S)
+    return found
+
+
+@pytest.mark.parametrize("name", paper_tables.EXPERIMENTS)
+def test_the_document_is_what_the_stored_lines_say(name):
+    stored = DOCS / "runs" / "paper" / f"{name}.jsonl"
+    document = (DOCS / "results.md").read_text()
+    assert section(document, name) == study.text(paper_tables.EXPERIMENTS[name], read_log(stored))
+    assert (DOCS / "figures" / "paper" / f"{name}.png").exists()
+
+
+def arguments(workshop, *more):
+    where = (
+        "--out",
+        str(workshop / "studies"),
+        "--docs",
+        str(workshop / "docs"),
+        "--data.cache",
+        str(workshop / "data"),
+    )
+    small = ("--preset", "tiny", "--seeds", "0", "1", "--parallel", "single", *short_run.OPTIONS)
+    return [*where, *small, "--compute.cache", str(workshop / "compiled"), *more]
+
+
+@pytest.fixture(scope="module")
+def studied(workshop):
+    """Two studies that share their runs, on the tiny preset."""
+    assert paper_tables.main(arguments(workshop, "--only", "control", "rounds")) == 0
+    return workshop / "studies"
+
+
+@pytest.mark.slow
+def test_studies_share_step_0_and_runs(studied):
+    folders = sorted(path.name for path in studied.iterdir() if (path / "metrics.jsonl").exists())
+    assert [re.sub("base-[0-9a-f]{6}", "base", name) for name in folders] == [
+        "base-0",
+        "base-1",
+        "none-0",
+        "none-1",
+        "us-0",
+        "us-1",
+    ]
+    for seed in (0, 1):
+        logs = [read_log(next(studied.glob(f"{name}-{seed}")) / "metrics.jsonl") for name in ("none", "us", "base-*")]
+        steps = [[r for r in log if r.get("phase") == "base"] for log in logs]
+        assert steps[0] == steps[1] == steps[2]
+
+
+@pytest.mark.slow
+def test_the_same_command_again_trains_nothing(studied, workshop, capsys):
+    before = {path: path.stat().st_mtime_ns for path in studied.glob("*/metrics.jsonl")}
+    document = workshop / "docs" / "results.md"
+    text = document.read_text()
+    document.write_text(text + "\nWhat was learned.\n")
+    assert paper_tables.main(arguments(workshop, "--only", "control", "rounds")) == 0
+    assert {path: path.stat().st_mtime_ns for path in studied.glob("*/metrics.jsonl")} == before
+    assert document.read_text() == text + "\nWhat was learned.\n", "what people wrote stays"
+    assert "After round 1; seeds 0, 1" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_document_can_be_made_from_the_lines_alone(studied, workshop):
+    document = workshop / "docs" / "results.md"
+    text = document.read_text()
+    stale = text.replace("pooled mAP", "another mAP")
+    assert stale != text
+    document.write_text(stale)
+    assert paper_tables.main(arguments(workshop, "--stored", "--only", "control", "rounds")) == 0
+    assert document.read_text() == text
+    assert paper_tables.main(arguments(workshop, "--stored", "--only", "penalties")) == 2
+    for name in ("control", "rounds"):
+        lines = read_log(workshop / "docs" / "runs" / "paper" / f"{name}.jsonl")
+        assert section(text, name) == study.text(paper_tables.EXPERIMENTS[name], lines)
+
+
+@pytest.mark.slow
+def test_each_study_has_its_own_command(studied, workshop, capsys):
+    options = arguments(workshop)
+    del options[2:4]  # --docs
+    assert rounds.main(options) == 0
+    assert "control 1" in capsys.readouterr().out
+    assert (studied / "figures" / "rounds.png").exists()
+    assert rounds.main([*options, "--seed", "3"]) == 2
+    assert "give --seeds" in capsys.readouterr().err
+    assert rounds.main([*options, "--model.dim", "8"]) == 2, "runs of the same name with other settings"
+    assert "model.dim: 128 -> 8" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_all_studies_on_the_tiny_preset(studied, workshop):
+    small = ("--below", "8", "--dims", "8", "128", "--kinds", "soft", "features")
+    assert paper_tables.main(arguments(workshop, *small)) == 0
+    document = (workshop / "docs" / "results.md").read_text()
+    for name, experiment in paper_tables.EXPERIMENTS.items():
+        lines = read_log(workshop / "docs" / "runs" / "paper" / f"{name}.jsonl")
+        assert section(document, name) == study.text(experiment, lines)
+        assert (workshop / "docs" / "figures" / "paper" / f"{name}.png").exists()
+
+
+def all_variants(preset):
+    run = PRESETS[preset]
+    yield from decorrelation.variants(decorrelation.Options(run=run)).items()
+    yield from dimensions.variants(dimensions.Options(run=run, dims=(64, run.model.dim))).items()
+    yield from control.variants(study.Options(run=run)).items()
+
+
+@pytest.mark.parametrize("preset", ["synthetic", "short-resnet50"])
+def test_variants_are_valid_and_of_one_name_the_same(preset):
+    found = {}
+    for name, config in all_variants(preset):
+        check(config)
+        assert found.setdefault(name, config) == config, name
+
+
+def test_names_of_variants_say_what_they_are():
+    found = decorrelation.variants(decorrelation.Options())
+    assert {name: run.rri.match for name, run in found.items() if "unmatched" in name} == {
+        "us-unmatched": False,
+        "u-unmatched": False,
+    }
+    assert [name for name, run in found.items() if run.rri.rotate_classifier] == ["us-turned"]
+    late = penalties.scaled("soft", 0.1)
+    found = penalties.variants(penalties.Options(kinds=("soft",), from_start=("soft",)), {"soft": late})
+    said = {name: (run.rri.method, run.loss.penalty.kind, run.loss.penalty.begin) for name, run in found.items()}
+    assert said == {
+        "none": ("none", "none", "start"),
+        "us": ("us", "none", "start"),
+        "none-soft": ("none", "soft", "rounds"),
+        "us-soft": ("us", "soft", "rounds"),
+        "none-soft-start": ("none", "soft", "start"),
+    }
+
+
+def test_each_command_by_itself_makes_the_table_of_the_document():
+    found = paper_tables.budget(paper_tables.Options())
+    assert found == {name: experiment.options() for name, experiment in paper_tables.EXPERIMENTS.items()}
+
+
+def test_us_changes_no_distance_and_a_factor_counts_for_nothing():
+    rng = np.random.default_rng(0)
+    W = jnp.asarray(rng.normal(size=(12, 6)) + 1, jnp.float32)
+    query, gallery = (rng.normal(size=(n, 12)).astype(np.float32) for n in (5, 9))
+    new = {method: np.asarray(eigenlayer.decorrelate(W, method)) for method in ("us", "u", "uvt", "qd")}
+    changes = {
+        method: decorrelation.distance_change(query, gallery, np.asarray(W), matrix) for method, matrix in new.items()
+    }
+    assert changes["us"] < 1e-5
+    assert decorrelation.distance_change(query, gallery, np.asarray(W), 3 * np.asarray(W)) < 1e-6
+    assert changes["u"] == pytest.approx(changes["uvt"], rel=1e-3), "a rotation of each other"
+    assert min(changes[method] for method in ("u", "uvt", "qd")) > 0.05
+
+
+def test_matching_moves_what_is_elsewhere_or_turned_round():
+    W = np.random.default_rng(0).normal(size=(12, 6)).astype(np.float32)
+    assert decorrelation.moved(W, W) == 0
+    assert decorrelation.moved(W, W[:, [1, 0, 2, 3, 4, 5]] * np.array([1, 1, 1, -1, 1, 1], np.float32)) == 3
+
+
+def test_differences_to_the_control_are_seed_by_seed():
+    def records(*numbers):
+        return [{kind: {"rank1": n, "mAP": n} for kind in ("embedding", "pooled")} for n in numbers]
+
+    cells = summary.compared(records(0.5, 0.7), records(0.4, 0.6))
+    output, gain = "60.0 ± 14.1", "+10.0 ± 0.0"
+    assert [cell.strip() for cell in cells] == [output, output, gain, output, gain]
+    assert summary.compared(records(0.5), [])[2::2] == ["", ""]
+
+
+def test_a_row_is_mean_and_spread_of_a_common_round():
+    names = ("us", "none", "u", "us-unmatched", "u-unmatched", "us-turned", "none-d8", "us-d8")
+    lines = [line for name in names for seed in (0, 1) for line in fake(name, seed, 4 if name == "us" else 2)]
+    once = {"event": "replaced", "correlation": 1.0, "moved": 3, "distances": 0.25, "embedding": lines[1]["embedding"]}
+    lines += [{**once, "variant": name, "seed": 0} for name in decorrelation.METHODS]
+    text = study.text(decorrelation.EXPERIMENT, lines)
+    assert "After round 2" in text
+    row = next(line for line in text.splitlines() if line.startswith(" US, classifier turned"))
+    assert row.split()[3:9] == ["0.23", "±", "0.00", "64.6", "±", "0.0"]
+    assert " US, D = 8 " in text
+    assert " Step 0, D = 8 " in text
+    decorrelation.figure(lines)
+
+
+def test_tables_of_widths_and_penalties_have_a_row_each():
+    widths = {"us": 128, "none": 128, "us-d8": 8, "none-d8": 8}
+    lines = [line for name, dim in widths.items() for line in fake(name, dim=dim)]
+    text = study.text(dimensions.EXPERIMENT, lines)
+    names = [row.split("  ")[0].strip() for row in text.splitlines() if re.match(r" \d", row)]
+    assert names == [f"{dim}, {name}" for dim in (8, 128) for name in ("Step 0", "control", "SVDNet")]
+    dimensions.figure(lines)
+    names = {"none": 0.0, "us": 0.0, "none-soft": 0.1, "us-soft": 0.1, "none-soft-start": 0.1}
+    lines = [line for name, weight in names.items() for line in fake(name, weight=weight)]
+    text = study.text(penalties.EXPERIMENT, lines)
+    assert re.search(r"^ soft +0\.1 ", text, re.M)
+    assert re.search(r"^ US \+ soft +0\.1 ", text, re.M)
+    assert re.search(r"^ soft, from the start +0\.1 ", text, re.M)
+    penalties.figure(lines)
+
+
+def test_step_0_knows_nothing_of_what_begins_in_the_rounds():
+    options = study.Options(run=Run())
+    plain = study.without_rounds(options.run)
+    late = penalties.scaled("soft", 0.123456)
+    assert late.weight == 0.123
+    assert study.without_rounds(penalties.replace(Run(), loss=penalties.replace(Run().loss, penalty=late))) == plain

@@ -1,0 +1,192 @@
+"""`python -m experiments.search`: what it builds, answers and refuses with exit code 2."""
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.search import main
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.search import build, load, search
+
+ROOT = Path(__file__).parents[2]
+needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss-cpu is not installed")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A gallery of 30 images along a line, and 25 queries on it."""
+    line = np.arange(30)[:, None] * [1.0, 0.0] + [0, 8]
+    names = [f"g{i:02d}.jpg" for i in range(30)]
+    Embeddings(line, np.arange(30) // 3 - 1, np.arange(30) % 3, names, "12ab-pooled").save(tmp_path / "g.npz")
+    queries = Embeddings(line[5:] + 0.125, [-1] * 25, [0] * 25, [f"q{i:02d}.jpg" for i in range(25)], "12ab-pooled")
+    queries.save(tmp_path / "q.npz")
+    return tmp_path
+
+
+def called(capsys, folder, *argv):
+    """What stdout says of a call that must succeed; file names are those in the folder."""
+    assert main([str(folder / a) if str(a).endswith((".npz", ".csv")) else str(a) for a in argv]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, folder, *argv):
+    """What stderr says about a call that must give exit code 2 and print no result."""
+    assert main([str(folder / a) if str(a).endswith(".npz") else str(a) for a in argv]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+def expected(folder, k, metric="euclidean"):
+    """What --json is to hold, from the library."""
+    query, gallery = (Embeddings.load(folder / name) for name in ("q.npz", "g.npz"))
+    found = search(build(gallery, metric=metric), query, k)
+    return [
+        {
+            "query": name,
+            "nearest": [
+                {
+                    "name": str(gallery.names[row]),
+                    "pid": int(gallery.pids[row]),
+                    "camera": int(gallery.cameras[row]),
+                    "distance": float(distance),
+                    "row": int(row),
+                }
+                for row, distance in zip(found.rows[i], found.distances[i], strict=True)
+            ],
+        }
+        for i, name in enumerate(query.names)
+    ]
+
+
+def test_an_index_is_built_in_one_call_and_asked_in_another(files, capsys):
+    said = called(capsys, files, "--gallery", "g.npz", "--index", "new/i.npz", "--metric", "cosine")
+    assert said == f"{files}/new/i.npz: 30 images of the model 12ab-pooled, kind exact, cosine distance\n"
+    found = json.loads(called(capsys, files, "--index", "new/i.npz", "--query", "q.npz", "--k", 4, "--json"))
+    assert found == {"results": expected(files, 4, "cosine")}
+
+
+def test_a_process_prints_one_json_object_and_nothing_else(files):
+    command = [sys.executable, "-m", "experiments.search", "--gallery", "g.npz", "--query", "q.npz", "--k", "3"]
+    command = [str(files / a) if a.endswith(".npz") else a for a in [*command, "--index", "i.npz", "--json"]]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert json.loads(done.stdout) == {"results": expected(files, 3)}
+    assert "i.npz: 30 images" in done.stderr
+
+
+def test_the_first_queries_are_printed_and_all_are_written(files, capsys):
+    printed = called(capsys, files, "--gallery", "g.npz", "--query", "q.npz", "--k", 2, "--out", "new/all.csv")
+    lines = printed.splitlines()
+    # Off by (1/8, 1/8) from image 5, and by (7/8, 1/8) from image 6: exact in float32.
+    assert lines[:4] == [
+        "q00.jpg",
+        "  rank    distance     pid  camera  name",
+        "     1      0.1768       0       2  g05.jpg",
+        "     2      0.8839       1       0  g06.jpg",
+    ]
+    assert (lines.count(lines[1]), "q19.jpg" in lines, "q20.jpg" in lines) == (20, True, False)
+    assert lines[-1] == "These are the first 20 of 25 queries; --out FILE and --json give all."
+    with (files / "new" / "all.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["query", "rank", "name", "pid", "camera", "distance", "row"]
+    flat = [
+        {"query": answer["query"], "rank": rank} | image
+        for answer in expected(files, 2)
+        for rank, image in enumerate(answer["nearest"], start=1)
+    ]
+    assert rows == [{name: str(value) for name, value in row.items()} for row in flat]
+
+
+def test_a_small_gallery_is_listed_whole_unless_more_is_asked_for(tmp_path, capsys):
+    Embeddings(np.eye(5), [1] * 5, [0] * 5).save(tmp_path / "g.npz")
+    Embeddings(np.eye(5)[:1] + 0.1, [1], [0]).save(tmp_path / "q.npz")
+    found = json.loads(called(capsys, tmp_path, "--gallery", "g.npz", "--query", "q.npz", "--json"))
+    assert [len(answer["nearest"]) for answer in found["results"]] == [5]
+    said = refused(capsys, tmp_path, "--gallery", "g.npz", "--query", "q.npz", "--k", "10")
+    assert "k must be between 1 and the 5 images of the index; found 10" in said
+
+
+def test_queries_that_find_themselves_are_noted(files, capsys):
+    assert main(["--gallery", str(files / "g.npz"), "--query", str(files / "g.npz"), "--json"]) == 0
+    assert "the nearest image of 30 of 30 queries has the feature of the query" in capsys.readouterr().err
+    assert main(["--gallery", str(files / "g.npz"), "--query", str(files / "q.npz"), "--json"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_index_that_is_read_is_not_written_over(files, capsys):
+    """The very command that once put a table in the place of an index; and through links to it."""
+    called(capsys, files, "--gallery", "g.npz", "--index", "i.npz")
+    before = (files / "i.npz").read_bytes()
+    (files / "hard.npz").hardlink_to(files / "i.npz")
+    (files / "soft.npz").symlink_to("i.npz")
+    for out in ("i.npz", "hard.npz", "soft.npz"):
+        assert "would be written over" in refused(capsys, files, "--index", "i.npz", "--query", "q.npz", "--out", out)
+    assert (files / "i.npz").read_bytes() == before
+    for _ in range(2):  # its own table may be replaced, its own index too
+        called(capsys, files, "--index", "i.npz", "--query", "q.npz", "--out", "t.csv")
+        called(capsys, files, "--gallery", "g.npz", "--index", "i.npz")
+
+
+@needs_faiss
+def test_faiss_is_reached_with_its_options(tmp_path, capsys):
+    features = np.random.default_rng(0).normal(size=(700, 8))
+    Embeddings(features, [-1] * 700, [0] * 700).save(tmp_path / "g.npz")
+    options = ("--kind", "ivf", "--options", "nlist", "50", "nprobe", "1")
+    called(capsys, tmp_path, "--gallery", "g.npz", "--index", "i.npz", *options)
+    assert load(tmp_path / "i.npz").faiss.nlist == 50
+    found = json.loads(called(capsys, tmp_path, "--index", "i.npz", "--query", "g.npz", "--k", 300, "--json"))
+    numbers = [len(answer["nearest"]) for answer in found["results"]]
+    assert 1 <= min(numbers) < 300  # what was not found is not listed
+    assert [answer["nearest"][0]["row"] for answer in found["results"]] == list(range(700))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ((), "give --gallery with --index, --query or both, or --index with --query"),
+        (("--gallery", "g.npz"), "give --gallery with --index"),
+        (("--query", "q.npz"), "give --gallery with --index"),
+        (("--gallery", "g.npz", "--index", "i.npz", "--json"), "--json and --out are for results; give --query"),
+        (("--index", "i.npz", "--query", "q.npz", "--kind", "flat"), "for a new index, and an index that is read has"),
+        (("--index", "nope.npz", "--query", "q.npz"), "nope.npz"),
+        (("--index", "g.npz", "--query", "q.npz"), "g.npz: no array kind, metric, so this is no index"),
+        (("--gallery", "g.npz", "--index", "g.npz"), "g.npz: would be written over"),
+        (("--gallery", "g.npz", "--query", "q.npz", "--out", "q.npz"), "q.npz: would be written over"),
+        (
+            ("--gallery", "g.npz", "--index", "i.npz", "--query", "q.npz", "--out", "i.npz"),
+            "i.npz: would be written over",
+        ),
+        (("--gallery", "g.npz", "--query", "q.npz", "--k", "31"), "k must be between 1 and the 30 images"),
+        (("--gallery", "g.npz", "--query", "q.npz", "--options", "m", "3"), "kind exact has no options; found m"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(files, capsys, argv, message):
+    assert message in refused(capsys, files, *argv)
+    assert not (files / "i.npz").exists()
+
+
+def test_a_query_of_another_model_is_refused(files, capsys):
+    Embeddings(np.ones((1, 2)), [-1], [0], ["x.jpg"]).save(files / "x.npz")
+    message = refused(capsys, files, "--gallery", "g.npz", "--query", "x.npz", "--k", "1")
+    assert "the index is of the model 12ab-pooled and the query of an unknown model" in message
+
+
+def test_a_missing_faiss_is_named_with_its_line(files, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    message = refused(capsys, files, "--gallery", "g.npz", "--index", "i.npz", "--kind", "hnsw")
+    assert "pip install 'svdnet-jax[faiss]'" in message
+
+
+def test_a_stop_says_so(files, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.search.search", stop)
+    assert main(["--gallery", str(files / "g.npz"), "--query", str(files / "q.npz")]) == 130
+    assert capsys.readouterr().err == "stopped\n"

@@ -1,0 +1,332 @@
+"""The loop: what is trained when, what is compiled, when it stops, and that an interruption changes nothing."""
+
+import dataclasses
+import itertools
+import json
+import signal
+from contextlib import closing
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from compiles import counted
+
+from svdnet_jax import eigenlayer
+from svdnet_jax.config.schema import RRI, Optimizer, Phase, Run
+from svdnet_jax.data.loader import feed
+from svdnet_jax.distributed.mesh import choose
+from svdnet_jax.models.resnet import MiniResNet
+from svdnet_jax.models.svdnet import build, parameter_paths
+from svdnet_jax.training.stopping import Stopped
+from svdnet_jax.runs import checkpoint
+from svdnet_jax.training.log_interval import Hooks
+from svdnet_jax.training.evaluation import TrainingDiverged, measure
+from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
+from svdnet_jax.training.compile import steps_per_call
+from svdnet_jax.training.schedule import plan
+from svdnet_jax.training.loop import is_stable, optimizer_at, optimizers, programs, run_rri
+from svdnet_jax.training.state import begin, create
+from svdnet_jax.training.step import inputs_of, make_infer
+
+pytestmark = pytest.mark.unoptimized
+
+BACKBONES = {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
+# What a record says about the clock, not about the run.
+CLOCK = ("images_per_second", "seconds")
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    return dataclasses.replace(
+        tiny,
+        parallel="single",
+        log_every=2,
+        checkpoint_every=2,
+        data=dataclasses.replace(tiny.data, batch_size=8, height=16, width=8),
+        model=dataclasses.replace(tiny.model, backbone="micro", dim=6),
+        optimizer=Optimizer(learning_rate=0.05, momentum=0.9, weight_decay=0.01),
+        base=Phase(steps=4, milestones=(3,)),
+        rri=RRI(
+            rounds=2,
+            learning_rates=(0.05, 0.02),
+            restraint=Phase(steps=4, milestones=(3,), freeze=("eigenlayer/*",)),
+            relaxation=Phase(steps=4, freeze=("backbone/stem/*", "*/bn*/scale")),
+            stop="never",
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def workbench(config, dataset):
+    """The compiled parts of a run."""
+    model = build(config.model, 12, BACKBONES)
+    devices = choose(config)
+    fresh = devices.put(create(model, inputs_of(config).size, config.seed))
+    infer = make_infer(model, inputs_of(config).size, devices)
+    look = partial(measure, infer=infer, dataset=dataset, settings=config.eval)
+    return fresh, programs(model, fresh.params, config, devices), look
+
+
+def start(config, workbench, phase=0):
+    fresh, by_kind, _ = workbench
+    fresh = jax.tree.map(jnp.copy, fresh)  # the loop donates what it is given
+    begins = {kind: program.optimizer for kind, program in by_kind.items()}
+    rate = plan(config)[phase].learning_rate if phase < len(plan(config)) else 0.0
+    return begin(fresh, phase, optimizer_at(phase, plan(config), begins), fresh.cursor.correlation, rate)
+
+
+def go(config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, unreported=None):
+    """Runs to the end; the final state and all records with the states they were made from."""
+    _, by_kind, look = workbench
+    seen = []
+
+    def emit(record, state):
+        seen.append(({k: v for k, v in record.items() if k not in CLOCK}, jax.tree.map(jnp.copy, state)))
+
+    steps = steps_per_call(config)
+    samples = feed(dataset.train, config.data, config.seed, int(state.step), steps, choose(config), resident=True)
+    hooks = Hooks(look, emit, save, stop)
+    with closing(samples.samples):
+        final = run_rri(
+            state,
+            plan(config),
+            by_kind,
+            config=config,
+            feed=samples,
+            steps_per_call=steps,
+            hooks=hooks,
+            unreported=unreported,
+        )
+    return final, seen
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """How often what was compiled for the unbroken run."""
+    with counted() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def unbroken(compiled, config, workbench, dataset):
+    return go(config, workbench, dataset, start(config, workbench))
+
+
+def borders(seen, event="phase"):
+    return [(record, state) for record, state in seen if record["event"] == event]
+
+
+def test_phases_come_in_order_with_all_their_steps(unbroken):
+    final, seen = unbroken
+    order = [(r["event"], r.get("phase"), r["round"], r["step"]) for r, _ in seen if r["event"] != "step"]
+    assert order == [
+        ("phase", "base", 0, 4),
+        ("decorrelate", None, 1, 4),
+        ("phase", "restraint", 1, 8),
+        ("phase", "relaxation", 1, 12),
+        ("decorrelate", None, 2, 12),
+        ("phase", "restraint", 2, 16),
+        ("phase", "relaxation", 2, 20),
+    ]
+    assert int(final.step) == 20
+    assert int(final.cursor.phase) == 5
+
+
+def test_learning_rates_follow_rounds_and_milestones(unbroken):
+    steps = {r["step"]: r["learning_rate"] for r, _ in unbroken[1] if r["event"] == "step"}
+    expected = {
+        2: 0.05,
+        4: 0.005,
+        6: 0.05,
+        8: 0.005,
+        10: 0.05,
+        12: 0.05,
+        14: 0.02,
+        16: 0.002,
+        18: 0.02,
+        20: 0.02,
+    }
+    assert steps == pytest.approx(expected)
+
+
+def test_frozen_weights_are_the_same_bits_after_their_phase_and_all_others_move(unbroken, config):
+    """With momentum and weight decay on, and momentum from the phase before."""
+    base, restraint, relaxation = [state.params for _, state in borders(unbroken[1])][:3]
+    svd = borders(unbroken[1], "decorrelate")[0][1].params
+    for old, new, phase in ((svd, restraint, config.rri.restraint), (restraint, relaxation, config.rri.relaxation)):
+        groups = weight_groups(base, phase, config.optimizer)
+        trained = parameter_paths(
+            jax.tree.map(lambda group: group != FROZEN, groups, is_leaf=lambda x: isinstance(x, Group))
+        )
+        old, new = parameter_paths(old), parameter_paths(new)
+        assert trained == {path: bool((old[path] != new[path]).any()) for path in old}
+
+
+def test_the_first_rounds_may_go_without_matching(config, workbench, dataset):
+    config = dataclasses.replace(config, rri=dataclasses.replace(config.rri, unmatched_rounds=1))
+    _, seen = go(config, workbench, dataset, start(config, workbench))
+    ends = [state.eigenlayer for record, state in borders(seen) if record["phase"] != "restraint"]
+    for number, (record, state) in enumerate(borders(seen, "decorrelate"), start=1):
+        expected = eigenlayer.decorrelate(ends[number - 1], "us", match=number > 1)
+        other = eigenlayer.decorrelate(ends[number - 1], "us", match=number == 1)
+        chex.assert_trees_all_equal(state.eigenlayer, expected)
+        assert bool((expected != other).any())
+        assert record["round"] == number
+
+
+def test_decorrelation_is_us_and_changes_nothing_but_w(unbroken, config):
+    before = [state for _, state in borders(unbroken[1])][0]
+    record, after = borders(unbroken[1], "decorrelate")[0]
+    expected = eigenlayer.decorrelate(before.eigenlayer, config.rri.method, match=config.rri.match)
+    chex.assert_trees_all_equal(after.eigenlayer, expected)
+    chex.assert_trees_all_equal(after.params["classifier"], before.params["classifier"])
+    chex.assert_trees_all_equal(after.params["backbone"], before.params["backbone"])
+    assert record["correlation"]["after"] == pytest.approx(1, abs=1e-5)
+    assert record["correlation"]["before"] == pytest.approx(float(eigenlayer.correlation(before.eigenlayer)))
+
+
+def test_retrieval_does_not_notice_the_decorrelation(unbroken):
+    phases = [record for record, _ in borders(unbroken[1])]
+    for (after, _), before in zip(borders(unbroken[1], "decorrelate"), (phases[0], phases[2]), strict=True):
+        assert after["pooled"] == before["pooled"]
+        # Distances agree to float32's rounding; rankings of this little set have no ties that close.
+        assert after["embedding"] == before["embedding"]
+
+
+def test_one_program_is_compiled_for_each_kind_of_phase(unbroken, compiled):
+    assert compiled["call"] == 3
+
+
+def test_kinds_that_train_the_same_weights_share_a_program(config, workbench):
+    same = dataclasses.replace(config, rri=dataclasses.replace(config.rri, relaxation=Phase(steps=4)))
+    assert len({*optimizers(workbench[0].params, same).values()}) == 2
+    by_kind = programs(build(config.model, 12, BACKBONES), workbench[0].params, same, choose(same))
+    assert by_kind["base"] is by_kind["relaxation"]
+    assert by_kind["base"] is not by_kind["restraint"]
+
+
+class Stop(Exception):
+    """The moment at which a run dies."""
+
+
+# Within Step 0, at its end (so before the decorrelation), just after it, before the second one, at the very end.
+@pytest.mark.parametrize(
+    "saves", [1, pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(6, marks=pytest.mark.slow), 10]
+)
+def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(
+    saves, unbroken, compiled, config, workbench, dataset, tmp_path
+):
+    """Two steps and two are four: within a phase, across its border, and across the decorrelation."""
+    count = 0
+    with checkpoint.checkpoints(tmp_path, lambda metrics: metrics["mAP"]) as folder:
+
+        def save(state, seconds, measured, unreported):
+            nonlocal count
+            count += 1
+            metrics = measured and measured.embedding.metrics()
+            checkpoint.save(folder, state, {"phase": int(state.cursor.phase)}, metrics)
+            if count == saves:
+                raise Stop
+
+        with pytest.raises(Stop):
+            go(config, workbench, dataset, start(config, workbench), save)
+    with checkpoint.checkpoints(tmp_path, lambda metrics: metrics["mAP"]) as folder:
+        found = checkpoint.latest(folder)
+        state = checkpoint.restore(folder, found.step, start(config, workbench, found.metadata["phase"]))
+    assert found.step == 2 * saves
+    before = compiled["call"]
+    final, seen = go(config, workbench, dataset, state)
+    whole_final, whole_seen = unbroken
+    chex.assert_trees_all_equal(keyless(final), keyless(whole_final))
+    # A restored state is like any other: nothing is compiled for it.
+    assert compiled["call"] == before
+    # At a border the log already holds the lines of the phase that ended there.
+    assert [record for record, _ in seen] == [record for record, _ in whole_seen][len(whole_seen) - len(seen) :]
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4, 5])
+def test_a_run_that_is_asked_to_stop_saves_at_once_and_goes_on_like_an_unbroken_one(
+    calls, unbroken, config, workbench, dataset
+):
+    """After a call within an interval, at its end, at the border when asked in a phase's last call, and behind it."""
+    looks, saves = [], []
+
+    def stop():
+        looks.append(0)
+        return signal.SIGTERM if len(looks) >= calls else 0
+
+    def save(state, seconds, measured, unreported):
+        saves.append((jax.tree.map(jnp.copy, state), json.loads(json.dumps(unreported))))
+
+    with pytest.raises(Stopped, match="stopped after step .*, which is saved") as stopped:
+        go(config, workbench, dataset, start(config, workbench), save, stop)
+    assert stopped.value.signal == signal.SIGTERM
+    state, unreported = saves[-1]
+    step = int(state.step)
+    assert step == calls
+    assert len(unreported.get("loss", ())) == step % config.log_every
+    final, seen = go(config, workbench, dataset, state, unreported=unreported)
+    chex.assert_trees_all_equal(keyless(final), keyless(unbroken[0]))
+    whole = [record for record, _ in unbroken[1]]
+    assert [record for record, _ in seen] == whole[len(whole) - len(seen) :]
+    # The line of the interval that was cut in two; at the border, the decorrelation.
+    assert seen[0][0]["step"] == (step if step == 4 else step // 2 * 2 + 2)
+
+
+def keyless(state):
+    return state.replace(rng=jax.random.key_data(state.rng))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes", "stable"),
+    [
+        (0.10, 0.30, {}, False),
+        (0.30, 0.304, {}, True),
+        (0.30, 0.20, {}, True),
+        (0.30, 0.31, {"tolerance": 0.02}, True),
+        (0.30, 0.30, {"stop": "never"}, False),
+        (0.30, 0.30, {"method": "none"}, False),
+    ],
+)
+def test_stopping_rule(before, after, changes, stable):
+    rri = dataclasses.replace(RRI(tolerance=0.005), **changes)
+    assert is_stable(before, after, Run(rri=rri)) is stable
+
+
+def test_a_stable_run_stops_after_its_relaxation(config, workbench, dataset):
+    always = dataclasses.replace(config, rri=dataclasses.replace(config.rri, stop="stable", tolerance=1.0))
+    final, seen = go(always, workbench, dataset, start(config, workbench))
+    assert [record["phase"] for record, _ in borders(seen)] == ["base", "restraint", "relaxation"]
+    assert int(final.cursor.phase) == len(plan(config))
+
+
+def test_the_stopping_rule_compares_with_the_round_before(config, workbench, dataset, unbroken):
+    """Not with the restraint in between, whose S(W) is 1: a rise of any size goes on, a fall of any size stops."""
+    after = [record["correlation"] for record, _ in borders(unbroken[1]) if record["phase"] != "restraint"]
+    least = min(b - a for a, b in itertools.pairwise(after))
+    for tolerance, relaxations in ((least - 1e-6, 2), (after[1] - after[0] + 1e-6, 1)):
+        rule = dataclasses.replace(config.rri, stop="stable", tolerance=tolerance)
+        _, seen = go(dataclasses.replace(config, rri=rule), workbench, dataset, start(config, workbench))
+        assert [record["phase"] for record, _ in borders(seen)].count("relaxation") == relaxations
+
+
+def test_the_control_has_the_same_budget_and_keeps_w(config, workbench, dataset, unbroken):
+    control = dataclasses.replace(config, rri=dataclasses.replace(config.rri, method="none"))
+    _, seen = go(control, workbench, dataset, start(config, workbench))
+    budget = ("event", "phase", "round", "step", "learning_rate")
+
+    def spent(run):
+        return [{key: record.get(key) for key in budget} for record, _ in run]
+
+    assert spent(seen) == spent(unbroken[1])
+    for record, _ in borders(seen, "decorrelate"):
+        assert record["correlation"]["before"] == record["correlation"]["after"]
+        assert record["loss"]["before"] == record["loss"]["after"]
+
+
+def test_divergence_stops_the_run_with_place_and_rate(config, workbench, dataset):
+    wild = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=1e30))
+    with pytest.raises(TrainingDiverged, match=r"diverged: at step 2 \(base, round 0, learning rate 1e\+30\)"):
+        go(wild, workbench, dataset, start(config, workbench))

@@ -10,13 +10,13 @@ import numpy as np
 
 from benchmarks.training_case import LAST_SCALE, STD, Case, random_images
 from benchmarks.turns import Ready
+from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import Model, PhaseKind, Run
 from svdnet_jax.data.loader import feed, mean_image
 from svdnet_jax.data.types import Split
 from svdnet_jax.distributed.mesh import Devices, choose, keep_memory
 from svdnet_jax.models.resnet import ResNet
 from svdnet_jax.models.svdnet import BACKBONES, Backbones, build
-from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.training.compile import steps_per_call
 from svdnet_jax.training.loop import Program, programs
 from svdnet_jax.training.state import TrainState, begin, create
@@ -79,7 +79,7 @@ def make(case: Case) -> Made:
 
 
 def prepare(case: Case) -> Ready:
-    """Training as `svdnet_jax.training.loop` does it: images on the device, positions sent ahead, metrics left there."""
+    """Trains as `svdnet_jax.training.loop` does: images on the device, positions sent ahead, metrics left there."""
     keep_memory()
     config, devices, program, state, split = make(case)
     steps = steps_per_call(config)

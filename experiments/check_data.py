@@ -28,17 +28,18 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.refusal import refuse
-from svdnet_jax.config.schema import ConfigError, Layout
-from svdnet_jax.data.inspect import Report, inspect, sheet
+from svdnet_jax.config.schema import Layout
+from svdnet_jax.data.cache import is_prepared, read_prepared
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.index import SHOWN, SPLITS, Listing
+from svdnet_jax.data.inspect import Report, inspect, sheet
 from svdnet_jax.data.load import prepare
-from svdnet_jax.data.cache import is_prepared, read_prepared
-from svdnet_jax.data.types import DataError, check_identities
+from svdnet_jax.data.types import check_identities
+from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
-from svdnet_jax.runs.directory import write_json
 from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say, terminal
+from svdnet_jax.runs.directory import write_json
 
 
 @dataclass(frozen=True)

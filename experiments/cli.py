@@ -11,15 +11,12 @@ import jax
 import tyro
 
 from experiments.refusal import refuse
-from svdnet_jax.config.schema import ConfigError, Layout, Run
-from svdnet_jax.data.types import DataError
-from svdnet_jax.distributed.multihost import joined, leave
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.reporting.log import LogError
+from svdnet_jax.config.schema import Layout, Run
+from svdnet_jax.distributed.multihost import joined, leave
+from svdnet_jax.errors import ConfigError, DataError, LogError, Stopped, TrainingDiverged
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.runs.train import run
-from svdnet_jax.training.stopping import Stopped
-from svdnet_jax.training.evaluation import TrainingDiverged
 
 HOW = (tyro.conf.AvoidSubcommands,)
 """A phase that may be left out is there, with its options, if the preset has it; no subcommands."""

@@ -22,14 +22,14 @@ from rich import box
 from rich.table import Table
 
 from experiments.refusal import refuse
-from svdnet_jax.config.schema import ConfigError
+from svdnet_jax.config.serialize import differences
+from svdnet_jax.errors import ConfigError, LogError
 from svdnet_jax.outputs import is_figure, is_text, refuse_inside, refuse_overwrite
 from svdnet_jax.reporting import figures
-from svdnet_jax.runs.directory import read_run_log
-from svdnet_jax.reporting.log import LogError, Record, after_rounds, read_log
+from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.reporting.report import write_report
 from svdnet_jax.reporting.terminal import say, terminal
-from svdnet_jax.config.serialize import differences
+from svdnet_jax.runs.directory import read_run_log
 
 ROWS = [(name, measure) for name in ("embedding", "pooled") for measure in ("rank1", "mAP", "mAP_market")]
 

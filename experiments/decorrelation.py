@@ -29,13 +29,13 @@ from rich.table import Table
 from experiments import study, summary
 from experiments.compare import spread
 from svdnet_jax import Embeddings, eigenlayer, evaluate
-from svdnet_jax.runs import inference
 from svdnet_jax.config.schema import Run
 from svdnet_jax.eigenlayer import Method
-from svdnet_jax.runs.directory import load_matrix
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal
+from svdnet_jax.runs import inference
 from svdnet_jax.runs.base_run import without_rounds
+from svdnet_jax.runs.directory import load_matrix
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
 CONTROL = "nothing (control)"

@@ -19,7 +19,8 @@ from experiments import study, summary
 from experiments.compare import spread
 from experiments.decorrelation import Options as Shared
 from experiments.decorrelation import with_rri
-from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.config.schema import Run
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import against

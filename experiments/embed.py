@@ -23,8 +23,8 @@ import tyro
 from rich.console import Console
 
 from experiments.refusal import refuse
-from svdnet_jax.config.schema import ConfigError
 from svdnet_jax.data.unread import unread_line
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.terminal import say, terminal
 
 
@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _embed(options: Options, console: Console) -> None:
     # Flax and all that belongs to training, which --help can do without.
-    from svdnet_jax.runs import inference
     from svdnet_jax.outputs import refuse_overwrite
     from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS
+    from svdnet_jax.runs import inference
 
     if (options.run is None) == (options.weights is None):
         raise ConfigError("give --run or --weights")

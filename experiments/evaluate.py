@@ -36,7 +36,8 @@ import tyro
 
 from experiments.findings import FIGURES, Findings, Flag, Measures, as_json, draw, look, text
 from experiments.refusal import refuse
-from svdnet_jax.config.schema import ConfigError, Layout, Run
+from svdnet_jax.config.schema import Layout, Run
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_bytes, is_figure, refuse_overwrite
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
@@ -151,8 +152,8 @@ def _files(options: Options) -> dict[str, Findings]:
 
 def _network(options: Options) -> dict[str, Findings]:
     # Flax and all that belongs to training, which files of embeddings can do without.
-    from svdnet_jax.runs import inference
     from svdnet_jax.models.pretrained.load import write_pretrained
+    from svdnet_jax.runs import inference
 
     console = terminal(stderr=options.json)
     if options.run:

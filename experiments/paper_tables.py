@@ -23,7 +23,8 @@ import tyro
 from experiments import control, decorrelation, dimensions, pcanet, penalties, rounds, study, truncated
 from experiments.cli import HOW, guarded, preset_of
 from experiments.findings import Flag
-from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.config.schema import Run
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_figure, is_text, refuse_overwrite, write_whole
 from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.log import read_log

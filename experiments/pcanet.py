@@ -27,9 +27,9 @@ from svdnet_jax.baselines import pcanet
 from svdnet_jax.config.schema import Run
 from svdnet_jax.data.loader import resize
 from svdnet_jax.data.types import Dataset, fingerprint, labels
-from svdnet_jax.runs.dataset import count_valid, load_dataset
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import side_by_side
+from svdnet_jax.runs.dataset import count_valid, load_dataset
 
 TITLES = {"pixels": "pixels", "plain": "PCANet", "root": "PCANet, square roots"}
 BLOCKS = (4, 2)

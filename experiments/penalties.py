@@ -30,11 +30,11 @@ from experiments.decorrelation import Options as Shared
 from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
 from svdnet_jax.config.schema import Penalty, Run
 from svdnet_jax.data.loader import resize
-from svdnet_jax.runs.dataset import load_dataset
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import side_by_side
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.runs.base_run import without_rounds
+from svdnet_jax.runs.dataset import load_dataset
 from svdnet_jax.runs.load import load_trained
 
 Kind = Literal["soft", "coherence", "srip", "spectral-difference", "features"]

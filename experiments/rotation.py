@@ -28,11 +28,11 @@ from experiments import study, summary
 from experiments.compare import spread
 from experiments.decorrelation import with_rri
 from svdnet_jax import evaluate
-from svdnet_jax.runs import inference
 from svdnet_jax.config.schema import Run
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.retrieval.intervals import Interval, by_identity, over_seeds, per_identity
+from svdnet_jax.runs import inference
 
 CONTROL = "nothing (control)"
 KINDS = ("embedding", "pooled")

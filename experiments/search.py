@@ -33,7 +33,7 @@ import tyro
 
 from experiments.doubts import NEAR
 from experiments.refusal import refuse
-from svdnet_jax.config.schema import ConfigError
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_csv, is_npz, refuse_overwrite, write_whole
 from svdnet_jax.reporting.terminal import printable, say, terminal
 from svdnet_jax.retrieval.distances import Metric

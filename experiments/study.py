@@ -25,15 +25,16 @@ from rich.table import Table
 
 from experiments.cli import HOW, guarded, preset_of
 from experiments.summary import Lines, about
-from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.config.schema import Run
+from svdnet_jax.config.serialize import to_json
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
 from svdnet_jax.reporting import figures
-from svdnet_jax.runs.directory import environment, has_checkpoint, read_run_log, refuse_other_settings
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.reporting.terminal import duration, say, terminal
-from svdnet_jax.runs.train import run
-from svdnet_jax.config.serialize import to_json
 from svdnet_jax.runs.base_run import without_rounds
+from svdnet_jax.runs.directory import environment, has_checkpoint, read_run_log, refuse_other_settings
+from svdnet_jax.runs.train import run
 
 WIDTH = 120
 """Columns of a printed table."""

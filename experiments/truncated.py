@@ -26,11 +26,11 @@ from experiments import study, summary
 from experiments.compare import spread
 from experiments.decorrelation import with_rri
 from svdnet_jax import Embeddings, eigenlayer, evaluate
-from svdnet_jax.runs import inference
 from svdnet_jax.baselines.truncated_svd import break_even_rank, cost, truncate, truncation_error
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import against
 from svdnet_jax.reporting.terminal import terminal
+from svdnet_jax.runs import inference
 from svdnet_jax.runs.base_run import without_rounds
 from svdnet_jax.runs.load import load_trained
 

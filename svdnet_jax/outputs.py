@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from svdnet_jax.config.schema import ConfigError
+from svdnet_jax.errors import ConfigError
 
 Recognise = Callable[[Path], bool]
 """Whether an existing file is of the kind that a command writes."""

@@ -11,8 +11,8 @@ import jaxtyping
 import pytest
 from rich.console import Console
 
-from svdnet_jax.distributed.mesh import keep_compiled
 from svdnet_jax.config.presets import PRESETS
+from svdnet_jax.distributed.mesh import keep_compiled
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -10,14 +10,15 @@ from matplotlib.figure import Figure
 from experiments import check_data, compare, control, embed, evaluate, paper_tables, search, study
 from experiments.doubts import are_copies, doubts
 from svdnet_jax import outputs
-from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.config.schema import Run
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import refuse_inside, refuse_overwrite, write_whole
 from svdnet_jax.reporting import figures
-from svdnet_jax.runs.directory import open_folder
 from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS, Embeddings
 from svdnet_jax.retrieval.metrics import evaluate as measure
 from svdnet_jax.retrieval.rerank import Rerank
 from svdnet_jax.retrieval.search import build, save
+from svdnet_jax.runs.directory import open_folder
 
 MINE = "my work of three weeks"
 

@@ -1,8 +1,8 @@
 """Every setting of a run, as one tree of frozen dataclasses.
 
-The command line is made from these classes (tyro), so a field's docstring is its help text; `svdnet_jax.config.validate`
-refuses what cannot work before any work starts. Lengths of training are counted in optimiser steps, as in the
-authors' solver files.
+The command line is made from these classes (tyro): the docstring of a field is its help text.
+`svdnet_jax.config.validate` refuses what cannot work before any work starts. Lengths of training are counted in
+optimizer steps, as in the authors' solver files.
 """
 
 from dataclasses import dataclass, field
@@ -14,10 +14,6 @@ from svdnet_jax.eigenlayer import Method
 PhaseKind = Literal["base", "restraint", "relaxation", "final"]
 Parallel = Literal["auto", "pmap", "single"]
 Layout = Literal["auto", "market1501", "dukemtmc", "msmt17", "cuhk03-labelled", "cuhk03-detected", "manifest"]
-
-
-class ConfigError(ValueError):
-    """A setting that cannot work; the message names the option, the value and what would be valid."""
 
 
 @dataclass(frozen=True)

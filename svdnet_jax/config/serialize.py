@@ -7,7 +7,8 @@ from typing import Any
 
 import cattrs
 
-from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.config.schema import Run
+from svdnet_jax.errors import ConfigError
 
 # Folders may have been moved or named in another way; their content is what counts, and that has its fingerprint. The
 # weights that a run started from are in its checkpoint.

@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 from itertools import chain, starmap
 from typing import Any
 
-from svdnet_jax.config.schema import ConfigError, Phase, Run
+from svdnet_jax.config.schema import Phase, Run
+from svdnet_jax.errors import ConfigError
 
 Rule = tuple[str, Any, bool, str]
 """Option, value, whether it is valid, and what it must be."""

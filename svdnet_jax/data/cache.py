@@ -17,7 +17,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from svdnet_jax.data.index import SPLITS
-from svdnet_jax.data.types import DataError, Dataset, Split, array_hash
+from svdnet_jax.data.types import Dataset, Split, array_hash
+from svdnet_jax.errors import DataError
 
 FORMAT = 2
 """Raised whenever the same image files give other pixels: in format 1 pictures were not turned upright, gray of 16 bits

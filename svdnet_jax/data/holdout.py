@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Int
 
-from svdnet_jax.data.types import DataError, Dataset, Split
+from svdnet_jax.data.types import Dataset, Split
+from svdnet_jax.errors import DataError
 
 
 def hold_out(dataset: Dataset, identities: int, seed: int, cross_camera: bool = True) -> Dataset:

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from svdnet_jax.data.index import Listing
-from svdnet_jax.data.types import DataError
+from svdnet_jax.errors import DataError
 
 _PLAIN = ("RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBX")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa")

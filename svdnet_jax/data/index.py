@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from svdnet_jax.data.types import DISTRACTOR, JUNK, DataError
+from svdnet_jax.data.types import DISTRACTOR, JUNK
 from svdnet_jax.data.unread import Unread
+from svdnet_jax.errors import DataError
 
 SPLITS = ("train", "query", "gallery")
 SHOWN = 5

@@ -13,9 +13,10 @@ from jaxtyping import UInt8
 from svdnet_jax.data import images
 from svdnet_jax.data.index import SPLITS, Crop, Listing, counts
 from svdnet_jax.data.resizing import resize_to_bytes
-from svdnet_jax.data.types import DISTRACTOR, JUNK, DataError
 from svdnet_jax.data.synthetic.generate import contact_sheet
+from svdnet_jax.data.types import DISTRACTOR, JUNK
 from svdnet_jax.data.unread import LINKS, UNNAMED, unread_line
+from svdnet_jax.errors import DataError
 
 USUAL = 0.9
 """If so large a share of images has one size, the others are unusual."""

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from svdnet_jax.data.cache import REMEDY, is_prepared, read_prepared, remove_prepared, write_rows
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.index import Listing, refuse_strange, stamp
-from svdnet_jax.data.cache import REMEDY, is_prepared, read_prepared, remove_prepared, write_rows
-from svdnet_jax.data.types import DataError, Dataset
+from svdnet_jax.data.types import Dataset
 from svdnet_jax.data.unread import unread_line
+from svdnet_jax.errors import DataError
 
 
 def _silent(line: str) -> None:

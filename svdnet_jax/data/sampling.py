@@ -11,8 +11,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float, Int, UInt64
 
-from svdnet_jax.config.schema import ConfigError
-from svdnet_jax.data.types import DataError
+from svdnet_jax.errors import ConfigError, DataError
 
 Order = Callable[[int], Int[np.ndarray, " B"]]
 """Step, counted from zero -> positions in the training split of the images of its batch."""

@@ -15,11 +15,11 @@ import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
 from svdnet_jax.data import images
+from svdnet_jax.data.cache import Rows
 from svdnet_jax.data.formats.detect import LAYOUTS
 from svdnet_jax.data.index import SPLITS, Crop, Listing
-from svdnet_jax.data.cache import Rows
 from svdnet_jax.data.resizing import resize_to_bytes
-from svdnet_jax.data.types import DataError
+from svdnet_jax.errors import DataError
 
 Record = Mapping[str, Any]
 

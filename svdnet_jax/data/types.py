@@ -6,14 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from svdnet_jax.errors import DataError
+
 JUNK = -1
 """Market-1501's identity of bad detections: neither right nor wrong, left out of the evaluation."""
 DISTRACTOR = 0
 """Market-1501's identity of people outside the test: always wrong."""
-
-
-class DataError(ValueError):
-    """Data that cannot be used; the message names the file or folder, what was found and what was expected."""
 
 
 @dataclass(frozen=True, eq=False)

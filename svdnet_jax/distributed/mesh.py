@@ -16,7 +16,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Int, PyTree
 
-from svdnet_jax.config.schema import ConfigError, Parallel, Run
+from svdnet_jax.config.schema import Parallel, Run
+from svdnet_jax.errors import ConfigError
 
 AXIS = "data"
 """Name of the one axis of the mesh."""

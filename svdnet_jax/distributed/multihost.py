@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from svdnet_jax.config.schema import ConfigError, Machines
+from svdnet_jax.config.schema import Machines
+from svdnet_jax.errors import ConfigError
 
 LOST = (
     "error: this process, one of several, did not come to its end: it was killed, or another one is gone or was never "

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from svdnet_jax.config.schema import ConfigError
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.linalg import at_least_float32
 from svdnet_jax.models.layers import caffe_max_pool
 

@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from svdnet_jax.config.schema import ConfigError
+from svdnet_jax.errors import ConfigError
 
 
 def caffe_max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from svdnet_jax.config.schema import ConfigError, Model
+from svdnet_jax.config.schema import Model
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.caffenet import CaffeNet
 from svdnet_jax.models.resnet import MiniResNet, resnet18, resnet34, resnet50, resnet101
 
@@ -52,7 +53,7 @@ BACKBONES: Backbones = MappingProxyType(
     }
 )
 """Backbones by name: those that --model.backbone takes. A backbone of your own goes with a training loop of your own,
-whose network is ``build(model, classes, {**BACKBONES, "mine": make})``; `svdnet_jax.runs.train.run` knows only these."""
+whose network is ``build(model, classes, {**BACKBONES, "mine": make})``; `svdnet_jax.runs.train` knows only these."""
 
 
 class Outputs(NamedTuple):

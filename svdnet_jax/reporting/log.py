@@ -15,16 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from svdnet_jax.errors import LogError
+
 Record = Mapping[str, Any]
 """One line of the log."""
 
 TRIES, PAUSE = 5, 0.05
 """Times that a line without an end is looked at again, and seconds between: its writer may be about to end it."""
 _REPLACEMENTS = {"us": "US", "u": "U", "uvt": "UV'", "qd": "QD", "rotation": "WR", "none": "W"}
-
-
-class LogError(ValueError):
-    """A line that cannot be written or read; the message names file and place."""
 
 
 @dataclass(frozen=True)

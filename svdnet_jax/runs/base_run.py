@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from svdnet_jax.config.schema import RRI, ConfigError, Penalty, Run
-from svdnet_jax.data.types import DataError
-from svdnet_jax.runs.directory import read_run_log
-from svdnet_jax.reporting.log import Log
+from svdnet_jax.config.schema import RRI, Penalty, Run
 from svdnet_jax.config.serialize import FREE, differences, to_json
+from svdnet_jax.errors import ConfigError, DataError
+from svdnet_jax.reporting.log import Log
+from svdnet_jax.runs.directory import read_run_log
+from svdnet_jax.runs.load import Place, load_trained
 from svdnet_jax.training.log_interval import Record
 from svdnet_jax.training.state import TrainState
-from svdnet_jax.runs.load import Place, load_trained
 
 LATER = ("rri.", "preset:")
 """Beginnings of lines of `differences` that say nothing of Step 0."""

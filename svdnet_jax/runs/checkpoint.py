@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from svdnet_jax.config.schema import ConfigError
+from svdnet_jax.errors import CheckpointError, ConfigError
 from svdnet_jax.training.state import TrainState
 
 KEPT = 2
@@ -32,15 +32,6 @@ HASHES = "sha256"
 _PLAIN = re.compile(r"[A-Za-z0-9/._=+,@ -]*")
 """Paths that orbax takes as they are. It looks for files by patterns that begin with its own folder, so that brackets,
 `*`, `?` and backslashes mean something else there; `gs:` is a bucket to it; and its C++ wants UTF-8."""
-
-
-class Damaged(ConfigError):
-    """A checkpoint that cannot be read, or whose numbers are not those that were saved."""
-
-    def __init__(self, step: int | None, message: str) -> None:
-        super().__init__(message)
-        self.step = step
-        """Its step; None if it is not known which one it is."""
 
 
 class Checkpoints(NamedTuple):
@@ -70,7 +61,7 @@ def checkpoints(folder: Path, best: Callable[[Any], float], read_only: bool = Fa
 
     Raises:
         ConfigError: The folder cannot be used.
-        Damaged: What is in it cannot be listed.
+        CheckpointError: What is in it cannot be listed.
     """
     keep = ocp.training.preservation_policies
     with ExitStack() as stack:
@@ -120,7 +111,7 @@ def save(
     if first:
         try:
             restore(saved, step, state)
-        except Damaged as error:
+        except CheckpointError as error:
             raise ConfigError(
                 f"{where} was written and then read back, and is not what was saved ({_reason(error)}). Nothing "
                 "that a run saves there could be used; give another --out, on another file system"
@@ -141,7 +132,7 @@ def latest(saved: Checkpoints) -> Saved | None:
     """What the latest complete checkpoint holds beside its state, None if there is none.
 
     Raises:
-        Damaged: It cannot be read, or is not what was saved.
+        CheckpointError: It cannot be read, or is not what was saved.
     """
     found = steps(saved)
     return look(saved, found[-1]) if found else None
@@ -151,7 +142,7 @@ def look(saved: Checkpoints, step: int) -> Saved:
     """What the checkpoint of a step holds beside its state.
 
     Raises:
-        Damaged: It cannot be read, or is not what was saved.
+        CheckpointError: It cannot be read, or is not what was saved.
     """
     with _damage(saved.folder, step):
         metadata = dict(saved.orbax.metadata(step).custom_metadata)
@@ -171,7 +162,7 @@ def restore(saved: Checkpoints, step: int, like: TrainState) -> TrainState:
         like: A state of the same structure, shapes and dtypes; its values are not looked at.
 
     Raises:
-        Damaged: It cannot be read, or is not what was saved.
+        CheckpointError: It cannot be read, or is not what was saved.
     """
     expected = look(saved, step).hash
     abstract = jax.tree.map(ocp.arrays.to_shape_dtype_struct, like)
@@ -226,13 +217,15 @@ def _damage(folder: Path, step: int | None) -> Iterator[None]:
     """Says which checkpoint cannot be read; orbax fails in many ways on one with missing, cut or changed files."""
     try:
         yield
-    except Damaged:
+    except CheckpointError:
         raise
     except Exception as error:
         where = folder if step is None else folder / str(step)
-        raise Damaged(step, f"{where}: the checkpoint is damaged, or of another version ({_reason(error)})") from error
+        raise CheckpointError(
+            step, f"{where}: the checkpoint is damaged, or of another version ({_reason(error)})"
+        ) from error
 
 
 def _reason(error: Exception) -> str:
     text = str(error).strip().partition("\n")[0]
-    return text if isinstance(error, Damaged) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, CheckpointError) else f"{type(error).__name__}: {text}"

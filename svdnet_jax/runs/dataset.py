@@ -7,10 +7,11 @@ import numpy as np
 from rich.console import Console
 
 from svdnet_jax.config.schema import Data, Run
-from svdnet_jax.data.synthetic import generate
-from svdnet_jax.data.load import load
-from svdnet_jax.data.types import DISTRACTOR, JUNK, DataError, Dataset
 from svdnet_jax.data.holdout import hold_out
+from svdnet_jax.data.load import load
+from svdnet_jax.data.synthetic import generate
+from svdnet_jax.data.types import DISTRACTOR, JUNK, Dataset
+from svdnet_jax.errors import DataError
 from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say
 from svdnet_jax.retrieval import matches as protocol

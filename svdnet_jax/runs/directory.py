@@ -17,10 +17,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from jaxtyping import Float
 
-from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.config.schema import Run
+from svdnet_jax.config.serialize import FREE, differences, to_json
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_json, refuse_overwrite, write_whole
 from svdnet_jax.reporting.log import check_log, read_log, refuse_to_lose
-from svdnet_jax.config.serialize import FREE, differences, to_json
 from svdnet_jax.runs.checkpoint import on_disk
 from svdnet_jax.runs.load import is_run, latest_place
 

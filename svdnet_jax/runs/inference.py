@@ -16,25 +16,26 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from rich.console import Console
 
-from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.config.presets import PRESETS
+from svdnet_jax.config.schema import Run
 from svdnet_jax.data.index import SHOWN, Crop
 from svdnet_jax.data.resizing import resize_image
-from svdnet_jax.data.types import JUNK, DataError, Dataset
+from svdnet_jax.data.types import JUNK, Dataset
 from svdnet_jax.data.unread import FOLDERS, IMAGES, Unread, by_kind, unread_line, why_not
-from svdnet_jax.runs.dataset import count_valid, load_dataset
+from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.models.pretrained.load import Pretrained, read_pretrained
 from svdnet_jax.models.svdnet import Outputs, SVDNet, build
-from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say
 from svdnet_jax.retrieval.embed import embed
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.runs.dataset import count_valid, load_dataset
+from svdnet_jax.runs.load import finished_note, is_run, load_trained
+from svdnet_jax.training.evaluation import embeddings
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.init import as_pretrained, pixel_statistics, with_weights
-from svdnet_jax.training.evaluation import embeddings
 from svdnet_jax.training.state import TrainState, create
 from svdnet_jax.training.step import inputs_of, make_infer, make_infer_resized
-from svdnet_jax.runs.load import finished_note, is_run, load_trained
 
 
 class Embedder(NamedTuple):

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 import optax
 
-from svdnet_jax.config.schema import ConfigError, PhaseKind, Run
-from svdnet_jax.models.svdnet import SVDNet, build
+from svdnet_jax.config.schema import PhaseKind, Run
 from svdnet_jax.config.serialize import from_json
+from svdnet_jax.errors import CheckpointError, ConfigError
+from svdnet_jax.models.svdnet import SVDNet, build
 from svdnet_jax.runs import checkpoint
-from svdnet_jax.training.schedule import PlannedPhase, plan
 from svdnet_jax.training.loop import optimizer_at, optimizers
+from svdnet_jax.training.schedule import PlannedPhase, plan
 from svdnet_jax.training.state import TrainState, begin, create
 from svdnet_jax.training.step import inputs_of
 
@@ -134,7 +135,7 @@ def _patiently(folder: Path, read: Callable[[checkpoint.Checkpoints], T]) -> T:
         try:
             with checkpoint.checkpoints(kept, by_map, read_only=True) as saved:
                 return read(saved)
-        except checkpoint.Damaged:
+        except CheckpointError:
             # In the folder of a run that stands still nothing comes or goes.
             if not left or before == checkpoint.on_disk(kept):
                 raise
@@ -149,16 +150,16 @@ def read_latest(saved: checkpoint.Checkpoints, like: Callable[[Run, Place], Trai
         like: From settings and place to a state of the structure that the checkpoint has. It may refuse.
 
     Raises:
-        Damaged: It cannot be read, or is not what was saved; says from which older one the run can go on.
+        CheckpointError: It cannot be read, or is not what was saved; says from which older one the run can go on.
         ConfigError: It is of another version.
     """
     steps, named = checkpoint.steps(saved), checkpoint.on_disk(saved.folder)
     try:
         if named and named[-1] not in steps:
-            raise checkpoint.Damaged(named[-1], f"{saved.folder / str(named[-1])}: the checkpoint is not complete")
+            raise CheckpointError(named[-1], f"{saved.folder / str(named[-1])}: the checkpoint is not complete")
         return _read(saved, steps[-1], like) if steps else None
-    except checkpoint.Damaged as error:
-        raise checkpoint.Damaged(error.step, f"{error}. {_way_out(saved, error.step, like)}") from error
+    except CheckpointError as error:
+        raise CheckpointError(error.step, f"{error}. {_way_out(saved, error.step, like)}") from error
 
 
 def _read(saved: checkpoint.Checkpoints, step: int, like: Callable[[Run, Place], TrainState]) -> Found:
@@ -184,12 +185,12 @@ def read_metadata(folder: Path, found: checkpoint.Saved) -> tuple[Run, Place]:
     """Settings and place of a checkpoint.
 
     Raises:
-        Damaged: They are missing, or of another version.
+        CheckpointError: They are missing, or of another version.
     """
     try:
         return from_json(found.metadata["config"]), Place(**found.metadata["place"])
     except (KeyError, TypeError, ConfigError) as error:
-        raise checkpoint.Damaged(
+        raise CheckpointError(
             found.step,
             f"{folder / str(found.step)}: the checkpoint is damaged, or was written by another version ({error})",
         ) from error

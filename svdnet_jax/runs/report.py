@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from svdnet_jax.config.schema import ConfigError, Run
-from svdnet_jax.data.types import Dataset, Split
+from svdnet_jax.config.schema import Run
+from svdnet_jax.config.serialize import to_json
 from svdnet_jax.data.synthetic.generate import contact_sheet
+from svdnet_jax.data.types import Dataset, Split
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting import distance_figures, figures
-from svdnet_jax.runs.directory import load_matrix
 from svdnet_jax.reporting.log import Record, after_rounds, border_name
 from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
 from svdnet_jax.reporting.report import write_report
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
-from svdnet_jax.config.serialize import to_json
+from svdnet_jax.runs.directory import load_matrix
 from svdnet_jax.training.schedule import plan
 
 SHOWN = 10

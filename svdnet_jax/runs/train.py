@@ -11,36 +11,37 @@ import jax
 from rich.console import Console
 
 from svdnet_jax.config.schema import Eval, Run
+from svdnet_jax.config.serialize import PLACES, differences, to_json
+from svdnet_jax.config.validate import check
 from svdnet_jax.data.loader import feed
-from svdnet_jax.data.types import DataError, Dataset, check_identities, fingerprint, labels
+from svdnet_jax.data.types import Dataset, check_identities, fingerprint, labels
 from svdnet_jax.distributed.mesh import Devices, choose, describe, keep_compiled, keep_memory, resident
-from svdnet_jax.runs.dataset import count_valid, load_dataset, summary
 from svdnet_jax.distributed.multihost import agree, first_before_others, is_first
+from svdnet_jax.errors import DataError
 from svdnet_jax.models.pretrained.load import Pretrained, read_pretrained
 from svdnet_jax.models.svdnet import build
-from svdnet_jax.runs.log_records import end_record, report_facts, start_record
-from svdnet_jax.runs.report import write_artifacts
-from svdnet_jax.runs.directory import environment, has_checkpoint, open_folder, refuse_other_settings, write_json
 from svdnet_jax.reporting.log import open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.config.validate import check
-from svdnet_jax.config.serialize import PLACES, differences, to_json
 from svdnet_jax.runs.base_run import StepZero, after_step_zero, read_step_zero, retell
-from svdnet_jax.training.stopping import asked_to_stop
 from svdnet_jax.runs.checkpoint import Checkpoints, checkpoints
+from svdnet_jax.runs.dataset import count_valid, load_dataset, summary
+from svdnet_jax.runs.directory import environment, has_checkpoint, open_folder, refuse_other_settings, write_json
+from svdnet_jax.runs.load import NO_HASH, Found, Place, begun, by_map, finished_note, is_run, load_trained, read_latest
+from svdnet_jax.runs.log_records import end_record, report_facts, start_record
+from svdnet_jax.runs.report import write_artifacts
+from svdnet_jax.runs.writing import emit, keep
+from svdnet_jax.training.compile import steps_per_call
+from svdnet_jax.training.evaluation import Measurement, embeddings, measure
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.init import as_pretrained, check_start, initial_state
 from svdnet_jax.training.log_interval import Hooks, Unreported
-from svdnet_jax.training.evaluation import Measurement, embeddings, measure
-from svdnet_jax.training.compile import steps_per_call
-from svdnet_jax.training.schedule import plan
 from svdnet_jax.training.loop import optimizers, programs, run_rri
+from svdnet_jax.training.schedule import plan
 from svdnet_jax.training.state import TrainState, create
 from svdnet_jax.training.step import Infer, inputs_of, make_infer
-from svdnet_jax.runs.load import NO_HASH, Found, Place, begun, by_map, finished_note, is_run, load_trained, read_latest
-from svdnet_jax.runs.writing import emit, keep
+from svdnet_jax.training.stopping import asked_to_stop
 
 RANDOM = (
     "No --model.weights given: the backbone starts from random weights. Published results start from ImageNet's; "

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 
 from svdnet_jax.config.schema import Run
-from svdnet_jax.runs.report import base_embeddings, save_embeddings
-from svdnet_jax.runs.directory import save_matrix
+from svdnet_jax.config.serialize import to_json
 from svdnet_jax.reporting.log import Log
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.config.serialize import to_json
 from svdnet_jax.runs import checkpoint
+from svdnet_jax.runs.directory import save_matrix
+from svdnet_jax.runs.load import Place
+from svdnet_jax.runs.report import base_embeddings, save_embeddings
 from svdnet_jax.training.log_interval import Record, Unreported
 from svdnet_jax.training.state import TrainState
-from svdnet_jax.runs.load import Place
 
 
 def emit(

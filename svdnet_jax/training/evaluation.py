@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from svdnet_jax import eigenlayer
 from svdnet_jax.config.schema import Eval
 from svdnet_jax.data.types import Dataset, Split, labels
+from svdnet_jax.errors import TrainingDiverged
 from svdnet_jax.models.svdnet import Outputs
 from svdnet_jax.retrieval.embed import embed
 from svdnet_jax.retrieval.embeddings import Embeddings
@@ -22,10 +23,6 @@ from svdnet_jax.training.step import Infer
 
 UNKNOWN: Mapping[str, str] = MappingProxyType({})
 """No fingerprints: embeddings that are looked at and not kept."""
-
-
-class TrainingDiverged(ArithmeticError):
-    """The loss became NaN or infinite; the message says when and what to try."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.config.schema import Run
 from svdnet_jax.data.loader import mean_image
 from svdnet_jax.data.types import Split, labels
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.pretrained.convert import IMAGENET_MEAN, IMAGENET_STD
 from svdnet_jax.models.pretrained.load import Pretrained, check_fit, with_pretrained
 from svdnet_jax.models.svdnet import SVDNet, build, parameter_paths

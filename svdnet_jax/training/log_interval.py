@@ -9,8 +9,9 @@ import numpy as np
 
 from svdnet_jax.config.schema import Run
 from svdnet_jax.data.loader import Feed
-from svdnet_jax.training.evaluation import Measurement, TrainingDiverged
+from svdnet_jax.errors import TrainingDiverged
 from svdnet_jax.training.compile import TrainCall
+from svdnet_jax.training.evaluation import Measurement
 from svdnet_jax.training.schedule import PlannedPhase
 from svdnet_jax.training.state import TrainState
 from svdnet_jax.training.step import Metrics

@@ -19,12 +19,12 @@ from svdnet_jax.config.schema import PhaseKind, Run
 from svdnet_jax.data.loader import Feed
 from svdnet_jax.distributed.mesh import Devices, put
 from svdnet_jax.distributed.multihost import from_first
+from svdnet_jax.errors import Stopped
 from svdnet_jax.models.svdnet import SVDNet
-from svdnet_jax.training.stopping import Stopped
-from svdnet_jax.training.log_interval import Hooks, Interval, Record, Unreported, Work, report, told, untold
-from svdnet_jax.training.evaluation import Measurement
-from svdnet_jax.training.optimizer import make_optimizer, weight_groups
 from svdnet_jax.training.compile import TrainCall, make_train_call
+from svdnet_jax.training.evaluation import Measurement
+from svdnet_jax.training.log_interval import Hooks, Interval, Record, Unreported, Work, report, told, untold
+from svdnet_jax.training.optimizer import make_optimizer, weight_groups
 from svdnet_jax.training.schedule import PlannedPhase, plan
 from svdnet_jax.training.state import TrainState, begin
 from svdnet_jax.training.step import Metrics, recipe_of

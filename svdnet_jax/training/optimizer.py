@@ -14,7 +14,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PyTree
 
-from svdnet_jax.config.schema import ConfigError, Optimizer, Phase
+from svdnet_jax.config.schema import Optimizer, Phase
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.svdnet import parameter_paths
 
 

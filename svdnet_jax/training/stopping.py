@@ -16,15 +16,6 @@ BY_DEFAULT: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.
 """What is asked to stop by, and who handles that in Python; other handlers and deaf processes are left as they are."""
 
 
-class Stopped(KeyboardInterrupt):
-    """A run that was asked to stop has done so, and can go on from the step that the message names."""
-
-    def __init__(self, step: int, number: int) -> None:
-        super().__init__(f"stopped after step {step}, which is saved; the same command goes on from there")
-        self.signal = number
-        """The signal that asked for it."""
-
-
 @contextmanager
 def asked_to_stop(several: bool = False) -> Iterator[Callable[[], int]]:
     """Notes signals that ask this process to stop: Ctrl-C, and SIGTERM by which systems take machines back.

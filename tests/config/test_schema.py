@@ -8,11 +8,12 @@ from typing import get_args, get_type_hints
 import pytest
 
 from svdnet_jax.baselines import orthogonality
-from svdnet_jax.config.schema import RRI, ConfigError, Data, Loss, Model, Optimizer, Penalty, Phase, Run
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.config.validate import check
-from svdnet_jax.runs.train import preflight
+from svdnet_jax.config.schema import RRI, Data, Loss, Model, Optimizer, Penalty, Phase, Run
 from svdnet_jax.config.serialize import differences, from_json, to_json
+from svdnet_jax.config.validate import check
+from svdnet_jax.errors import ConfigError
+from svdnet_jax.runs.train import preflight
 
 
 def with_penalty(rri=None, **values):

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from small_data import SIZE, cache_folder, shelved_market, write, write_truncated
 
+from svdnet_jax.data.cache import FORMAT, read_prepared, write_prepared
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.load import load, prepare
-from svdnet_jax.data.cache import FORMAT, read_prepared, write_prepared
-from svdnet_jax.data.types import DataError, Dataset, Split, fingerprint
+from svdnet_jax.data.types import Dataset, Split, fingerprint
+from svdnet_jax.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svdnet_jax.data.types import DataError, Dataset, Split, check_identities, fingerprint
 from svdnet_jax.data.holdout import hold_out
+from svdnet_jax.data.types import Dataset, Split, check_identities, fingerprint
+from svdnet_jax.errors import DataError
 
 
 def split(*rows):

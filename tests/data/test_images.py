@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from svdnet_jax.data.images import CMYK, SIXTEEN, TURNED, decode, read_picture, upright_size
-from svdnet_jax.data.types import DataError
+from svdnet_jax.errors import DataError
 
 DRAWN = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
 # How a picture has to be stored for its orientation to bring it upright: EXIF 2.32, tag 274.

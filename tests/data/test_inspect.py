@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from small_data import write, write_manifest, write_market, write_truncated
 
-from svdnet_jax.data.inspect import inspect, sheet
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.index import counts
+from svdnet_jax.data.inspect import inspect, sheet
 
 MINE = "path,identity,camera,split\na.jpg,1,1,train\nb.jpg,2,1,train\nc.jpg,3,1,query\nd.jpg,3,2,gallery\n"
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svdnet_jax.config.schema import Compute, ConfigError, Data, Optimizer, Run
+from svdnet_jax.config.schema import Compute, Data, Optimizer, Run
 from svdnet_jax.data.loader import Batch, feed, mean_image, resize
 from svdnet_jax.data.types import Split, labels
 from svdnet_jax.distributed.mesh import choose, resident
+from svdnet_jax.errors import ConfigError
 
 
 @pytest.fixture

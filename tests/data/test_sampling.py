@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from svdnet_jax.config.schema import ConfigError
 from svdnet_jax.data.sampling import by_identity, shuffled
-from svdnet_jax.data.types import DataError
+from svdnet_jax.errors import ConfigError, DataError
 
 SEEDS = st.integers(0, 2**32 - 1)
 

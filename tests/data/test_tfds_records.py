@@ -12,9 +12,9 @@ from small_data import SIZE, cache_folder, shelved_market, write, write_manifest
 
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.load import load
-from svdnet_jax.data.tfds_records import Reid, pack
 from svdnet_jax.data.resizing import resize_to_bytes
-from svdnet_jax.data.types import DataError
+from svdnet_jax.data.tfds_records import Reid, pack
+from svdnet_jax.errors import DataError
 
 market = pytest.fixture(shelved_market)
 cache = pytest.fixture(cache_folder)

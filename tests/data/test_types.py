@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from svdnet_jax.config.schema import Eval, Run
-from svdnet_jax.data.types import DataError, Dataset, Split, array_hash, check_identities, fingerprint
+from svdnet_jax.data.types import Dataset, Split, array_hash, check_identities, fingerprint
+from svdnet_jax.errors import DataError
 from svdnet_jax.runs.dataset import count_valid
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from svdnet_jax.distributed import mesh as module
 from svdnet_jax.config.schema import Compute, Optimizer, Phase, Run
 from svdnet_jax.data.loader import Batch
+from svdnet_jax.distributed import mesh as module
 from svdnet_jax.distributed.mesh import AXIS, Devices, resident
 from svdnet_jax.models.svdnet import SVDNet
-from svdnet_jax.training.optimizer import make_optimizer, weight_groups
 from svdnet_jax.training.compile import make_train_call
+from svdnet_jax.training.optimizer import make_optimizer, weight_groups
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import Inputs, Recipe
 

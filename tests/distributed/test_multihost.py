@@ -14,10 +14,11 @@ import pytest
 import short_run
 from test_train import arguments, final_state, lines, timeless
 
-from svdnet_jax.config.schema import ConfigError, Machines, Run
-from svdnet_jax.distributed.mesh import choose
-from svdnet_jax.reporting.log import read_log
+from svdnet_jax.config.schema import Machines, Run
 from svdnet_jax.config.validate import check
+from svdnet_jax.distributed.mesh import choose
+from svdnet_jax.errors import ConfigError
+from svdnet_jax.reporting.log import read_log
 
 pytestmark = pytest.mark.unoptimized
 

@@ -12,8 +12,8 @@ from PIL import Image
 from small_data import write_manifest, write_market, write_truncated
 
 from experiments.check_data import main
-from svdnet_jax.data.cache import read_prepared
 from svdnet_jax.config.presets import PRESETS
+from svdnet_jax.data.cache import read_prepared
 
 GOOD = """path,identity,camera,split
 a.jpg,anna,1,train
@@ -113,7 +113,9 @@ def test_help_says_which_size_to_prepare_and_what_a_prepared_folder_spares(capsy
 
 
 def test_checking_does_not_import_the_command_line_of_training():
-    program = "import sys, experiments.check_data; print(*{'experiments.cli', 'svdnet_jax.runs.train'} & {*sys.modules})"
+    program = (
+        "import sys, experiments.check_data; print(*{'experiments.cli', 'svdnet_jax.runs.train'} & {*sys.modules})"
+    )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True, text=True)
     assert done.stdout.split() == []

@@ -12,12 +12,11 @@ from small_data import write, write_truncated
 
 from experiments.embed import main
 from experiments.search import main as search
-from svdnet_jax.runs import inference
-from svdnet_jax.config.schema import ConfigError
-from svdnet_jax.data.types import DataError
-from svdnet_jax.models.svdnet import build
 from svdnet_jax.config.presets import PRESETS
+from svdnet_jax.errors import ConfigError, DataError
+from svdnet_jax.models.svdnet import build
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.runs import inference
 from svdnet_jax.training.init import as_pretrained
 from svdnet_jax.training.state import create
 from svdnet_jax.training.step import inputs_of

@@ -11,10 +11,10 @@ from fake_run import fake_run
 
 from experiments import control, decorrelation, dimensions, paper_tables, penalties, rounds, study, summary
 from svdnet_jax import eigenlayer
-from svdnet_jax.config.schema import Run
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.reporting.log import read_log
+from svdnet_jax.config.schema import Run
 from svdnet_jax.config.validate import check
+from svdnet_jax.reporting.log import read_log
 
 pytestmark = pytest.mark.unoptimized
 

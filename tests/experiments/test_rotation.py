@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from experiments import decorrelation, rotation, study
-from svdnet_jax.reporting.log import read_log
 from svdnet_jax.config.validate import check
+from svdnet_jax.reporting.log import read_log
 
 DOCS = Path(__file__).parents[2] / "docs"
 STORED = DOCS / "runs" / "market-h200" / "rotation.jsonl"

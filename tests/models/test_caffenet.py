@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svdnet_jax.config.schema import ConfigError
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.caffenet import CaffeNet, local_response_norm
 from svdnet_jax.models.svdnet import parameter_paths
 

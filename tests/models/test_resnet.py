@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svdnet_jax.config.schema import ConfigError
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.models import resnet
 from svdnet_jax.models.layers import caffe_max_pool
 from svdnet_jax.models.resnet import MiniResNet, ResNet, convolve

@@ -10,14 +10,8 @@ from fake_run import fake_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from svdnet_jax.reporting.log import (
-    LogError,
-    after_rounds,
-    border_name,
-    borders,
-    open_log,
-    read_log,
-)
+from svdnet_jax.errors import LogError
+from svdnet_jax.reporting.log import after_rounds, border_name, borders, open_log, read_log
 
 
 def write_all(path, records):

@@ -166,8 +166,8 @@ def test_figures_draw_dollars_and_underscores():
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a file name")
 def test_a_file_name_that_is_no_text_goes_through_everything(tmp_path, capsys, monkeypatch):
     from experiments import evaluate, search
-    from svdnet_jax.runs import inference
     from svdnet_jax.retrieval.embeddings import Embeddings
+    from svdnet_jax.runs import inference
 
     name = os.fsdecode(b"caf\xe9.jpg")
     write(tmp_path / "photos" / name, (9, 9, 9), size=(8, 16))

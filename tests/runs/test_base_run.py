@@ -9,12 +9,11 @@ import short_run
 from rich.console import Console
 
 from svdnet_jax import Embeddings
-from svdnet_jax.config.schema import ConfigError
-from svdnet_jax.data.types import DataError
+from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.reporting.log import read_log
-from svdnet_jax.runs.train import preflight, run
 from svdnet_jax.runs.base_run import after_step_zero, read_step_zero
 from svdnet_jax.runs.load import load_trained
+from svdnet_jax.runs.train import preflight, run
 
 pytestmark = pytest.mark.unoptimized
 

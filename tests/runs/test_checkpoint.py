@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svdnet_jax.config.schema import ConfigError, Run
+from svdnet_jax.config.schema import Run
 from svdnet_jax.config.serialize import to_json
+from svdnet_jax.errors import CheckpointError, ConfigError
 from svdnet_jax.runs import checkpoint, load
-from svdnet_jax.training.state import Cursor, TrainState
 from svdnet_jax.runs.load import Place, by_map, read_latest
+from svdnet_jax.training.state import Cursor, TrainState
 
 PLACE = Place("0123456789abcdef", 3, stream=5, log_offset=7)
 
@@ -111,7 +112,7 @@ def test_the_first_checkpoint_is_read_back(tmp_path, monkeypatch):
     assert reads == [1]
 
     def broken(saved, step, like):
-        raise checkpoint.Damaged(step, "its numbers are not those that were saved")
+        raise CheckpointError(step, "its numbers are not those that were saved")
 
     monkeypatch.setattr(checkpoint, "restore", broken)
     with pytest.raises(ConfigError, match=r"b/1: the checkpoint was written and then read back.*its numbers.*--out"):
@@ -161,7 +162,7 @@ def test_other_numbers_are_refused_and_the_sound_checkpoint_is_named(two, tmp_pa
     folder = Path(shutil.copytree(two, tmp_path / "checkpoints"))
     for path in files(two / "1" / "state"):  # the data of another step under this one's name
         shutil.copy(path, folder / "2" / path.relative_to(two / "1"))
-    with pytest.raises(checkpoint.Damaged, match=r"checkpoints/2: .*damaged.*go on from step 1, whose") as refused:
+    with pytest.raises(CheckpointError, match=r"checkpoints/2: .*damaged.*go on from step 1, whose") as refused:
         read(folder)
     assert refused.value.step == 2
     shutil.rmtree(folder / "2")  # what the message says
@@ -172,7 +173,7 @@ def test_a_changed_place_is_refused(two, tmp_path):
     folder = Path(shutil.copytree(two, tmp_path / "checkpoints"))
     change(folder, 2, '"log_offset": 7', '"log_offset": 6')
     change(folder, 1, '"log_offset": 7', '"log_offset": 6')
-    with pytest.raises(checkpoint.Damaged, match=r"place in the run are not those.*no other one to go on from.*--out"):
+    with pytest.raises(CheckpointError, match=r"place in the run are not those.*no other one to go on from.*--out"):
         read(folder)
 
 
@@ -183,7 +184,7 @@ def test_a_latest_checkpoint_that_is_not_whole_is_not_passed_over(two, tmp_path)
         (folder / path.relative_to(two)).unlink()
         try:
             found = read(folder)
-        except checkpoint.Damaged as error:
+        except CheckpointError as error:
             refused.append(str(error))
             continue
         chex.assert_trees_all_equal(plain(found.state), plain(state_at(2)))
@@ -191,10 +192,10 @@ def test_a_latest_checkpoint_that_is_not_whole_is_not_passed_over(two, tmp_path)
     assert all("go on from step 1" in text for text in refused)
     folder = Path(shutil.copytree(two, tmp_path / "empty"))
     (folder / "3").mkdir()
-    with pytest.raises(checkpoint.Damaged, match="empty/3: .*go on from step 2"):
+    with pytest.raises(CheckpointError, match="empty/3: .*go on from step 2"):
         read(folder)
     (folder / "4").write_text("")  # orbax does not see it
-    with pytest.raises(checkpoint.Damaged, match="empty/4: the checkpoint is not complete.*go on from step 2"):
+    with pytest.raises(CheckpointError, match="empty/4: the checkpoint is not complete.*go on from step 2"):
         read(folder)
 
 
@@ -244,6 +245,6 @@ def test_a_reader_does_not_wait_for_what_stands_still(two, tmp_path):
     folder = Path(shutil.copytree(two, tmp_path / "checkpoints"))
     change(folder, 2, hash_of(two, 2), "0" * 64)
     looks = []
-    with pytest.raises(checkpoint.Damaged, match="go on from step 1"):
+    with pytest.raises(CheckpointError, match="go on from step 1"):
         load._patiently(tmp_path, lambda saved: looks.append(0) or read_latest(saved, like))
     assert len(looks) == 1

@@ -18,15 +18,16 @@ from experiments import cuhk03_rri, duke_rri
 from experiments import embed as embed_cli
 from experiments import evaluate as evaluate_cli
 from experiments.market_rri import main
-from svdnet_jax.config.schema import ConfigError, Model
+from svdnet_jax.config.presets import PRESETS
+from svdnet_jax.config.schema import Model
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.pretrained.load import Pretrained, write_pretrained
 from svdnet_jax.models.svdnet import build, parameter_paths
-from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.runs.load import load_trained
 from svdnet_jax.training.init import as_pretrained, check_start
 from svdnet_jax.training.state import create
-from svdnet_jax.runs.load import load_trained
 
 pytestmark = pytest.mark.unoptimized
 

@@ -23,12 +23,13 @@ from filelock import FileLock
 
 from experiments.market_rri import main
 from svdnet_jax import Embeddings, evaluate
+from svdnet_jax.errors import LogError
 from svdnet_jax.models.svdnet import build
-from svdnet_jax.runs.report import _distances
-from svdnet_jax.runs.directory import read_run_log
-from svdnet_jax.reporting.log import LogError, read_log
+from svdnet_jax.reporting.log import read_log
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.runs import checkpoint
+from svdnet_jax.runs.directory import read_run_log
+from svdnet_jax.runs.report import _distances
 from svdnet_jax.training.schedule import plan
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import inputs_of

@@ -17,8 +17,8 @@ from svdnet_jax.distributed.mesh import choose
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import Outputs, build
 from svdnet_jax.retrieval.embed import embed
-from svdnet_jax.training.fingerprint import fingerprints, model_fingerprint
 from svdnet_jax.training.evaluation import _fit, embeddings, measure
+from svdnet_jax.training.fingerprint import fingerprints, model_fingerprint
 from svdnet_jax.training.state import create
 from svdnet_jax.training.step import make_infer
 

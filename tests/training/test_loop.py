@@ -17,16 +17,16 @@ from svdnet_jax import eigenlayer
 from svdnet_jax.config.schema import RRI, Optimizer, Phase, Run
 from svdnet_jax.data.loader import feed
 from svdnet_jax.distributed.mesh import choose
+from svdnet_jax.errors import Stopped, TrainingDiverged
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import build, parameter_paths
-from svdnet_jax.training.stopping import Stopped
 from svdnet_jax.runs import checkpoint
-from svdnet_jax.training.log_interval import Hooks
-from svdnet_jax.training.evaluation import TrainingDiverged, measure
-from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
 from svdnet_jax.training.compile import steps_per_call
-from svdnet_jax.training.schedule import plan
+from svdnet_jax.training.evaluation import measure
+from svdnet_jax.training.log_interval import Hooks
 from svdnet_jax.training.loop import is_stable, optimizer_at, optimizers, programs, run_rri
+from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
+from svdnet_jax.training.schedule import plan
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import inputs_of, make_infer
 

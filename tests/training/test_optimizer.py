@@ -7,7 +7,8 @@ import numpy as np
 import optax
 import pytest
 
-from svdnet_jax.config.schema import ConfigError, Optimizer, Phase
+from svdnet_jax.config.schema import Optimizer, Phase
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.training.optimizer import FROZEN, Group, make_optimizer, weight_groups, with_learning_rate
 
 PARAMS = {

@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import pytest
 
+from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import Data, Eval, Loss, Model, Optimizer
 from svdnet_jax.models.svdnet import build, parameter_paths
-from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
 from svdnet_jax.training.schedule import plan
 from svdnet_jax.training.state import create

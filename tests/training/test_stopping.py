@@ -9,9 +9,10 @@ from test_train import ONE, arguments
 
 from experiments import cli
 from experiments.market_rri import main
-from svdnet_jax.runs import train
+from svdnet_jax.errors import Stopped
 from svdnet_jax.reporting.log import read_log
-from svdnet_jax.training.stopping import BY_DEFAULT, Stopped, asked_to_stop
+from svdnet_jax.runs import train
+from svdnet_jax.training.stopping import BY_DEFAULT, asked_to_stop
 
 pytestmark = pytest.mark.unoptimized
 

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from svdnet_jax.config.schema import RRI, Eval, Loss, Model, Optimizer, Phase
 from svdnet_jax.reporting.log import read_log
-from svdnet_jax.runs.train import run
 from svdnet_jax.runs.load import load_trained
+from svdnet_jax.runs.train import run
 
 pytestmark = pytest.mark.unoptimized
 

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 
 from svdnet_jax.data.formats.market_style import Contents
 from svdnet_jax.data.index import SHOWN, SPLITS, Crop
-from svdnet_jax.data.types import DISTRACTOR, JUNK, DataError
+from svdnet_jax.data.types import DISTRACTOR, JUNK
 from svdnet_jax.data.unread import beside, by_kind
+from svdnet_jax.errors import DataError
 
 FILE = "manifest.csv"
 _REQUIRED = ("path", "identity", "split")

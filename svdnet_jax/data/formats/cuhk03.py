@@ -19,8 +19,8 @@ from jaxtyping import UInt8
 from svdnet_jax.data.formats import market_style
 from svdnet_jax.data.formats.market_style import Contents, Naming
 from svdnet_jax.data.index import SPLITS, Crop
-from svdnet_jax.data.types import DataError
 from svdnet_jax.data.unread import beside, by_kind
+from svdnet_jax.errors import DataError
 
 IMAGES = "cuhk-03.mat"
 NAMING = Naming(re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_\d+\.(png|jpg)$", re.IGNORECASE), "0001_c1_1.png")

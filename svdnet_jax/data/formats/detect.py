@@ -15,10 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
-from svdnet_jax.data.formats import cuhk03, market_style, csv_manifest, msmt17
+from svdnet_jax.data.formats import csv_manifest, cuhk03, market_style, msmt17
 from svdnet_jax.data.formats.market_style import FOLDERS, Contents, Naming
 from svdnet_jax.data.index import SPLITS, Listing
-from svdnet_jax.data.types import DataError
+from svdnet_jax.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from svdnet_jax.data.formats.market_style import Contents
 from svdnet_jax.data.index import SHOWN, Crop
-from svdnet_jax.data.types import DataError
 from svdnet_jax.data.unread import beside, by_kind
+from svdnet_jax.errors import DataError
 
 EXAMPLE = "0000/0000_000_01_0303morning_0015_0.jpg 0"
 _LINE = re.compile(r"(?P<path>\S*?[^/\s_]+_[^/\s_]+_(?P<camera>\d+)_[^/\s]+) +(?P<pid>\d+)")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from svdnet_jax.models.pretrained.convert import WeightsError
+from svdnet_jax.errors import WeightsError
 from svdnet_jax.models.pretrained.readers import package, parsing
 
 FIELDS = MappingProxyType(

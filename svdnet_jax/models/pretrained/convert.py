@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from svdnet_jax.config.schema import ConfigError
+from svdnet_jax.errors import WeightsError
 
 Arrays = dict[str, np.ndarray]
 
@@ -39,10 +39,6 @@ NETWORKS = MappingProxyType(
         (3, 8, 36, 3, True): "ResNet-152",
     }
 )
-
-
-class WeightsError(ConfigError):
-    """Weights that cannot be read or do not fit; the message names the file, what is wrong and how to mend it."""
 
 
 class Pretrained(NamedTuple):

@@ -13,10 +13,19 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from svdnet_jax.errors import WeightsError
 from svdnet_jax.models.pretrained.caffemodel import read_caffemodel
-from svdnet_jax.models.pretrained.convert import IMAGENET_MEAN, IMAGENET_STD, check_numbers, describe, from_caffe, from_keras, from_torch, some
+from svdnet_jax.models.pretrained.convert import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    check_numbers,
+    describe,
+    from_caffe,
+    from_keras,
+    from_torch,
+    some,
+)
 from svdnet_jax.models.pretrained.convert import Pretrained as Pretrained
-from svdnet_jax.models.pretrained.convert import WeightsError as WeightsError
 from svdnet_jax.models.pretrained.readers import package, parsing, read_h5, read_safetensors, read_tfjs, read_torch
 
 COLLECTIONS = ("params", "batch_stats", "head")

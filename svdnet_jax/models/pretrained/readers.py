@@ -1,4 +1,4 @@
-"""Arrays out of published weight files, by the names that they have there; `svdnet_jax.models.pretrained.convert` knows those.
+"""Reads arrays out of published weight files, by the names that they have there; `convert` beside it knows those.
 
 Files may come from strangers: nothing here unpickles but PyTorch's own restricted reader (``weights_only``), and a
 damaged file is a `WeightsError`. Packages that read only weights are imported when they are needed.
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from svdnet_jax.models.pretrained.convert import WeightsError
+from svdnet_jax.errors import WeightsError
 
 EIGHT_BITS = "holds floating-point numbers of eight bits, too few to start from; take weights in float32 or bfloat16"
 

@@ -6,7 +6,7 @@ from small_data import SIZE, write_manifest
 from svdnet_jax.config.schema import Eval, Run
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.load import load
-from svdnet_jax.data.types import DataError
+from svdnet_jax.errors import DataError
 
 TEXT = """path,identity,camera,split
 a.jpg,anna,hall,train

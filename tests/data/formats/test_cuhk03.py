@@ -16,7 +16,7 @@ from small_data import (
 from svdnet_jax.data.formats import cuhk03
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.load import load
-from svdnet_jax.data.types import DataError
+from svdnet_jax.errors import DataError
 
 cache = pytest.fixture(cache_folder)
 

@@ -12,7 +12,7 @@ from svdnet_jax.config import schema
 from svdnet_jax.data.formats.detect import DUKE, LAYOUTS, MARKET, find_layout
 from svdnet_jax.data.index import counts, refuse_strange, stamp
 from svdnet_jax.data.load import load
-from svdnet_jax.data.types import DataError
+from svdnet_jax.errors import DataError
 
 market = pytest.fixture(shelved_market)
 

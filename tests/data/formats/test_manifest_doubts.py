@@ -10,7 +10,7 @@ from small_data import write_manifest
 
 from svdnet_jax.data.formats import csv_manifest
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.types import DataError
+from svdnet_jax.errors import DataError
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate
 

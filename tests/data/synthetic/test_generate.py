@@ -14,8 +14,8 @@ from svdnet_jax.config.schema import Synthetic
 from svdnet_jax.data.synthetic import generate
 from svdnet_jax.data.synthetic.cameras import sample_cameras
 from svdnet_jax.data.synthetic.crops import render
-from svdnet_jax.data.synthetic.identities import sample_identity
 from svdnet_jax.data.synthetic.generate import cast, contact_sheet, count_images, fingerprint, write_synthetic
+from svdnet_jax.data.synthetic.identities import sample_identity
 
 SMALL = Synthetic(train_identities=4, train_images=5, test_identities=4, gallery_images=2, distractors=7, junk=7)
 # Market-1501's: identity, camera, sequence, frame, box.

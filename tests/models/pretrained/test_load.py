@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from svdnet_jax.config.schema import ConfigError
+from svdnet_jax.errors import ConfigError, WeightsError
 from svdnet_jax.models.pretrained.convert import IMAGENET_MEAN, IMAGENET_STD
-from svdnet_jax.models.pretrained.load import Pretrained, WeightsError, read_pretrained, with_pretrained, write_pretrained
+from svdnet_jax.models.pretrained.load import Pretrained, read_pretrained, with_pretrained, write_pretrained
 
 # See test_convert.py.
 FOLD = {"rtol": 1e-6, "atol": 1e-6}

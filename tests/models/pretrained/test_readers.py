@@ -8,8 +8,9 @@ import foreign_weights as foreign
 import numpy as np
 import pytest
 
+from svdnet_jax.errors import WeightsError
 from svdnet_jax.models.pretrained.caffemodel import net_parameter
-from svdnet_jax.models.pretrained.load import WeightsError, read_pretrained
+from svdnet_jax.models.pretrained.load import read_pretrained
 
 
 @pytest.fixture(autouse=True)

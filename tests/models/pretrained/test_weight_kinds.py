@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from svdnet_jax.models.pretrained.convert import WeightsError
+from svdnet_jax.errors import WeightsError
 from svdnet_jax.models.pretrained.load import read_pretrained
 from svdnet_jax.models.pretrained.readers import read_safetensors, read_torch
 

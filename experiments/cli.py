@@ -16,7 +16,7 @@ from svdnet_jax.config.schema import Layout, Run
 from svdnet_jax.distributed.multihost import joined, leave
 from svdnet_jax.errors import ConfigError, DataError, LogError, Stopped, TrainingDiverged
 from svdnet_jax.reporting.terminal import terminal
-from svdnet_jax.runs.train import run
+from svdnet_jax.runs.training import train as train_run
 
 HOW = (tyro.conf.AvoidSubcommands,)
 """A phase that may be left out is there, with its options, if the preset has it; no subcommands."""
@@ -35,7 +35,7 @@ def train(argv: Sequence[str] | None, name: str, description: str, layout: Layou
     def work() -> None:
         config = parse(argv, f"python -m experiments.{name}", description, layout)
         with joined(config.machines):
-            run(config, terminal())
+            train_run(config, terminal())
 
     return guarded(work)
 

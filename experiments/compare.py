@@ -29,7 +29,8 @@ from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.reporting.report import write_report
 from svdnet_jax.reporting.terminal import say, terminal
-from svdnet_jax.runs.directory import read_run_log
+from svdnet_jax.runs.directory import RunDir
+from svdnet_jax.runs.restore import read_run_log
 
 ROWS = [(name, measure) for name in ("embedding", "pooled") for measure in ("rank1", "mAP", "mAP_market")]
 
@@ -79,12 +80,12 @@ def report_beside_control(out: Path, run: Path, records: list[Record], control: 
     Returns:
         The report.
     """
-    drawn = {path.stem.replace("_", " "): path for path in sorted((run / "figures").glob("*.png"))}
+    drawn = {path.stem.replace("_", " "): path for path in sorted(RunDir(run).figures.glob("*.png"))}
     write_report(
         out / "report.html",
         title=f"SVDNet on {records[0]['dataset']}, beside the control",
-        config=json.loads((run / "config.json").read_text()),
-        environment=json.loads((run / "environment.json").read_text()),
+        config=json.loads(RunDir(run).config.read_text()),
+        environment=json.loads(RunDir(run).environment.read_text()),
         records=records,
         control=control,
         figures=drawn | {"rounds": out / "rounds.png"},

@@ -35,7 +35,7 @@ from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.runs import inference
 from svdnet_jax.runs.base_run import without_rounds
-from svdnet_jax.runs.directory import load_matrix
+from svdnet_jax.runs.directory import RunDir, load_eigenlayer
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
 CONTROL = "nothing (control)"
@@ -83,7 +83,7 @@ def measure(options: Options, console: Console) -> list[Record]:
 
 def replaced(folder: Path, seed: int) -> list[Record]:
     """Each method once on the Step 0 of a run: S(W), retrieval, and what became of the distances."""
-    embedder, W = inference.from_run(folder), load_matrix(folder, "base")
+    embedder, W = inference.from_run(folder), load_eigenlayer(RunDir(folder), "base")
     assert W is not None, "written before the log's line"
     quiet = terminal(quiet=True)
     dataset = inference.load_for(embedder.config, quiet)

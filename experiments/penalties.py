@@ -35,7 +35,7 @@ from svdnet_jax.reporting.study_figures import side_by_side
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.runs.base_run import without_rounds
 from svdnet_jax.runs.dataset import load_dataset
-from svdnet_jax.runs.load import load_trained
+from svdnet_jax.runs.load import load_run
 
 Kind = Literal["soft", "coherence", "srip", "spectral-difference", "features"]
 START = "-start"
@@ -92,7 +92,7 @@ def scaled(kind: Kind, weight: float) -> Penalty:
 
 def sizes(base: Path, kinds: Sequence[Kind]) -> dict[Kind, float]:
     """Each penalty, with a weight of 1, of the network that Step 0 ended with."""
-    trained = load_trained(base)
+    trained = load_run(base)
     found: dict[Kind, float] = {}
     for kind in kinds:
         if kind == "features":

@@ -33,8 +33,10 @@ from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.reporting.terminal import duration, say, terminal
 from svdnet_jax.runs.base_run import without_rounds
-from svdnet_jax.runs.directory import environment, has_checkpoint, read_run_log, refuse_other_settings
-from svdnet_jax.runs.train import run
+from svdnet_jax.runs.directory import RunDir, refuse_other_settings
+from svdnet_jax.runs.environment import environment
+from svdnet_jax.runs.restore import read_run_log
+from svdnet_jax.runs.training import train as train_run
 
 WIDTH = 120
 """Columns of a printed table."""
@@ -161,9 +163,10 @@ def _finished(config: Run) -> bool:
     Raises:
         ConfigError: Its folder holds a run with other settings.
     """
-    folder, log = config.folder, config.folder / "metrics.jsonl"
-    if has_checkpoint(folder):
-        refuse_other_settings(folder, json.loads((folder / "config.json").read_text()), to_json(config))
+    run_dir = RunDir(config.folder)
+    log = run_dir.log
+    if run_dir.has_checkpoint:
+        refuse_other_settings(run_dir, json.loads(run_dir.config.read_text()), to_json(config))
     # A log that a killed process has cut short is put right by the run that goes on.
     if not log.exists() or not (text := log.read_text()).endswith("\n"):
         return False
@@ -172,8 +175,8 @@ def _finished(config: Run) -> bool:
 
 def _finish(config: Run, console: Console) -> None:
     """Runs what is left of a run; shown where somebody watches, else told in a line when it is over."""
-    folder, log = config.folder, config.folder / "metrics.jsonl"
-    run(config, console if console.is_terminal else terminal(quiet=True), report=False)
+    folder, log = config.folder, RunDir(config.folder).log
+    train_run(config, console if console.is_terminal else terminal(quiet=True), report=False)
     last, end = after_rounds(records := read_log(log))[-1], records[-1]
     result = f"rank-1 {100 * last['embedding']['rank1']:.1f} mAP {100 * last['embedding']['mAP']:.1f}"
     say(console, f"{folder}: {end['step']} steps, {duration(end['seconds'])} of training, {result}")
@@ -192,7 +195,7 @@ def tagged(folder: Path, variant: str, seed: int) -> list[Record]:
 
 def machine(folder: Path | None = None) -> str:
     """What a run was trained on; without a folder, what this process works on."""
-    found = environment() if folder is None else json.loads((folder / "environment.json").read_text())
+    found = environment() if folder is None else json.loads(RunDir(folder).environment.read_text())
     kinds = f"{len(found['devices'])} x {found['device_kind']}"
     return f"{kinds}, {found['cpus']} CPU cores, Python {found['python']}, jax {found['packages']['jax']}"
 

@@ -32,7 +32,7 @@ from svdnet_jax.reporting.study_figures import against
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.runs import inference
 from svdnet_jax.runs.base_run import without_rounds
-from svdnet_jax.runs.load import load_trained
+from svdnet_jax.runs.load import load_run
 
 NAMES = {"base": "Step 0", "us": "SVDNet"}
 REPEATS = 20
@@ -62,7 +62,7 @@ def measure(options: Options, console: Console) -> list[Record]:
 
 def cut(folder: Path, ranks: Sequence[int], variant: str, seed: int) -> list[Record]:
     """Size, speed, error and retrieval at each rank and of the whole layer (rank 0), of a run's last weights."""
-    embedder, W = inference.from_run(folder), jnp.asarray(load_trained(folder).state.eigenlayer)
+    embedder, W = inference.from_run(folder), jnp.asarray(load_run(folder).state.eigenlayer)
     quiet, settings = terminal(quiet=True), embedder.config.eval
     query, gallery = inference.embed_test(embedder, inference.load_for(embedder.config, quiet), quiet)["pooled"]
     (C, D), values = W.shape, eigenlayer.factorise(W)[1]

@@ -1,18 +1,25 @@
-"""The folder of a run: its settings, its environment, and the Eigenlayer's matrix at a few borders."""
+"""`RunDir`, the folder of a run: the only place that knows the names of the files in it.
+
+    config.json        the settings
+    environment.json   what trained it: versions, devices, commit
+    metrics.jsonl      the log
+    checkpoints/       the latest and the best states, by orbax
+    eigenlayer/        W at a few borders of phases, for the figures
+    embeddings/        query and gallery, by embedding; base/ has those of Step 0
+    figures/           what report.html shows
+    report.html
+
+The log alone is worth something too: somebody may have kept it and deleted the rest.
+"""
 
 import io
 import json
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import jax
 import numpy as np
 from filelock import FileLock, Timeout
 from jaxtyping import Float
@@ -21,15 +28,81 @@ from svdnet_jax.config.schema import Run
 from svdnet_jax.config.serialize import FREE, differences, to_json
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_json, refuse_overwrite, write_whole
-from svdnet_jax.reporting.log import check_log, read_log, refuse_to_lose
+from svdnet_jax.reporting.log import refuse_to_lose
+from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.runs.checkpoint import on_disk
-from svdnet_jax.runs.load import is_run, latest_place
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+BothEmbeddings = Mapping[str, Embeddings]
+"""Embeddings of one split by name, ``embedding`` and ``pooled``."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths in the folder of a run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The settings."""
+        return self.path / "config.json"
+
+    @property
+    def environment(self) -> Path:
+        """What trained the run."""
+        return self.path / "environment.json"
+
+    @property
+    def log(self) -> Path:
+        """The log."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.path / "report.html"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works in the folder."""
+        return self.path / ".lock"
+
+    @property
+    def figures(self) -> Path:
+        """The folder of figures."""
+        return self.path / "figures"
+
+    def figure(self, name: str) -> Path:
+        """Returns the path of a figure."""
+        return self.figures / f"{name}.png"
+
+    def embeddings(self, name: str, split: Literal["query", "gallery"], *, base: bool = False) -> Path:
+        """Returns the path of the embeddings of a split: the final ones, or those of Step 0."""
+        folder = self.path / "embeddings"
+        return (folder / "base" if base else folder) / name / f"{split}.npz"
+
+    def eigenlayer(self, border: str) -> Path:
+        """Returns the path of W at a border: ``base``, ``decorrelate`` (the first), ``relaxation``, ``final``."""
+        return self.path / "eigenlayer" / f"{border}.npy"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether this is the folder of a run."""
+        return self.checkpoints.is_dir()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a state to go on from."""
+        return bool(on_disk(self.checkpoints))
 
 
 @contextmanager
-def open_folder(config: Run) -> Iterator[Path]:
+def open_run_dir(config: Run) -> Iterator[RunDir]:
     """Makes the folder of a run, or finds it as the same settings left it, and keeps other processes out of it.
 
     The settings bind from the first checkpoint on: before it there is nothing to resume.
@@ -39,51 +112,31 @@ def open_folder(config: Run) -> Iterator[Path]:
             it, or it cannot be written.
         LogError: It holds a log that is worth something, and no checkpoint to go on from.
     """
-    folder, written = config.folder, config.folder / "config.json"
+    run_dir = RunDir(config.folder)
     try:
-        str(folder).encode()
+        str(run_dir.path).encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"--out {str(folder)!a}: not a name in UTF-8, which a report cannot name") from None
+        raise ConfigError(f"`out` {str(run_dir.path)!a}: not a name in UTF-8, which a report cannot name") from None
     with ExitStack() as stack:
         try:
-            (folder / "figures").mkdir(parents=True, exist_ok=True)
+            run_dir.figures.mkdir(parents=True, exist_ok=True)
             # Let go by the system however the process ends.
-            stack.enter_context(FileLock(folder / ".lock", timeout=0))
-            if not has_checkpoint(folder):
-                refuse_to_lose(folder / "metrics.jsonl")
-                refuse_overwrite("--out", written, is_json("preset", "rri"))
-                write_json(written, to_json(config))
-            elif written.exists():
+            stack.enter_context(FileLock(run_dir.lock, timeout=0))
+            if not run_dir.has_checkpoint:
+                refuse_to_lose(run_dir.log)
+                refuse_overwrite("--out", run_dir.config, is_json("preset", "rri"))
+                write_json(run_dir.config, to_json(config))
+            elif run_dir.config.exists():
                 # Else the checkpoint tells its settings.
-                refuse_other_settings(folder, json.loads(written.read_text()), to_json(config))
+                refuse_other_settings(run_dir, json.loads(run_dir.config.read_text()), to_json(config))
         except Timeout:
-            raise ConfigError(f"--out {folder}: another process is working in this folder") from None
+            raise ConfigError(f"`out` {run_dir.path}: another process is working in this folder") from None
         except (OSError, json.JSONDecodeError) as error:
-            raise ConfigError(f"--out {folder}: cannot be used as a run folder: {error}") from None
-        yield folder
+            raise ConfigError(f"`out` {run_dir.path}: cannot be used as a run folder: {error}") from None
+        yield run_dir
 
 
-def has_checkpoint(folder: Path) -> bool:
-    """Whether a run folder has something to go on from."""
-    return bool(on_disk(folder / "checkpoints"))
-
-
-def read_run_log(folder: Path) -> list[dict[str, Any]]:
-    """Reads the log of a run folder, which may belong to a run that is going on.
-
-    Raises:
-        LogError: It cannot be read, or its lines are not those that the latest checkpoint was taken with.
-        ConfigError: The checkpoint is damaged.
-    """
-    path = folder / "metrics.jsonl"
-    # Somebody may have kept the log and deleted the rest.
-    place = latest_place(folder) if is_run(folder) else None
-    if place and place.log_offset is not None:
-        check_log(path, place.log_offset, place.log_hash)
-    return read_log(path)
-
-
-def refuse_other_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def refuse_other_settings(run_dir: RunDir, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     """Keeps a run from being resumed as another one.
 
     Raises:
@@ -92,38 +145,9 @@ def refuse_other_settings(folder: Path, old: Mapping[str, Any], new: Mapping[str
     changed = [line for line in differences(old, new) if not line.startswith(FREE)]
     if changed:
         raise ConfigError(
-            f"--out {folder}: holds a run with other settings: {'; '.join(changed)}. "
-            "Give those again to resume it, or another --out for a new run"
+            f"`out` {run_dir.path}: holds a run with other settings: {'; '.join(changed)}. "
+            "Give those again to resume it, or another `out` for a new run"
         )
-
-
-def environment() -> dict[str, Any]:
-    """What the run runs on: versions, devices, and the commit of this code where git knows it."""
-    here = Path(__file__).parent
-    git = ["git", "-C", str(here)]
-    try:
-        # This file may lie, untracked, inside somebody else's repository.
-        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True)  # noqa: S603
-        describe = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
-        commit = subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown: not a git checkout"
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "devices": [str(device) for device in jax.devices()],
-        "device_kind": jax.devices()[0].device_kind,
-        "packages": {name: _version(name) for name in PACKAGES},
-        "commit": commit,
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # training from a prepared folder needs no tensorflow-datasets
-        return "not installed"
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -131,20 +155,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_whole(path, json.dumps(content, indent=2).encode())
 
 
-def save_matrix(folder: Path, border: str, W: Float[np.ndarray, "C D"]) -> None:
-    """Keeps W at a border (``base``, ``decorrelate``, ``relaxation``) for the pictures; the latest of a name stays."""
-    path = _matrix(folder, border)
+def save_eigenlayer(run_dir: RunDir, border: str, W: Float[np.ndarray, "C D"]) -> None:
+    """Keeps W at a border for the figures; the latest of a name stays."""
+    path = run_dir.eigenlayer(border)
     path.parent.mkdir(exist_ok=True)
     content = io.BytesIO()
     np.save(content, W)
     write_whole(path, content.getvalue())
 
 
-def load_matrix(folder: Path, border: str) -> Float[np.ndarray, "C D"] | None:
-    """What `save_matrix` kept, None if there was no such border."""
-    path = _matrix(folder, border)
+def load_eigenlayer(run_dir: RunDir, border: str) -> Float[np.ndarray, "C D"] | None:
+    """Returns what `save_eigenlayer` kept, None if there was no such border."""
+    path = run_dir.eigenlayer(border)
     return np.load(path, allow_pickle=False) if path.exists() else None
 
 
-def _matrix(folder: Path, border: str) -> Path:
-    return folder / "eigenlayer" / f"{border}.npy"
+def save_embeddings(run_dir: RunDir, query: BothEmbeddings, gallery: BothEmbeddings, *, base: bool = False) -> None:
+    """Writes the embeddings of queries and gallery: the final ones, or those of Step 0."""
+    for name in query:
+        query[name].save(run_dir.embeddings(name, "query", base=base))
+        gallery[name].save(run_dir.embeddings(name, "gallery", base=base))

@@ -30,7 +30,8 @@ from svdnet_jax.reporting.terminal import say
 from svdnet_jax.retrieval.embed import embed
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.runs.dataset import count_valid, load_dataset
-from svdnet_jax.runs.load import finished_note, is_run, load_trained
+from svdnet_jax.runs.directory import RunDir
+from svdnet_jax.runs.load import finished_note, load_run
 from svdnet_jax.training.evaluation import embeddings
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.init import as_pretrained, pixel_statistics, with_weights
@@ -61,7 +62,7 @@ def from_run(folder: Path) -> Embedder:
     Raises:
         ConfigError: No run folder, or none that this version can read.
     """
-    trained = load_trained(folder)
+    trained = load_run(folder)
     weights = as_pretrained(trained.state, f"{folder}, {finished_note(trained)}", (trained.config.model.layout,))
     return _embedder(trained.config, trained.model, trained.state, ("embedding", "pooled"), weights)
 
@@ -93,7 +94,7 @@ def from_weights(spec: str, config: Run) -> Embedder:
     Raises:
         ConfigError: The weights cannot be read, or are of another network.
     """
-    if is_run(Path(spec)):
+    if RunDir(Path(spec)).is_run:
         raise ConfigError(f"--weights {spec}: is the folder of a run; give it as --run")
     weights = read_pretrained(spec)
     if weights.layouts and config.model.layout not in weights.layouts:

@@ -10,7 +10,7 @@ from svdnet_jax.config.serialize import to_json
 from svdnet_jax.data.types import Dataset, labels
 from svdnet_jax.models.pretrained.load import Pretrained
 from svdnet_jax.runs.dataset import count_valid, summary
-from svdnet_jax.training.log_interval import Record
+from svdnet_jax.training.events import Record
 from svdnet_jax.training.state import TrainState
 
 

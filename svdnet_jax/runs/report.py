@@ -20,7 +20,7 @@ from svdnet_jax.reporting.report import write_report
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
-from svdnet_jax.runs.directory import load_matrix
+from svdnet_jax.runs.directory import RunDir, load_eigenlayer, save_embeddings
 from svdnet_jax.training.schedule import plan
 
 SHOWN = 10
@@ -28,7 +28,7 @@ SHOWN = 10
 
 
 def write_artifacts(
-    folder: Path,
+    run_dir: RunDir,
     config: Run,
     dataset: Dataset,
     records: Sequence[Record],
@@ -39,7 +39,7 @@ def write_artifacts(
     """Writes embeddings, figures and report of a finished run.
 
     Args:
-        folder: The run folder.
+        run_dir: The run folder.
         config: Settings of the run.
         dataset: What it trained and was tested on.
         records: Its log.
@@ -50,12 +50,12 @@ def write_artifacts(
     Returns:
         The report.
     """
-    save_embeddings(folder / "embeddings", query, gallery)
+    save_embeddings(run_dir, query, gallery)
     drawn = {
         "curves": ("Loss and S(W) while training", figures.curves(records, plan(config))),
         "rounds": ("Retrieval by round, for both embeddings", figures.rounds(records)),
-        **_distances(folder, config, query, gallery),
-        "gram": ("Cosines between the columns of W", _gram(folder)),
+        **_distances(run_dir, config, query, gallery),
+        "gram": ("Cosines between the columns of W", _gram(run_dir)),
         "singular_values": ("Spectrum of W", figures.singular_values(_spectra(records))),
         "ranked_lists": (
             "Queries and their nearest gallery images, by the Eigenlayer's output",
@@ -64,51 +64,39 @@ def write_artifacts(
     }
     pictures = {}
     for name, (caption, figure) in drawn.items():
-        pictures[caption] = folder / "figures" / f"{name}.png"
+        pictures[caption] = run_dir.figure(name)
         figures.save(figure, pictures[caption])
-    sheet = folder / "figures" / "contact_sheet.png"
+    sheet = run_dir.figure("contact_sheet")
     # 256 colours: the noise of cameras would make a large file of a picture that is only looked at.
     Image.fromarray(_sheet(dataset.train)).quantize().save(sheet)
     pictures["Training images, one row an identity"] = sheet
-    report = folder / "report.html"
     write_report(
-        report,
+        run_dir.report,
         title=f"SVDNet on {dataset.name}",
         config=to_json(config),
         # What trained the model, which need not be what draws this report.
-        environment=json.loads((folder / "environment.json").read_text()),
+        environment=json.loads(run_dir.environment.read_text()),
         records=records,
         figures=pictures,
         facts=facts,
     )
-    return report
-
-
-def save_embeddings(folder: Path, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]) -> None:
-    """Writes ``<name>/query.npz`` and ``<name>/gallery.npz`` for each embedding, by name."""
-    for name in query:
-        query[name].save(folder / name / "query.npz")
-        gallery[name].save(folder / name / "gallery.npz")
-
-
-def base_embeddings(folder: Path) -> Path:
-    """Where a run with rounds keeps the embeddings of Step 0, as `save_embeddings` writes them."""
-    return folder / "embeddings" / "base"
+    return run_dir.report
 
 
 def _distances(
-    folder: Path, config: Run, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]
+    run_dir: RunDir, config: Run, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]
 ) -> dict[str, tuple[str, Any]]:
     """Distances before and after the rounds, as caption and figure; nothing for a test set of one identity."""
     kind, by = ("embedding", "the Eigenlayer's output") if config.model.dim else ("pooled", "the pooled feature")
-    after, base = (query[kind], gallery[kind]), base_embeddings(folder) / kind
+    after = query[kind], gallery[kind]
+    base = [run_dir.embeddings(kind, split, base=True) for split in ("query", "gallery")]
     if len(np.unique(np.concatenate([side.pids[side.pids >= 0] for side in after]))) < 2:
         return {}
     moments = {"after the last round" if config.rri.rounds else "after Step 0": after}
     # There is none beside a run that an older version of this code began.
-    if config.rri.rounds and (base / "query.npz").exists() and (base / "gallery.npz").exists():
+    if config.rri.rounds and all(path.exists() for path in base):
         try:
-            before = Embeddings.load(base / "query.npz"), Embeddings.load(base / "gallery.npz")
+            before = Embeddings.load(base[0]), Embeddings.load(base[1])
         except ValueError as error:
             raise ConfigError(f"{error} Take it away and start the command again: nothing else is lost.") from error
         moments = {"after Step 0": before} | moments
@@ -119,10 +107,10 @@ def _distances(
     return {"distances": (caption, distance_figures.distributions(found))}
 
 
-def _gram(folder: Path) -> Any:
+def _gram(run_dir: RunDir) -> Any:
     moments = {"base": "after Step 0", "decorrelate": "after the first SVD", "relaxation": "after the last relaxation"}
     moments["final"] = "after the final restraint"
-    found = {title: load_matrix(folder, border) for border, title in moments.items()}
+    found = {title: load_eigenlayer(run_dir, border) for border, title in moments.items()}
     matrices = {title: W.astype(np.float64) for title, W in found.items() if W is not None}
     return figures.gram({title: W.T @ W for title, W in matrices.items()})
 

@@ -16,19 +16,25 @@ from svdnet_jax.training.state import TrainState, create
 from svdnet_jax.training.step import inputs_of
 
 
-def initial_state(config: Run, train: Split, weights: Pretrained | None) -> tuple[SVDNet, TrainState]:
+def initial_state(
+    config: Run, train: Split, weights: Pretrained | None, model: SVDNet | None = None
+) -> tuple[SVDNet, TrainState]:
     """The network for a training set and its state before the first step.
 
     Args:
         config: Settings of the run.
         train: Its identities are the classes; its pixels give the mean image if one is wanted.
         weights: Of the backbone; random where not given.
+        model: A network of your own; else it is made from the settings.
 
     Raises:
-        ConfigError: Settings that cannot work, or weights of another network.
+        ConfigError: Settings that cannot work, weights of another network, or a network for other identities.
     """
     size = inputs_of(config).size
-    model = build(config.model, labels(train.pids)[1])
+    identities = labels(train.pids)[1]
+    model = model or build(config.model, identities)
+    if model.classes != identities:
+        raise ConfigError(f"model has {model.classes} classes; expected {identities}, one for each training identity")
     mean, std = pixel_statistics(config, weights)
     if config.model.mean_image:
         mean = np.asarray(mean_image(train.images, size))

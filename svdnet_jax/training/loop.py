@@ -1,12 +1,12 @@
 """Restraint and Relaxation Iteration, the outer loop of SVDNet (paper, section 3.3 and algorithm 1).
 
 Step 0 trains everything. Each round then replaces W by U S, trains all but the Eigenlayer (restraint) and trains it
-again too (relaxation). The loop is a function of the state alone: given the state of any checkpoint it goes on
-as if it had never stopped. It writes no file itself; `Hooks` tell the outside world.
+again too (relaxation). The loop is a generator of events and depends on the state alone: from the state of any
+checkpoint it goes on as if it had never stopped. It writes no file; whoever runs it writes, shows and saves.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from svdnet_jax import eigenlayer
-from svdnet_jax.config.schema import PhaseKind, Run
+from svdnet_jax.config.schema import RRI, PhaseKind, Run
 from svdnet_jax.data.loader import Feed
 from svdnet_jax.distributed.mesh import Devices, put
 from svdnet_jax.distributed.multihost import from_first
@@ -23,22 +23,39 @@ from svdnet_jax.errors import Stopped
 from svdnet_jax.models.svdnet import SVDNet
 from svdnet_jax.training.compile import TrainCall, make_train_call
 from svdnet_jax.training.evaluation import Measurement
-from svdnet_jax.training.log_interval import Hooks, Interval, Record, Unreported, Work, report, told, untold
+from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged, Unreported
 from svdnet_jax.training.optimizer import make_optimizer, weight_groups
 from svdnet_jax.training.schedule import PlannedPhase, plan
 from svdnet_jax.training.state import TrainState, begin
-from svdnet_jax.training.step import Metrics, recipe_of
+from svdnet_jax.training.step import recipe_of
+from svdnet_jax.training.step_records import LogInterval, restore_metrics, step_record, unreported_metrics
 
 
-class Program(NamedTuple):
-    """What trains a kind of phase."""
+class CompiledPhase(NamedTuple):
+    """What trains the phases of a kind."""
 
     optimizer: optax.GradientTransformation
     call: TrainCall
 
 
-def optimizers(params: Any, config: Run) -> dict[PhaseKind, optax.GradientTransformation]:
-    """The optimiser of each kind of phase; kinds that train weights alike have the same one.
+class Task(NamedTuple):
+    """What a run trains, and with what: everything that stays the same while the state changes."""
+
+    config: Run
+    schedule: Sequence[PlannedPhase]
+    compiled: Mapping[PhaseKind, CompiledPhase]
+    evaluate: Callable[[TrainState], Measurement]
+    """Evaluates a state on the test set; called at the borders of phases."""
+    steps_per_call: int
+    """Steps that each item of the loader is for; see `svdnet_jax.training.compile.steps_per_call`."""
+
+    def optimizer_of(self, phase: int) -> optax.GradientTransformation:
+        """Returns the optimizer of a phase of the schedule; one without state when the schedule is over."""
+        return optimizer_at(phase, self.schedule, {kind: each.optimizer for kind, each in self.compiled.items()})
+
+
+def make_optimizers(params: Any, config: Run) -> dict[PhaseKind, optax.GradientTransformation]:
+    """Makes the optimizer of each kind of phase; kinds that train weights alike share one.
 
     Args:
         params: Parameters, or their shapes.
@@ -47,181 +64,182 @@ def optimizers(params: Any, config: Run) -> dict[PhaseKind, optax.GradientTransf
     Raises:
         ConfigError: A pattern of a phase that no path matches, or nothing left to train.
     """
-    alike: dict[Any, optax.GradientTransformation] = {}
-    found: dict[PhaseKind, optax.GradientTransformation] = {}
+    by_settings: dict[Any, optax.GradientTransformation] = {}
+    by_kind: dict[PhaseKind, optax.GradientTransformation] = {}
     for kind, settings in {phase.kind: phase.settings for phase in plan(config)}.items():
         trained = (settings.freeze, settings.multipliers)
-        if trained not in alike:
-            alike[trained] = make_optimizer(weight_groups(params, settings, config.optimizer), config.optimizer)
-        found[kind] = alike[trained]
-    return found
+        if trained not in by_settings:
+            by_settings[trained] = make_optimizer(weight_groups(params, settings, config.optimizer), config.optimizer)
+        by_kind[kind] = by_settings[trained]
+    return by_kind
 
 
-def programs(model: SVDNet, params: Any, config: Run, devices: Devices) -> dict[PhaseKind, Program]:
-    """What trains each kind of phase; kinds that train weights alike, by the same loss, share one compiled program."""
-    by_kind = {kind: (optimizer, recipe_of(config, kind)) for kind, optimizer in optimizers(params, config).items()}
-    found = {what: Program(what[0], make_train_call(model, *what, devices)) for what in dict.fromkeys(by_kind.values())}
-    return {kind: found[what] for kind, what in by_kind.items()}
+def compile_phases(model: SVDNet, params: Any, config: Run, devices: Devices) -> dict[PhaseKind, CompiledPhase]:
+    """Makes what trains each kind of phase; kinds that train weights alike, by the same loss, share one program."""
+    parts = {kind: (optimizer, recipe_of(config, kind)) for kind, optimizer in make_optimizers(params, config).items()}
+    compiled = {
+        each: CompiledPhase(each[0], make_train_call(model, *each, devices)) for each in dict.fromkeys(parts.values())
+    }
+    return {kind: compiled[each] for kind, each in parts.items()}
 
 
 def optimizer_at(
-    phase: int, phases: Sequence[PlannedPhase], by_kind: Mapping[PhaseKind, optax.GradientTransformation]
+    phase: int, schedule: Sequence[PlannedPhase], by_kind: Mapping[PhaseKind, optax.GradientTransformation]
 ) -> optax.GradientTransformation:
-    """The optimiser of a phase of the plan; one without state when the plan is over."""
-    return by_kind[phases[phase].kind] if phase < len(phases) else optax.identity()
+    """Returns the optimizer of a phase of the schedule; one without state when the schedule is over."""
+    return by_kind[schedule[phase].kind] if phase < len(schedule) else optax.identity()
 
 
 def run_rri(
     state: TrainState,
-    phases: Sequence[PlannedPhase],
-    by_kind: Mapping[PhaseKind, Program],
+    task: Task,
+    loader: Feed,
     *,
-    config: Run,
-    feed: Feed,
-    steps_per_call: int,
-    hooks: Hooks,
-    seconds: float = 0.0,
+    stop_signal: Callable[[], int] = lambda: 0,
+    phase_seconds: float = 0.0,
     unreported: Unreported | None = None,
-) -> TrainState:
-    """Trains from a state to the end of the plan, or until S(W) is stable.
+) -> Generator[Event]:
+    """Trains from a state to the end of the schedule, or until S(W) is stable.
 
     Args:
-        state: A begun phase: from `begin`, or from a checkpoint. Donated: use the state that comes back.
-        phases: The plan.
-        by_kind: From `programs`.
-        config: Settings of the run.
-        feed: Batches from ``state.step`` on.
-        steps_per_call: Steps that each of its samples are for; see `svdnet_jax.training.compile.steps_per_call`.
-        hooks: Measuring, logging and saving.
-        seconds: Time that the phase of ``state`` has taken before.
-        unreported: What `Hooks.save` was given beside it.
+        state: Its phase is begun, or it is from a checkpoint. Donated: use the state of the latest event.
+        task: What is trained.
+        loader: Batches from ``state.step`` on.
+        stop_signal: Returns the number of the signal that asks the run to stop, 0 if none does.
+        phase_seconds: Time that the phase of ``state`` has taken before.
+        unreported: Of the `SaveDue` that saved ``state``.
 
     Raises:
-        Stopped: `Hooks.stop` asked for it; a state was saved.
+        Stopped: `stop_signal` asked for it; the event before was a `SaveDue`.
         TrainingDiverged: The loss is no longer finite.
     """
-    begins = {kind: program.optimizer for kind, program in by_kind.items()}
-    last: Measurement | None = None
-    while (index := int(state.cursor.phase)) < len(phases):
-        phase = phases[index]
+    latest: Measurement | None = None
+    while (index := int(state.cursor.phase)) < len(task.schedule):
+        phase = task.schedule[index]
         if phase.kind == "restraint" and int(state.cursor.step) == 0:
-            state = _decorrelate(state, phase, last or hooks.measure(state), config, hooks)
-        started = time.monotonic() - seconds
-        work = Work(phase, by_kind[phase.kind].call, config, feed, steps_per_call, hooks)
-        state = _train(state, work, started, unreported or {})
-        unreported = None
-        seconds = time.monotonic() - started
-        last = hooks.measure(state)
-        hooks.emit(_phase_record(phase, state, last, seconds), state)
-        following = _next(index, phase, last.correlation, state, config, len(phases))
-        released = phase.kind in ("base", "relaxation")
-        kept = np.array(last.correlation, np.float32) if released else np.asarray(state.cursor.correlation)
-        rate = phases[following].learning_rate_at(0) if following < len(phases) else 0.0
-        state = begin(state, following, optimizer_at(following, phases, begins), kept, rate)
-        seconds = 0.0
-        hooks.save(state, seconds, last, {})
-        _heed(state, hooks)
+            before = latest or task.evaluate(state)
+            state = _decorrelate(state, task.config, phase.round)
+            yield Decorrelated(_decorrelation_record(phase, state, before, task), state)
+        started = time.monotonic() - phase_seconds
+        state = yield from _train_phase(state, phase, task, loader, stop_signal, started, unreported or {})
+        phase_seconds, unreported = time.monotonic() - started, None
+        latest = task.evaluate(state)
+        yield PhaseEnded(_phase_record(phase, state, latest, phase_seconds), state)
+        state, phase_seconds = _begin_next(state, index, latest, task), 0.0
+        yield SaveDue(state, phase_seconds, latest.embedding.metrics(), {})
+        _raise_if_asked(stop_signal, state)
+
+
+def _train_phase(
+    state: TrainState,
+    phase: PlannedPhase,
+    task: Task,
+    loader: Feed,
+    stop_signal: Callable[[], int],
+    started: float,
+    unreported: Unreported,
+) -> Generator[Event, None, TrainState]:
+    """Takes the steps of a phase that are left. Metrics are fetched when the next call is already running."""
+    config, steps, compiled = task.config, task.steps_per_call, task.compiled[phase.kind]
+    images_per_call = steps * config.data.batch_size
+    since, sharding = time.monotonic(), state.step.sharding
+    pending = restore_metrics(unreported)
+    due: LogInterval | None = None
+    for done in range(int(state.cursor.step) + steps, phase.settings.steps + 1, steps):
+        rates = [phase.learning_rate_at(step) for step in range(done - steps, done)]
+        samples = next(loader.samples)
+        rates_on_devices: Any = put(np.array(rates, np.float32), sharding)
+        with jax.transfer_guard("disallow"):
+            state, metrics = compiled.call(state, loader.store, samples, rates_on_devices)
+        pending = (*pending, metrics)
+        if due:
+            record, since = step_record(due, since, images_per_call)
+            due = None
+            yield StepLogged(record)
+        last = done == phase.settings.steps
+        if last or done % config.log_every == 0:
+            due, pending = LogInterval(phase, pending, done, rates[-1]), ()
+        saving = not last and (done % config.checkpoint_every == 0 or bool(stop_signal()))
+        # Before anything else is done with the state, it is known to be finite.
+        if due and (last or saving):
+            record, since = step_record(due, since, images_per_call)
+            due = None
+            yield StepLogged(record)
+        if saving:
+            rest = unreported_metrics(LogInterval(phase, pending, done, rates[-1]))
+            yield SaveDue(state, time.monotonic() - started, None, rest)
+            _raise_if_asked(stop_signal, state)
+            since = time.monotonic()
     return state
 
 
-def _heed(state: TrainState, hooks: Hooks) -> None:
-    """Stops here, where the state has just been saved, if that was asked for."""
-    if number := hooks.stop():
+def _raise_if_asked(stop_signal: Callable[[], int], state: TrainState) -> None:
+    """Ends the run where its state has just been saved, if a signal asks for it."""
+    if number := stop_signal():
         raise Stopped(int(state.step), number)
 
 
-def is_stable(before: float, after: float, config: Run) -> bool:
-    """The stopping rule: S(W) after a relaxation rose by less than the tolerance over the round before.
+def is_stable(before: float, after: float, rri: RRI) -> bool:
+    """Applies the stopping rule: S(W) after a relaxation rose by less than the tolerance over the round before.
 
     Never of the controls, whose S(W) does not rise and which train for as long as what they are compared with.
     """
-    rri = config.rri
     return rri.stop == "stable" and rri.method not in ("none", "rotation") and after - before < rri.tolerance
 
 
-def _next(index: int, phase: PlannedPhase, correlation: float, state: TrainState, config: Run, end: int) -> int:
-    if phase.kind == "relaxation" and is_stable(float(state.cursor.correlation), correlation, config):
-        return end
-    return index + 1
+def _begin_next(state: TrainState, index: int, evaluation: Measurement, task: Task) -> TrainState:
+    """Returns the state at the start of the next phase; at the end of the schedule if S(W) is stable."""
+    phase, S = task.schedule[index], evaluation.correlation
+    stable = phase.kind == "relaxation" and is_stable(float(state.cursor.correlation), S, task.config.rri)
+    following = len(task.schedule) if stable else index + 1
+    # The stopping rule compares the ends of relaxations; in a restraint S(W) is what the decorrelation made it.
+    kept = np.array(S, np.float32) if phase.kind in ("base", "relaxation") else np.asarray(state.cursor.correlation)
+    rate = task.schedule[following].learning_rate_at(0) if following < len(task.schedule) else 0.0
+    return begin(state, following, task.optimizer_of(following), kept, rate)
 
 
-def _decorrelate(state: TrainState, phase: PlannedPhase, before: Measurement, config: Run, hooks: Hooks) -> TrainState:
-    match = config.rri.match and phase.round > config.rri.unmatched_rounds
-    state = _replace(state, config, match, (config.seed, phase.round))
-    after = hooks.measure(state)
-    record = {
+def _decorrelate(state: TrainState, config: Run, number: int) -> TrainState:
+    """Returns the state with the new W of a round; its classifier is turned with W where that is asked for."""
+    rri, seed = config.rri, (config.seed, number)
+    match = rri.match and number > rri.unmatched_rounds
+    # Computed on one device. Hosts may differ in the last bit, so all take what the lead host has found.
+    W = jnp.asarray(jax.device_get(state.eigenlayer))
+    if not rri.rotate_classifier:
+        replaced = eigenlayer.decorrelate(W, rri.method, match=match, seed=seed)
+        return state.with_eigenlayer(jnp.asarray(from_first(np.asarray(replaced))))
+    assert rri.method == "us" or rri.method == "rotation", "a rule of the settings"
+    replaced, R = eigenlayer.rotate(W, rri.method, match=match, seed=seed)
+    kernel = jax.device_get(state.params["classifier"]["kernel"])
+    turned = from_first((R.T @ kernel.astype(np.float64)).astype(kernel.dtype))
+    return state.with_eigenlayer(jnp.asarray(from_first(np.asarray(replaced)))).with_classifier(jnp.asarray(turned))
+
+
+def _decorrelation_record(phase: PlannedPhase, state: TrainState, before: Measurement, task: Task) -> Record:
+    after = task.evaluate(state)
+    return {
         "event": "decorrelate",
         "round": phase.round,
         "step": int(state.step),
-        "method": config.rri.method,
+        "method": task.config.rri.method,
         "correlation": {"before": before.correlation, "after": after.correlation},
         "loss": {"before": before.loss, "after": after.loss},
         "accuracy": {"before": before.accuracy, "after": after.accuracy},
         "embedding": after.embedding.metrics(),
         "pooled": after.pooled.metrics(),
     }
-    hooks.emit(record, state)
-    return state
 
 
-def _replace(state: TrainState, config: Run, match: bool, seed: tuple[int, int]) -> TrainState:
-    """Returns the state with the new W, and with the classifier turned with it where that is asked for."""
-    # Once, on one device; machines may differ in the last bit, so that all take what the first has found.
-    W, method = jnp.asarray(jax.device_get(state.eigenlayer)), config.rri.method
-    if not config.rri.rotate_classifier:
-        replaced = eigenlayer.decorrelate(W, method, match=match, seed=seed)
-        return state.with_eigenlayer(jnp.asarray(from_first(np.asarray(replaced))))
-    assert method == "us" or method == "rotation", "a rule of the settings"
-    new, R = eigenlayer.rotate(W, method, match=match, seed=seed)
-    kernel = jax.device_get(state.params["classifier"]["kernel"])
-    turned = from_first((R.T @ kernel.astype(np.float64)).astype(kernel.dtype))
-    return state.with_eigenlayer(jnp.asarray(from_first(np.asarray(new)))).with_classifier(jnp.asarray(turned))
-
-
-def _train(state: TrainState, work: Work, started: float, unreported: Unreported) -> TrainState:
-    """The steps of a phase that are still to do.
-
-    Numbers of an interval are fetched when the next call is on its way, so that devices need not wait for the host.
-    Those of an interval that a stop cut in two are saved, so that its line is the one of an unbroken run.
-    """
-    phase, config, hooks = work.phase, work.config, work.hooks
-    since, where = time.monotonic(), state.step.sharding
-    pending: tuple[Metrics, ...] = told(unreported)
-    due: Interval | None = None
-    for done in range(int(state.cursor.step) + work.steps, phase.settings.steps + 1, work.steps):
-        rates = [phase.learning_rate_at(step) for step in range(done - work.steps, done)]
-        samples = next(work.feed.samples)
-        on_devices: Any = put(np.array(rates, np.float32), where)
-        with jax.transfer_guard("disallow"):
-            state, metrics = work.call(state, work.feed.store, samples, on_devices)
-        pending = (*pending, metrics)
-        if due:
-            since, due = report(due, state, work, since), None
-        last = done == phase.settings.steps
-        if last or done % config.log_every == 0:
-            due, pending = Interval(pending, done, rates[-1]), ()
-        saving = not last and (done % config.checkpoint_every == 0 or bool(hooks.stop()))
-        # Before anything else is done with the state, it is known to be finite.
-        if due and (last or saving):
-            since, due = report(due, state, work, since), None
-        if saving:
-            hooks.save(state, time.monotonic() - started, None, untold(pending, work, done, rates[-1]))
-            _heed(state, hooks)
-            since = time.monotonic()
-    return state
-
-
-def _phase_record(phase: PlannedPhase, state: TrainState, measured: Measurement, seconds: float) -> Record:
+def _phase_record(phase: PlannedPhase, state: TrainState, evaluation: Measurement, seconds: float) -> Record:
     return {
         "event": "phase",
         "phase": phase.kind,
         "round": phase.round,
         "step": int(state.step),
-        "loss": measured.loss,
-        "accuracy": measured.accuracy,
-        "correlation": measured.correlation,
+        "loss": evaluation.loss,
+        "accuracy": evaluation.accuracy,
+        "correlation": evaluation.correlation,
         "seconds": seconds,
-        "embedding": measured.embedding.metrics(),
-        "pooled": measured.pooled.metrics(),
-        "spectrum": measured.spectrum.tolist(),
+        "embedding": evaluation.embedding.metrics(),
+        "pooled": evaluation.pooled.metrics(),
+        "spectrum": evaluation.spectrum.tolist(),
     }

@@ -13,7 +13,7 @@ from svdnet_jax.config.schema import RRI, Data, Loss, Model, Optimizer, Penalty,
 from svdnet_jax.config.serialize import differences, from_json, to_json
 from svdnet_jax.config.validate import check
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.runs.train import preflight
+from svdnet_jax.runs.training import preflight
 
 
 def with_penalty(rri=None, **values):

@@ -12,7 +12,7 @@ import chex
 import jax
 import pytest
 import short_run
-from test_train import arguments, final_state, lines, timeless
+from test_training import arguments, final_state, lines, timeless
 
 from svdnet_jax.config.schema import Machines, Run
 from svdnet_jax.config.validate import check

@@ -114,7 +114,7 @@ def test_help_says_which_size_to_prepare_and_what_a_prepared_folder_spares(capsy
 
 def test_checking_does_not_import_the_command_line_of_training():
     program = (
-        "import sys, experiments.check_data; print(*{'experiments.cli', 'svdnet_jax.runs.train'} & {*sys.modules})"
+        "import sys, experiments.check_data; print(*{'experiments.cli', 'svdnet_jax.runs.training'} & {*sys.modules})"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True, text=True)

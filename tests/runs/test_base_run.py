@@ -11,9 +11,9 @@ from rich.console import Console
 from svdnet_jax import Embeddings
 from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.reporting.log import read_log
-from svdnet_jax.runs.base_run import after_step_zero, read_step_zero
-from svdnet_jax.runs.load import load_trained
-from svdnet_jax.runs.train import preflight, run
+from svdnet_jax.runs.base_run import after_base_run, read_base_run
+from svdnet_jax.runs.load import load_run
+from svdnet_jax.runs.training import preflight, train
 
 pytestmark = pytest.mark.unoptimized
 
@@ -30,13 +30,13 @@ def short(tiny):
 @pytest.fixture(scope="module")
 def base(short, workshop):
     config = dataclasses.replace(short, out=workshop / "step-zero", rri=dataclasses.replace(short.rri, rounds=0))
-    return run(config, QUIET, report=False)
+    return train(config, QUIET, report=False)
 
 
 @pytest.fixture(scope="module")
 def continued(short, base, workshop):
     """The run that takes its Step 0 from `base`."""
-    return run(dataclasses.replace(short, base_from=base, out=workshop / "continued"), QUIET, report=False)
+    return train(dataclasses.replace(short, base_from=base, out=workshop / "continued"), QUIET, report=False)
 
 
 def timeless(folder):
@@ -44,9 +44,9 @@ def timeless(folder):
 
 
 def test_it_ends_like_the_unbroken_run(short, continued, tmp_path):
-    whole = run(dataclasses.replace(short, out=tmp_path / "whole"), QUIET, report=False)
+    whole = train(dataclasses.replace(short, out=tmp_path / "whole"), QUIET, report=False)
     assert timeless(continued) == timeless(whole)
-    states = [load_trained(folder).state for folder in (whole, continued)]
+    states = [load_run(folder).state for folder in (whole, continued)]
     states = [jax.tree.map(np.asarray, s.replace(rng=jax.random.key_data(s.rng))) for s in states]
     jax.tree.map(np.testing.assert_array_equal, *states)
     for name in ("embedding", "pooled"):
@@ -62,17 +62,17 @@ def test_it_ends_like_the_unbroken_run(short, continued, tmp_path):
 def test_another_step_0_is_refused_by_name(short, base):
     other = dataclasses.replace(short, base_from=base, seed=3, model=dataclasses.replace(short.model, dim=7))
     with pytest.raises(ConfigError, match="had other settings: model.dim: 128 -> 7; seed: 0 -> 3"):
-        read_step_zero(other)
+        read_base_run(other)
     method = dataclasses.replace(short.rri, method="qd", learning_rates=(0.5,))
-    zero = read_step_zero(dataclasses.replace(short, base_from=base, rri=method))
+    zero = read_base_run(dataclasses.replace(short, base_from=base, rri=method))
     with pytest.raises(DataError, match="other images or identities"):
-        after_step_zero(zero, "0123456789abcdef", 12)
+        after_base_run(zero, "0123456789abcdef", 12)
 
 
 def test_only_a_finished_run_without_rounds_will_do(short, base, continued, tmp_path):
     with pytest.raises(ConfigError, match="no run folder"):
-        read_step_zero(dataclasses.replace(short, base_from=tmp_path))
+        read_base_run(dataclasses.replace(short, base_from=tmp_path))
     with pytest.raises(ConfigError, match="--base-from .*: must be left out with --rri.rounds 0"):
         preflight(dataclasses.replace(short, base_from=base, rri=dataclasses.replace(short.rri, rounds=0)))
     with pytest.raises(ConfigError, match="has rounds of its own"):
-        read_step_zero(dataclasses.replace(short, base_from=continued))
+        read_base_run(dataclasses.replace(short, base_from=continued))

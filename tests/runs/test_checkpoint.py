@@ -15,11 +15,18 @@ import pytest
 from svdnet_jax.config.schema import Run
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.errors import CheckpointError, ConfigError
-from svdnet_jax.runs import checkpoint, load
-from svdnet_jax.runs.load import Place, by_map, read_latest
+from svdnet_jax.runs import checkpoint
+from svdnet_jax.runs.directory import RunDir
+from svdnet_jax.runs.restore import (
+    RunPosition,
+    checkpoint_metric,
+    position_to_json,
+    read_latest,
+    read_patiently,
+)
 from svdnet_jax.training.state import Cursor, TrainState
 
-PLACE = Place("0123456789abcdef", 3, stream=5, log_offset=7)
+PLACE = RunPosition("0123456789abcdef", 3, step=5, log_offset=7)
 
 
 def state_at(step):
@@ -43,18 +50,18 @@ def like(config, place):
 
 
 def metadata(step):
-    return {"config": to_json(Run()), "place": PLACE._replace(stream=step)._asdict()}
+    return {"config": to_json(Run()), "place": position_to_json(PLACE._replace(step=step))}
 
 
 def write(folder, steps=(1, 2)):
-    with checkpoint.checkpoints(folder, by_map) as saved:
+    with checkpoint.checkpoints(folder, checkpoint_metric) as saved:
         for step in steps:
             checkpoint.save(saved, state_at(step), metadata(step), {"mAP": 1 / step})
     return folder
 
 
 def read(folder):
-    with checkpoint.checkpoints(folder, by_map, read_only=True) as saved:
+    with checkpoint.checkpoints(folder, checkpoint_metric, read_only=True) as saved:
         return read_latest(saved, like)
 
 
@@ -90,7 +97,7 @@ def test_checkpoints_are_read_from_a_folder_of_any_name(tmp_path, name):
     found = read(folder)
     chex.assert_trees_all_equal(plain(found.state), plain(state_at(4)))
     assert found.verified
-    assert found.place.stream == 4
+    assert found.position.step == 4
     moved = shutil.move(tmp_path / name, tmp_path / "moved")
     chex.assert_trees_all_equal(plain(read(Path(moved) / "checkpoints").state), plain(state_at(4)))
 
@@ -141,7 +148,7 @@ def test_a_flipped_bit_is_refused_or_does_no_harm(two, tmp_path):
             refused.append(str(error))
             continue
         chex.assert_trees_all_equal(plain(found.state), plain(state_at(2)))
-        assert found.place == PLACE._replace(stream=2)
+        assert found.position == PLACE._replace(step=2)
     assert len(refused) > len(data)
     assert all("damaged" in text or "another version" in text for text in refused)
 
@@ -173,7 +180,7 @@ def test_a_changed_place_is_refused(two, tmp_path):
     folder = Path(shutil.copytree(two, tmp_path / "checkpoints"))
     change(folder, 2, '"log_offset": 7', '"log_offset": 6')
     change(folder, 1, '"log_offset": 7', '"log_offset": 6')
-    with pytest.raises(CheckpointError, match=r"place in the run are not those.*no other one to go on from.*--out"):
+    with pytest.raises(CheckpointError, match=r"place in the run are not those.*no other one to go on from.*`out`"):
         read(folder)
 
 
@@ -236,7 +243,7 @@ def test_a_reader_looks_again_when_the_run_has_gone_on(tmp_path):
             write(tmp_path / "checkpoints", steps=(2,))
         return read_latest(saved, like)
 
-    found = load._patiently(tmp_path, look)
+    found = read_patiently(RunDir(tmp_path), look)
     chex.assert_trees_all_equal(plain(found.state), plain(state_at(2)))
     assert looks == [[1], [2]]
 
@@ -246,5 +253,5 @@ def test_a_reader_does_not_wait_for_what_stands_still(two, tmp_path):
     change(folder, 2, hash_of(two, 2), "0" * 64)
     looks = []
     with pytest.raises(CheckpointError, match="go on from step 1"):
-        load._patiently(tmp_path, lambda saved: looks.append(0) or read_latest(saved, like))
+        read_patiently(RunDir(tmp_path), lambda saved: looks.append(0) or read_latest(saved, like))
     assert len(looks) == 1

@@ -25,7 +25,7 @@ from svdnet_jax.models.pretrained.load import Pretrained, write_pretrained
 from svdnet_jax.models.svdnet import build, parameter_paths
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.runs.load import load_trained
+from svdnet_jax.runs.load import load_run
 from svdnet_jax.training.init import as_pretrained, check_start
 from svdnet_jax.training.state import create
 
@@ -96,7 +96,7 @@ def test_a_run_starts_from_the_backbone_of_another(trained, workshop, tmp_path):
     arguments = ["--preset", "tiny", "--out", str(out), "--data.cache", str(workshop / "data"), *more, *ONE]
     # With a rate of almost nothing the weights stay where they started.
     assert main([*arguments, "--optimizer.learning-rate", "1e-12"]) == 0
-    old, new = load_trained(trained).state, load_trained(out).state
+    old, new = load_run(trained).state, load_run(out).state
     chex.assert_trees_all_close(new.params["backbone"], old.params["backbone"], atol=1e-9)
     assert float(abs(np.asarray(new.eigenlayer - old.eigenlayer)).max()) > 1e-3
     # What a run started from is not needed to go on.
@@ -108,7 +108,7 @@ def test_a_run_starts_from_the_backbone_of_another(trained, workshop, tmp_path):
 
 
 def test_weights_in_a_file_are_evaluated_as_they_are(trained, workshop, tmp_path, capsys):
-    state = load_trained(trained).state
+    state = load_run(trained).state
     write_pretrained(tmp_path / "mine.safetensors", as_pretrained(state, "test", ("caffe",)))
     root = next((workshop / "data").glob("synthetic-*"))
     data = ("--data.root", root, "--data.cache", workshop / "data")
@@ -162,7 +162,7 @@ def test_what_nothing_can_be_measured_on_is_refused_before_embedding(trained, wo
 def test_exported_weights_start_another_run_like_the_run_itself(trained, workshop, tmp_path, capsys):
     file = tmp_path / "mine.safetensors"
     own = evaluate(capsys, "--run", trained, "--data.cache", workshop / "data", "--export", file)
-    config = load_trained(trained).config
+    config = load_run(trained).config
     height, width = config.data.height, config.data.width
     options = ("--weights", file, "--preset", "tiny", "--size", height, width)
     root = next((workshop / "data").glob("synthetic-*"))
@@ -228,5 +228,5 @@ def test_a_prepared_folder_trains_where_little_is_installed(trained, workshop, t
 
 def test_reading_leaves_a_run_as_it_is(trained):
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
-    jax.block_until_ready(load_trained(trained).state.params)
+    jax.block_until_ready(load_run(trained).state.params)
     assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before

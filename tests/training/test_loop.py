@@ -14,7 +14,7 @@ import pytest
 from compiles import counted
 
 from svdnet_jax import eigenlayer
-from svdnet_jax.config.schema import RRI, Optimizer, Phase, Run
+from svdnet_jax.config.schema import RRI, Optimizer, Phase
 from svdnet_jax.data.loader import feed
 from svdnet_jax.distributed.mesh import choose
 from svdnet_jax.errors import Stopped, TrainingDiverged
@@ -23,8 +23,8 @@ from svdnet_jax.models.svdnet import build, parameter_paths
 from svdnet_jax.runs import checkpoint
 from svdnet_jax.training.compile import steps_per_call
 from svdnet_jax.training.evaluation import measure
-from svdnet_jax.training.log_interval import Hooks
-from svdnet_jax.training.loop import is_stable, optimizer_at, optimizers, programs, run_rri
+from svdnet_jax.training.events import SaveDue, StepLogged
+from svdnet_jax.training.loop import Task, compile_phases, is_stable, make_optimizers, optimizer_at, run_rri
 from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
 from svdnet_jax.training.schedule import plan
 from svdnet_jax.training.state import begin, create
@@ -66,7 +66,7 @@ def workbench(config, dataset):
     fresh = devices.put(create(model, inputs_of(config).size, config.seed))
     infer = make_infer(model, inputs_of(config).size, devices)
     look = partial(measure, infer=infer, dataset=dataset, settings=config.eval)
-    return fresh, programs(model, fresh.params, config, devices), look
+    return fresh, compile_phases(model, fresh.params, config, devices), look
 
 
 def start(config, workbench, phase=0):
@@ -82,24 +82,18 @@ def go(config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, 
     _, by_kind, look = workbench
     seen = []
 
-    def emit(record, state):
-        seen.append(({k: v for k, v in record.items() if k not in CLOCK}, jax.tree.map(jnp.copy, state)))
-
     steps = steps_per_call(config)
     samples = feed(dataset.train, config.data, config.seed, int(state.step), steps, choose(config), resident=True)
-    hooks = Hooks(look, emit, save, stop)
+    task = Task(config, plan(config), by_kind, look, steps)
     with closing(samples.samples):
-        final = run_rri(
-            state,
-            plan(config),
-            by_kind,
-            config=config,
-            feed=samples,
-            steps_per_call=steps,
-            hooks=hooks,
-            unreported=unreported,
-        )
-    return final, seen
+        for event in run_rri(state, task, samples, stop_signal=stop, unreported=unreported):
+            if isinstance(event, SaveDue):
+                state = event.state
+                save(*event)
+            else:
+                copied = None if isinstance(event, StepLogged) else jax.tree.map(jnp.copy, event.state)
+                seen.append(({k: v for k, v in event.record.items() if k not in CLOCK}, copied))
+    return state, seen
 
 
 @pytest.fixture(scope="module")
@@ -201,8 +195,8 @@ def test_one_program_is_compiled_for_each_kind_of_phase(unbroken, compiled):
 
 def test_kinds_that_train_the_same_weights_share_a_program(config, workbench):
     same = dataclasses.replace(config, rri=dataclasses.replace(config.rri, relaxation=Phase(steps=4)))
-    assert len({*optimizers(workbench[0].params, same).values()}) == 2
-    by_kind = programs(build(config.model, 12, BACKBONES), workbench[0].params, same, choose(same))
+    assert len({*make_optimizers(workbench[0].params, same).values()}) == 2
+    by_kind = compile_phases(build(config.model, 12, BACKBONES), workbench[0].params, same, choose(same))
     assert by_kind["base"] is by_kind["relaxation"]
     assert by_kind["base"] is not by_kind["restraint"]
 
@@ -222,10 +216,9 @@ def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(
     count = 0
     with checkpoint.checkpoints(tmp_path, lambda metrics: metrics["mAP"]) as folder:
 
-        def save(state, seconds, measured, unreported):
+        def save(state, seconds, metrics, unreported):
             nonlocal count
             count += 1
-            metrics = measured and measured.embedding.metrics()
             checkpoint.save(folder, state, {"phase": int(state.cursor.phase)}, metrics)
             if count == saves:
                 raise Stop
@@ -257,7 +250,7 @@ def test_a_run_that_is_asked_to_stop_saves_at_once_and_goes_on_like_an_unbroken_
         looks.append(0)
         return signal.SIGTERM if len(looks) >= calls else 0
 
-    def save(state, seconds, measured, unreported):
+    def save(state, seconds, metrics, unreported):
         saves.append((jax.tree.map(jnp.copy, state), json.loads(json.dumps(unreported))))
 
     with pytest.raises(Stopped, match="stopped after step .*, which is saved") as stopped:
@@ -292,7 +285,7 @@ def keyless(state):
 )
 def test_stopping_rule(before, after, changes, stable):
     rri = dataclasses.replace(RRI(tolerance=0.005), **changes)
-    assert is_stable(before, after, Run(rri=rri)) is stable
+    assert is_stable(before, after, rri) is stable
 
 
 def test_a_stable_run_stops_after_its_relaxation(config, workbench, dataset):

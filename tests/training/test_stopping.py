@@ -5,13 +5,13 @@ import threading
 from contextlib import suppress
 
 import pytest
-from test_train import ONE, arguments
+from test_training import ONE, arguments
 
 from experiments import cli
 from experiments.market_rri import main
 from svdnet_jax.errors import Stopped
 from svdnet_jax.reporting.log import read_log
-from svdnet_jax.runs import train
+from svdnet_jax.runs import training
 from svdnet_jax.training.stopping import BY_DEFAULT, asked_to_stop
 
 pytestmark = pytest.mark.unoptimized
@@ -88,19 +88,19 @@ def test_the_command_says_how_to_go_on(error, code, capsys):
 
 def test_a_run_that_is_stopped_goes_on_with_the_same_command(workshop, tmp_path, capsys, monkeypatch):
     """Ctrl-C while the first line about training is written, which is when the fifth step is on its way."""
-    write = train.emit
+    write = training.log_record
 
-    def emit(folder, log, show, embed_test, record, state):
+    def log_record(output, record):
         if record["event"] == "step":
             signal.raise_signal(signal.SIGINT)
-        write(folder, log, show, embed_test, record, state)
+        write(output, record)
 
-    monkeypatch.setattr(train, "emit", emit)
+    monkeypatch.setattr(training, "log_record", log_record)
     short = ("--rri.rounds", "0", "--base.steps", "8", "--base.milestones", "6", *ONE)
     command = arguments(tmp_path / "run[0]", workshop / "data", *short)
     assert main(command) == 130
     assert "stopped after step 5, which is saved; the same command goes on from there" in capsys.readouterr().err
-    monkeypatch.setattr(train, "emit", write)
+    monkeypatch.setattr(training, "log_record", write)
     assert main(command) == 0
     assert str(tmp_path / "run[0]" / "report.html") in capsys.readouterr().out
     records = read_log(tmp_path / "run[0]" / "metrics.jsonl")

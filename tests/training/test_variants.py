@@ -10,8 +10,8 @@ from rich.console import Console
 
 from svdnet_jax.config.schema import RRI, Eval, Loss, Model, Optimizer, Phase
 from svdnet_jax.reporting.log import read_log
-from svdnet_jax.runs.load import load_trained
-from svdnet_jax.runs.train import run
+from svdnet_jax.runs.load import load_run
+from svdnet_jax.runs.training import train
 
 pytestmark = pytest.mark.unoptimized
 
@@ -25,7 +25,7 @@ def go(tiny, tmp_path):
         console = Console(record=True, width=100, quiet=True)
         # optax's Adam raises a float to an integer power, which JAX's strict mode refuses.
         with jax.numpy_dtype_promotion("standard"):
-            run(config, console, report=report)
+            train(config, console, report=report)
         return config.folder, read_log(config.folder / "metrics.jsonl")
 
     return go
@@ -49,7 +49,7 @@ def test_the_strong_baselines_parts_train_and_report(go, tiny):
     (last,) = [record for record in records if record["event"] == "phase"]
     assert last["embedding"] == last["pooled"]
     assert "S(W), Gram matrix and singular values are of the classifier" in (folder / "report.html").read_text()
-    params = load_trained(folder).state.params
+    params = load_run(folder).state.params
     assert set(params) == {"backbone", "neck", "classifier"}
     assert set(params["classifier"]) == {"kernel"}
 
@@ -78,7 +78,7 @@ def test_a_final_restraint_takes_the_place_of_the_last_relaxation(go):
 
 def test_a_mean_image_is_subtracted_and_kept(go, dataset):
     folder, _ = go(model=Model(mean_image=True, std=(50.0, 50.0, 50.0)), rri=RRI(rounds=0))
-    pixels = load_trained(folder).state.pixels
+    pixels = load_run(folder).state.pixels
     # As stored, 128 x 64, the mean is over more pixels; as seen it is that image made smaller.
     assert pixels["mean"].shape == (32, 16, 3)
     expected = dataset.train.images.astype(np.float64).mean(axis=(0, 1, 2))
@@ -97,7 +97,7 @@ def test_a_validation_split_keeps_the_test_set_out(go, tiny, dataset):
 
 def test_bfloat16_trains_float32_parameters(go):
     folder, records = go(model=Model(dtype="bfloat16"), rri=RRI(rounds=0))
-    assert {leaf.dtype for leaf in jax.tree.leaves(load_trained(folder).state.params)} == {np.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(load_run(folder).state.params)} == {np.dtype("float32")}
     losses = [record["loss"] for record in records if record["event"] == "step"]
     assert losses[-1] < losses[0]
 
@@ -106,4 +106,4 @@ def test_data_that_cannot_be_batched_by_identity_are_refused_before_training(tin
     data = dataclasses.replace(tiny.data, batch_size=64, per_identity=4)
     config = dataclasses.replace(tiny, out=tmp_path / "run", data=data)
     with pytest.raises(ValueError, match="puts 16 identities in a batch, and there are 12"):
-        run(config, Console(quiet=True))
+        train(config, Console(quiet=True))

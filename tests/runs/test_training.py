@@ -28,8 +28,9 @@ from svdnet_jax.models.svdnet import build
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.runs import checkpoint
-from svdnet_jax.runs.directory import read_run_log
+from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.report import _distances
+from svdnet_jax.runs.restore import read_run_log
 from svdnet_jax.training.schedule import plan
 from svdnet_jax.training.state import begin, create
 from svdnet_jax.training.step import inputs_of
@@ -170,7 +171,7 @@ def test_what_there_is_to_compare_depends_on_the_run(again, tiny):
     )
 
     def caption(config, query=query, gallery=gallery):
-        return {name: text for name, (text, _) in _distances(again, config, query, gallery).items()}
+        return {name: text for name, (text, _) in _distances(RunDir(again), config, query, gallery).items()}
 
     assert "(after Step 0 → after the last round)" in caption(tiny)["distances"]
     without_rounds = dataclasses.replace(tiny, rri=dataclasses.replace(tiny.rri, rounds=0))

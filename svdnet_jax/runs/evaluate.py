@@ -1,0 +1,28 @@
+"""The test set of a run, embedded and evaluated while it trains and when it is over."""
+
+from dataclasses import replace
+from functools import partial
+
+from svdnet_jax.config.schema import Eval, Run
+from svdnet_jax.data.types import Dataset
+from svdnet_jax.distributed.mesh import Devices
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.training.evaluation import embeddings
+from svdnet_jax.training.fingerprint import fingerprints
+from svdnet_jax.training.state import TrainState
+from svdnet_jax.training.step import Infer
+
+
+def embed_test(
+    state: TrainState, *, config: Run, dataset: Dataset, infer: Infer, devices: Devices
+) -> tuple[dict[str, Embeddings], dict[str, Embeddings]]:
+    """Returns both embeddings of queries and gallery, with the fingerprint of the model, to be kept."""
+    apply, models = partial(infer, state.variables), fingerprints(state.variables, config)
+    settings = divisible_batches(config.eval, devices)
+    query = embeddings(apply, dataset.query, settings=settings, models=models)
+    return query, embeddings(apply, dataset.gallery, settings=settings, models=models)
+
+
+def divisible_batches(settings: Eval, devices: Devices) -> Eval:
+    """Returns the settings with a batch size that the devices divide; images beyond the last one are not counted."""
+    return replace(settings, batch_size=-(-settings.batch_size // devices.count) * devices.count)

@@ -1,0 +1,94 @@
+"""What a run writes while it trains: lines of its log, W and embeddings at borders of phases, checkpoints.
+
+All hosts of a run compute what is written and call these functions; only the lead host has a log, and writes.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from svdnet_jax.config.schema import Run
+from svdnet_jax.config.serialize import to_json
+from svdnet_jax.reporting.log import Log
+from svdnet_jax.runs import checkpoint
+from svdnet_jax.runs.base_run import BaseRun
+from svdnet_jax.runs.directory import BothEmbeddings, RunDir, save_eigenlayer, save_embeddings
+from svdnet_jax.runs.restore import RunPosition, position_to_json
+from svdnet_jax.training.events import Decorrelated, PhaseEnded, Record, SaveDue
+from svdnet_jax.training.state import TrainState
+
+LATEST_OF = ("base", "relaxation", "final")
+"""Phases at whose ends W is kept for the figures, beside that of the first decorrelation."""
+
+
+class RunOutput(NamedTuple):
+    """Where a run that is going on writes."""
+
+    config: Run
+    run_dir: RunDir
+    checkpoints: checkpoint.Checkpoints
+    log: Log | None
+    """Of the lead host; None on the others."""
+    show: Callable[[Record], None]
+    """Shows a line of the log to people."""
+    start: RunPosition
+    """Where this process began."""
+    embed_test: Callable[[TrainState], tuple[BothEmbeddings, BothEmbeddings]]
+    """Embeds queries and gallery."""
+
+
+def log_record(output: RunOutput, record: Record, *, show: bool = True) -> None:
+    """Writes a line of the log, and shows it."""
+    if output.log:
+        output.log.write(record)
+        if show:
+            output.show(record)
+
+
+def save_border(output: RunOutput, event: PhaseEnded | Decorrelated) -> None:
+    """Writes what a border of phases leaves behind: its line of the log, W, and after Step 0 the embeddings.
+
+    They are on disk before the checkpoint that follows, so that a run which goes on from there has them.
+    """
+    record, state = event
+    log_record(output, record)
+    border = record["phase"] if isinstance(event, PhaseEnded) else "decorrelate"
+    if output.log and (border in LATEST_OF or (border == "decorrelate" and record["round"] == 1)):
+        save_eigenlayer(output.run_dir, border, np.asarray(state.eigenlayer))
+    if border == "base" and output.config.rri.rounds:
+        query, gallery = output.embed_test(state)
+        if output.log:
+            save_embeddings(output.run_dir, query, gallery, base=True)
+
+
+def save_checkpoint(output: RunOutput, event: SaveDue) -> None:
+    """Writes a checkpoint: the state, and its position in the run."""
+    state, log = event.state, output.log
+    position = output.start._replace(
+        phase=int(state.cursor.phase),
+        step=int(state.step),
+        log_offset=log.offset if log else None,
+        log_hash=log.hash if log else None,
+        phase_seconds=event.phase_seconds,
+        unreported=event.unreported,
+    )
+    metadata = {"config": to_json(output.config), "place": position_to_json(position)}
+    checkpoint.save(output.checkpoints, state, metadata, event.metrics)
+
+
+def copy_base_run(output: RunOutput, base: BaseRun, start: Record, state: TrainState) -> None:
+    """Writes what an unbroken run would have in its folder when Step 0 is over.
+
+    Args:
+        output: Of the run at hand.
+        base: Its base run.
+        start: The `start` line of the run at hand.
+        state: Its state after Step 0.
+    """
+    log_record(output, {**start, "weights": base.start["weights"]})
+    for record in base.steps:
+        # Not shown: nobody wants to see the lines of training that is not going on.
+        log_record(output, record, show=False)
+    save_border(output, PhaseEnded(base.phase, state))
+    save_checkpoint(output, SaveDue(state, 0.0, base.phase["embedding"], {}))

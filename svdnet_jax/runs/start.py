@@ -1,0 +1,110 @@
+"""What a run starts from: the weights of a new run, the Step 0 of a base run, or its own latest checkpoint."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from svdnet_jax.config.schema import Run
+from svdnet_jax.config.serialize import to_json
+from svdnet_jax.data.types import Dataset, fingerprint, labels
+from svdnet_jax.errors import DataError
+from svdnet_jax.models.pretrained.load import Pretrained, read_pretrained
+from svdnet_jax.reporting.terminal import say
+from svdnet_jax.runs.base_run import BaseRun, after_base_run, read_base_run
+from svdnet_jax.runs.checkpoint import Checkpoints
+from svdnet_jax.runs.directory import RunDir, refuse_other_settings
+from svdnet_jax.runs.load import finished_note, load_run
+from svdnet_jax.runs.restore import UNVERIFIED, RunPosition, abstract_state, read_latest
+from svdnet_jax.training.init import as_pretrained, check_start
+from svdnet_jax.training.loop import Task
+from svdnet_jax.training.state import TrainState
+
+RANDOM_WEIGHTS = (
+    "No `model.weights` given: the backbone starts from random weights. Published results start from ImageNet's; "
+    "the README says which files can be read."
+)
+
+
+class Start(NamedTuple):
+    """A state to train from, and where in the run it is."""
+
+    state: TrainState
+    position: RunPosition
+    resumed: bool
+    """Whether it is from a checkpoint of the run itself."""
+
+
+def read_source(config: Run, console: Console) -> Pretrained | BaseRun | None:
+    """Reads what a new run starts from, and checks that it fits; a resumed run has its own weights.
+
+    Raises:
+        ConfigError: It cannot be read, or does not fit the settings.
+    """
+    if base := read_base_run(config):
+        if not base.verified:
+            say(console, f"note: {base.folder}: {UNVERIFIED}")
+        return base
+    weights = read_weights(config.model.weights)
+    check_start(config, weights)
+    if weights is None and config.model.backbone != "mini":
+        say(console, RANDOM_WEIGHTS)
+    return weights
+
+
+def read_weights(spec: str | None) -> Pretrained | None:
+    """Reads the weights that a backbone starts from, of a file or of another run; None for random ones.
+
+    Raises:
+        ConfigError: They cannot be read.
+    """
+    if spec is None:
+        return None
+    if RunDir(Path(spec)).is_run:
+        trained = load_run(spec)
+        return as_pretrained(trained.state, f"{spec}, {finished_note(trained)}", (trained.config.model.layout,))
+    return read_pretrained(spec)
+
+
+def restore_or_start(
+    task: Task,
+    fresh: TrainState,
+    base: BaseRun | None,
+    dataset: Dataset,
+    run_dir: RunDir,
+    saved: Checkpoints,
+    console: Console,
+) -> Start:
+    """Returns what training goes on from: the latest checkpoint of the run, else its base run, else the fresh state.
+
+    Args:
+        task: What is trained.
+        fresh: The state before the first step; with a base run, the one after its last.
+        base: The base run, if any.
+        dataset: What the run trains on.
+        run_dir: Its folder.
+        saved: Its checkpoints.
+        console: For notes.
+
+    Raises:
+        ConfigError: The checkpoints are damaged, or of a run with other settings.
+        DataError: They, or the base run, are of a run on other data.
+    """
+    data, identities = fingerprint(dataset), labels(dataset.train.pids)[1]
+    optimizers = {kind: compiled.optimizer for kind, compiled in task.compiled.items()}
+
+    def restore_target(stored: Run, position: RunPosition) -> TrainState:
+        refuse_other_settings(run_dir, to_json(stored), to_json(task.config))
+        if position.data != data:
+            raise DataError(
+                f"`out` {run_dir.path}: the images or identities of {dataset.name} are not those it began with"
+            )
+        return abstract_state(fresh, position.phase, task.schedule, optimizers)
+
+    restored = read_latest(saved, restore_target)
+    if restored is None:
+        position = after_base_run(base, data, identities) if base else RunPosition(data, identities)
+        return Start(abstract_state(fresh, position.phase, task.schedule, optimizers), position, resumed=False)
+    if not restored.verified:
+        say(console, f"note: {run_dir.path}: {UNVERIFIED}")
+    return Start(restored.state, restored.position, resumed=True)

@@ -1,0 +1,204 @@
+"""`train`: a run from settings to report. Here data, training, evaluation and reporting meet."""
+
+from contextlib import closing, nullcontext
+from functools import partial
+from math import gcd
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from rich.console import Console
+
+from svdnet_jax.config.schema import Run
+from svdnet_jax.config.serialize import PLACES, differences, to_json
+from svdnet_jax.config.validate import check
+from svdnet_jax.data.loader import feed
+from svdnet_jax.data.types import Dataset, check_identities, fingerprint
+from svdnet_jax.distributed.mesh import Devices, choose, describe, keep_compiled, keep_memory, resident
+from svdnet_jax.distributed.multihost import agree, first_before_others, is_first
+from svdnet_jax.models.pretrained.load import Pretrained
+from svdnet_jax.models.svdnet import SVDNet, build
+from svdnet_jax.reporting.log import open_log, read_log
+from svdnet_jax.reporting.progress import print_table, progress
+from svdnet_jax.reporting.terminal import say, terminal
+from svdnet_jax.runs.base_run import BaseRun
+from svdnet_jax.runs.checkpoint import checkpoints
+from svdnet_jax.runs.dataset import count_valid, load_dataset, summary
+from svdnet_jax.runs.directory import RunDir, open_run_dir, write_json
+from svdnet_jax.runs.environment import environment
+from svdnet_jax.runs.evaluate import divisible_batches, embed_test
+from svdnet_jax.runs.log_records import end_record, report_facts, start_record
+from svdnet_jax.runs.output import RunOutput, copy_base_run, log_record, save_border, save_checkpoint
+from svdnet_jax.runs.report import write_artifacts
+from svdnet_jax.runs.restore import checkpoint_metric
+from svdnet_jax.runs.start import read_source, restore_or_start
+from svdnet_jax.training.compile import steps_per_call
+from svdnet_jax.training.evaluation import measure
+from svdnet_jax.training.events import Decorrelated, PhaseEnded, SaveDue, StepLogged
+from svdnet_jax.training.init import initial_state
+from svdnet_jax.training.loop import Task, compile_phases, make_optimizers, run_rri
+from svdnet_jax.training.schedule import plan
+from svdnet_jax.training.state import TrainState, create
+from svdnet_jax.training.step import Infer, inputs_of, make_infer
+from svdnet_jax.training.stopping import asked_to_stop
+
+
+def train(
+    config: Run,
+    console: Console | None = None,
+    *,
+    dataset: Dataset | None = None,
+    model: SVDNet | None = None,
+    report: bool = True,
+) -> Path:
+    """Trains, evaluates and reports; called again with the same settings it resumes where it was stopped.
+
+    Args:
+        config: All settings.
+        console: Where progress and results are shown; not given: nowhere.
+        dataset: Arrays of your own in place of the data set that the settings name.
+        model: A network of your own in place of the one that the settings describe: an `SVDNet` with your backbone.
+        report: Leave embeddings, figures and the report; without, only what training writes.
+
+    Returns:
+        The folder of the run, for `load_run`.
+
+    Raises:
+        ConfigError: Settings that cannot work, or that differ from those the folder was made with.
+        DataError: Data that cannot be used.
+        TrainingDiverged: The loss is no longer finite; checkpoints and log are intact.
+    """
+    devices = preflight(config, model)
+    chosen = differences(to_json(Run()), to_json(config))
+    agree("settings", str([line for line in chosen if not line.startswith((*PLACES, "machines."))]))
+    keep_compiled(config.compute.cache)
+    keep_memory()
+    if console is None or not is_first():
+        console = terminal(quiet=True)
+    with open_run_dir(config) if is_first() else nullcontext(RunDir(config.folder)) as run_dir:
+        say(console, describe(devices, config))
+        source = None if run_dir.has_checkpoint else read_source(config, console)
+        if dataset is None:
+            with first_before_others():
+                dataset = load_dataset(config, console)
+        check_identities(dataset)
+        agree("images or identities", fingerprint(dataset))
+        say(console, summary(dataset, count_valid(dataset, config)))
+        session = _prepare(config, dataset, source, model, devices)
+        state = _train(session, run_dir, source, console)
+        if report:
+            _report(session, run_dir, state, console)
+    return run_dir.path
+
+
+def preflight(config: Run, model: SVDNet | None = None) -> Devices:
+    """Refuses settings that cannot work before anything is made: values, names, sizes, freeze patterns, devices.
+
+    Returns:
+        The devices of the run.
+
+    Raises:
+        ConfigError: Names the setting.
+    """
+    check(config)
+    network = model or build(config.model, classes=2)
+    state = jax.eval_shape(lambda: create(network, inputs_of(config).size, config.seed))
+    make_optimizers(state.params, config)
+    return choose(config)
+
+
+class _Session(NamedTuple):
+    """What one call of `train` works with: everything that stays the same while the state changes."""
+
+    task: Task
+    dataset: Dataset
+    fresh: TrainState
+    """The state to begin from: before the first step, or of a base run after its last."""
+    infer: Infer
+    devices: Devices
+
+
+def _prepare(
+    config: Run, dataset: Dataset, source: Pretrained | BaseRun | None, model: SVDNet | None, devices: Devices
+) -> _Session:
+    """Makes the network, its first state and its programs; nothing is compiled before it is used."""
+    base = source if isinstance(source, BaseRun) else None
+    weights = source if isinstance(source, Pretrained) else None
+    network, fresh = initial_state(config, dataset.train, weights, model)
+    fresh = devices.put(base.state if base else fresh)
+    infer = make_infer(network, inputs_of(config).size, devices)
+    evaluate = partial(measure, infer=infer, dataset=dataset, settings=divisible_batches(config.eval, devices))
+    compiled = compile_phases(network, fresh.params, config, devices)
+    task = Task(config, plan(config), compiled, evaluate, steps_per_call(config))
+    return _Session(task, dataset, fresh, infer, devices)
+
+
+def _train(session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | None, console: Console) -> TrainState:
+    """Trains from the latest checkpoint, from a base run, or from the start; returns the final state."""
+    task, dataset, fresh, infer, devices = session
+    config = task.config
+    base = source if isinstance(source, BaseRun) else None
+    with (
+        checkpoints(run_dir.checkpoints, checkpoint_metric) as saved,
+        progress(task.schedule[-1].end, console) as show,
+        asked_to_stop(jax.process_count() > 1) as stop_signal,
+    ):
+        state, position, resumed = restore_or_start(task, fresh, base, dataset, run_dir, saved, console)
+        log = open_log(run_dir.log, position.log_offset, position.log_hash) if is_first() else None
+        embed = partial(embed_test, config=config, dataset=dataset, infer=infer, devices=devices)
+        output = RunOutput(config, run_dir, saved, log, show, position, embed)
+        over = position.phase >= len(task.schedule)
+        if is_first():
+            _describe_run(run_dir, config, over)
+        if not resumed:
+            weights = source if isinstance(source, Pretrained) else None
+            start = start_record(config, dataset, position.data, state, weights)
+            copy_base_run(output, base, start, state) if base else log_record(output, start)
+        elif not over:
+            log_record(output, {"event": "resume", "step": position.step})
+        # A run that was stopped may be at a step where no call of this machine ends.
+        steps = gcd(task.steps_per_call, int(state.cursor.step))
+        on_device = resident(config, dataset.train.images.nbytes)
+        batches = feed(dataset.train, config.data, config.seed, position.step, steps, devices, resident=on_device)
+        # Closed, so that its thread is gone before the interpreter is.
+        with closing(batches.samples):
+            for event in run_rri(
+                state,
+                task._replace(steps_per_call=steps),
+                batches,
+                stop_signal=stop_signal,
+                phase_seconds=position.phase_seconds,
+                unreported=position.unreported,
+            ):
+                match event:
+                    case StepLogged(record):
+                        log_record(output, record)
+                    case Decorrelated() | PhaseEnded():
+                        save_border(output, event)
+                    case SaveDue():
+                        save_checkpoint(output, event)
+                        state = event.state
+        if log:
+            log_record(output, end_record(config, read_log(log.path), int(state.step)))
+    return state
+
+
+def _describe_run(run_dir: RunDir, config: Run, over: bool) -> None:
+    """Writes the settings where they are missing, and what trains the run unless it is over."""
+    if not run_dir.config.exists():
+        write_json(run_dir.config, to_json(config))
+    if not over:
+        write_json(run_dir.environment, environment())
+
+
+def _report(session: _Session, run_dir: RunDir, state: TrainState, console: Console) -> None:
+    """Embeds the test set, and writes and prints the results; all hosts embed, the lead host writes."""
+    task, dataset, _, infer, devices = session
+    query, gallery = embed_test(state, config=task.config, dataset=dataset, infer=infer, devices=devices)
+    if not is_first():
+        return
+    records = read_log(run_dir.log)
+    facts = report_facts(task.config, dataset, records[0])
+    report = write_artifacts(run_dir, task.config, dataset, records, query, gallery, facts)
+    print_table(records, console)
+    say(console, f"report: {report}")

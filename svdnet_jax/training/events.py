@@ -1,0 +1,48 @@
+"""What the RRI loop tells whoever runs it: typed events, in the order in which things happen.
+
+The state of an event is donated to the next step: use it before the next event is asked for.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from svdnet_jax.training.state import TrainState
+
+Record = dict[str, Any]
+"""A line of the log."""
+Unreported = Mapping[str, Sequence[float]]
+"""Loss and accuracy of the steps since the last line of the log."""
+
+
+class StepLogged(NamedTuple):
+    """The steps since the last line of the log are done."""
+
+    record: Record
+
+
+class Decorrelated(NamedTuple):
+    """W was replaced, and the model evaluated before and after."""
+
+    record: Record
+    state: TrainState
+
+
+class PhaseEnded(NamedTuple):
+    """All steps of a phase are done, and the model was evaluated."""
+
+    record: Record
+    state: TrainState
+
+
+class SaveDue(NamedTuple):
+    """A state from which the run can go on, to be saved now."""
+
+    state: TrainState
+    phase_seconds: float
+    """Time that the phase of the state has taken so far."""
+    metrics: Mapping[str, float] | None
+    """Retrieval by the embedding, where a phase has just ended."""
+    unreported: Unreported
+
+
+Event = StepLogged | Decorrelated | PhaseEnded | SaveDue

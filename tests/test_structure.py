@@ -84,3 +84,15 @@ def test_tests_that_need_pytorch_are_marked(path):
     if path.name != "torch_networks.py":  # what such tests import
         assert not {"torch", "torch_networks"} & top
     assert "importorskip" + '("torch' not in text
+
+
+def test_only_run_dir_knows_the_names_in_a_run_folder():
+    names = {"metrics.jsonl", "config.json", "environment.json", "report.html", "checkpoints", ".lock"}
+    # A model of the Hugging Face hub has a config.json of its own; orbax is led to a link of this name; what compare
+    # writes is another report.
+    others = {("load.py", "config.json"), ("checkpoint.py", "checkpoints"), ("compare.py", "report.html")}
+    for path in [*FILES, *sorted((ROOT / "experiments").glob("*.py"))]:
+        if path.name != "directory.py":
+            constants = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            known = {(path.name, name) for name in names & {text for text in constants if isinstance(text, str)}}
+            assert known <= others, path

@@ -18,7 +18,7 @@ from svdnet_jax.distributed.mesh import Devices, choose, keep_memory
 from svdnet_jax.models.resnet import ResNet
 from svdnet_jax.models.svdnet import BACKBONES, Backbones, build
 from svdnet_jax.training.compile import steps_per_call
-from svdnet_jax.training.loop import Program, programs
+from svdnet_jax.training.loop import CompiledPhase, compile_phases
 from svdnet_jax.training.state import TrainState, begin, create
 
 PRESET = PRESETS["paper-resnet50"]
@@ -51,7 +51,7 @@ class Made(NamedTuple):
 
     config: Run
     devices: Devices
-    program: Program
+    program: CompiledPhase
     state: TrainState
     split: Split
 
@@ -72,7 +72,7 @@ def make(case: Case) -> Made:
     state = create(model, size, 0, np.asarray(mean_image(images, size)), (STD,) * 3)
     state = devices.put(state.replace(params=jax.tree_util.tree_map_with_path(_livelier, state.params)))
     kind = cast(PhaseKind, case.kind)
-    program = programs(model, state.params, config, devices)[kind]
+    program = compile_phases(model, state.params, config, devices)[kind]
     return Made(
         config, devices, program, begin(state, 0, program.optimizer, 0.0, config.optimizer.learning_rate), split
     )

@@ -11,12 +11,12 @@ trapezoid rule) on detected boxes with ResNet-50.
 import sys
 from collections.abc import Sequence
 
-from experiments.cli import train
+from svdnet_jax.cli import train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line."""
-    return train(argv, "cuhk03_rri", __doc__ or "", "cuhk03-detected")
+    return train.main(argv, "python -m experiments.cuhk03_rri", layout="cuhk03-detected")
 
 
 if __name__ == "__main__":

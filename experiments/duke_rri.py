@@ -10,12 +10,12 @@ the trapezoid rule) with ResNet-50.
 import sys
 from collections.abc import Sequence
 
-from experiments.cli import train
+from svdnet_jax.cli import train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line."""
-    return train(argv, "duke_rri", __doc__ or "", "dukemtmc")
+    return train.main(argv, "python -m experiments.duke_rri", layout="dukemtmc")
 
 
 if __name__ == "__main__":

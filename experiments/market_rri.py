@@ -16,12 +16,12 @@ steps of 32 images, short-resnet50 a tenth of it; docs/recipes.md says how each 
 import sys
 from collections.abc import Sequence
 
-from experiments.cli import train
+from svdnet_jax.cli import train
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line."""
-    return train(argv, "market_rri", __doc__ or "")
+    return train.main(argv, "python -m experiments.market_rri")
 
 
 if __name__ == "__main__":

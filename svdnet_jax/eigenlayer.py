@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Array, Float, Float64, Int
 
 from svdnet_jax.linalg import at_least_float32, power_of_two, rounded, thin_qr, thin_svd
+from svdnet_jax.methods import Method
 
-Method = Literal["us", "u", "uvt", "qd", "rotation", "none"]
 Seed = int | tuple[int, ...]
 """Seed of a random rotation; several numbers are a run's seed and a round."""
 

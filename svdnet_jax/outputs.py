@@ -8,8 +8,9 @@ import csv
 import json
 import os
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from svdnet_jax.errors import ConfigError
 
@@ -143,3 +144,8 @@ def _same(one: Path, other: Path) -> bool:
     if one.exists() and other.exists():
         return os.path.samefile(one, other)
     return os.path.realpath(one).casefold() == os.path.realpath(other).casefold()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never a part."""
+    write_whole(path, json.dumps(content, indent=2).encode())

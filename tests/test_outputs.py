@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import check_data, compare, control, embed, evaluate, paper_tables, search, study
-from experiments.doubts import are_copies, doubts
 from svdnet_jax import outputs
+from svdnet_jax.cli import check_data, compare, embed, evaluate, search
+from svdnet_jax.cli.study import run
 from svdnet_jax.config.schema import Run
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import refuse_inside, refuse_overwrite, write_whole
 from svdnet_jax.reporting import figures
+from svdnet_jax.retrieval.doubts import are_copies, doubts
 from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS, Embeddings
 from svdnet_jax.retrieval.metrics import evaluate as measure
 from svdnet_jax.retrieval.rerank import Rerank
 from svdnet_jax.retrieval.search import build, save
-from svdnet_jax.runs.directory import open_folder
+from svdnet_jax.runs.directory import open_run_dir
+from svdnet_jax.studies import comparison, study
 
 MINE = "my work of three weeks"
 
@@ -136,11 +138,11 @@ WRITERS = {
     "embed --out": (embed, ("--weights", "w.npz", "--images", ".", "--out", "HERE"), "x"),
     "check_data --out": (check_data, ("--data.root", ".", "--out", "x"), "x/report.json"),
     "check_data --out, sheet": (check_data, ("--data.root", ".", "--out", "x"), "x/contact_sheet.png"),
-    "control": (control, ("--out", "x"), "x/control.jsonl"),
-    "control, figure": (control, ("--out", "x"), "x/figures/control.png"),
-    "paper_tables": (paper_tables, ("--stored", "--docs", "x"), "x/results.md"),
-    "paper_tables, lines": (paper_tables, ("--stored", "--docs", "x"), "x/runs/paper/control.jsonl"),
-    "paper_tables, figures": (paper_tables, ("--stored", "--docs", "x"), "x/figures/paper/control.png"),
+    "control": ("control", ("--out", "x"), "x/control.jsonl"),
+    "control, figure": ("control", ("--out", "x"), "x/figures/control.png"),
+    "paper_tables": ("all", ("--stored", "--docs", "x"), "x/results.md"),
+    "paper_tables, lines": ("all", ("--stored", "--docs", "x"), "x/runs/paper/control.jsonl"),
+    "paper_tables, figures": ("all", ("--stored", "--docs", "x"), "x/figures/paper/control.png"),
 }
 
 
@@ -149,7 +151,8 @@ def test_no_command_writes_over_what_it_did_not_make(command, argv, mine, files,
     monkeypatch.chdir(files)
     monkeypatch.setattr(study, "train", None)  # is not reached
     path = put(files / mine)
-    assert command.main([mine if word == "HERE" else word for word in argv]) == 2
+    words = [mine if word == "HERE" else word for word in argv]
+    assert (run(command, words, "study") if isinstance(command, str) else command.main(words)) == 2
     captured = capsys.readouterr()
     assert mine in captured.err
     assert "so it stays" in captured.err or "written over" in captured.err
@@ -158,8 +161,8 @@ def test_no_command_writes_over_what_it_did_not_make(command, argv, mine, files,
 
 @pytest.mark.parametrize("mine", ["rounds.png", "report.html"])
 def test_compare_writes_over_nothing(mine, files, capsys, monkeypatch):
-    monkeypatch.setattr(compare, "load_pairs", lambda *_: [])
-    monkeypatch.setattr(compare, "table", None)  # is not reached
+    monkeypatch.setattr(comparison, "load_pairs", lambda *_: [])
+    monkeypatch.setattr(comparison, "table", None)  # is not reached
     path, argv = put(files / "x" / mine), ["--runs", str(files / "run"), "--controls", str(files / "run"), "--out"]
     assert compare.main([*argv, str(files / "x")]) == 2
     assert "so it stays" in capsys.readouterr().err
@@ -173,13 +176,13 @@ def test_a_run_does_not_take_a_folder_of_other_settings_for_its_own(tmp_path):
     (tmp_path / "config.json").write_text('{"mine": true}')
     with (
         pytest.raises(ConfigError, match=r"config\.json: exists and is not what this command writes"),
-        open_folder(Run(out=tmp_path)),
+        open_run_dir(Run(out=tmp_path)),
     ):
         pass
     assert json.loads((tmp_path / "config.json").read_text()) == {"mine": True}
     (tmp_path / "config.json").unlink()
     for _ in range(2):
-        with open_folder(Run(out=tmp_path)):
+        with open_run_dir(Run(out=tmp_path)):
             pass
 
 

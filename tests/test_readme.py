@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.compare import load_pairs, table
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.reporting.progress import print_table
+from svdnet_jax.studies.comparison import load_pairs, table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -39,7 +39,8 @@ def block(marker, text=README):
 
 def test_the_table_of_the_run_comes_from_its_log():
     records = read_log(STORED / "synthetic-0.jsonl")
-    assert block("table docs/runs/synthetic-0.jsonl") == printed(lambda console: print_table(records, console))
+    text = (ROOT / "docs" / "first-run.md").read_text()
+    assert block("table docs/runs/synthetic-0.jsonl", text) == printed(lambda console: print_table(records, console))
 
 
 def test_the_table_of_the_short_run_on_real_images_comes_from_its_log():
@@ -63,10 +64,10 @@ def test_snippets_run(code):
 
 
 def test_pictures_exist_and_links_lead_somewhere():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links
-    for link in links:
-        assert (ROOT / link).exists(), link
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        links = re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text())
+        for link in links:
+            assert (document.parent / link).exists(), f"{document.name}: {link}"
 
 
 def test_the_two_lines_are_there_word_for_word():

@@ -1,8 +1,8 @@
 """Is a data set complete and sound? Counts, names, identities, and every image decoded.
 
-    python -m experiments.check_data --data.root Market-1501-v15.09.15
-    python -m experiments.check_data --data.root my_crops/manifest.csv --out check
-    python -m experiments.check_data --data.root Market-1501-v15.09.15 --prepare market-prepared
+    svdnet check-data --data.root Market-1501-v15.09.15
+    svdnet check-data --data.root my_crops/manifest.csv --out check
+    svdnet check-data --data.root Market-1501-v15.09.15 --prepare market-prepared
 
 Prints what was found beside what the authors published, then errors and warnings with the files they are about; with
 --out also all of it as report.json, and contact_sheet.png. With --prepare the images are decoded into a folder that can
@@ -12,7 +12,6 @@ checked too. Exits with 0 if nothing was found, 1 if something was, 2 if there i
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +26,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.refusal import refuse
+from svdnet_jax.cli.exits import fail
 from svdnet_jax.config.schema import Layout
 from svdnet_jax.data.cache import is_prepared, read_prepared
 from svdnet_jax.data.formats.detect import find_layout
@@ -36,10 +35,9 @@ from svdnet_jax.data.inspect import Report, inspect, sheet
 from svdnet_jax.data.load import prepare
 from svdnet_jax.data.types import check_identities
 from svdnet_jax.errors import ConfigError, DataError
-from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
+from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_json, write_whole
 from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say, terminal
-from svdnet_jax.runs.directory import write_json
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,18 @@ class Options:
     """New folder for the decoded images."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "svdnet check-data") -> int:
     """Runs the command line; 0 if nothing was found, 1 if something was, 2 if there is no data set."""
-    options = tyro.cli(Options, args=argv, prog="python -m experiments.check_data", description=__doc__)
+    options = tyro.cli(Options, args=argv, prog=prog, description=__doc__)
     console = terminal()
     try:
         if is_prepared(options.data.root):
             return _check_prepared(options, console)
         return _check(options, console)
     except (ConfigError, DataError, OSError) as error:
-        return refuse(str(error), 2)
+        return fail(str(error), 2)
     except KeyboardInterrupt:
-        return refuse("stopped", 130)
+        return fail("stopped", 130)
 
 
 def _check(options: Options, console: Console) -> int:
@@ -153,7 +151,3 @@ def _write(folder: Path, report: Report, listing: Listing) -> None:
         about.add_text("Software", "svdnet_jax")
         Image.fromarray(picture).save(png, "png", pnginfo=about)
         write_whole(folder / "contact_sheet.png", png.getvalue())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

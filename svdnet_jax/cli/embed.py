@@ -1,19 +1,18 @@
 """Embeds all images of a folder, for searches among them.
 
-    python -m experiments.embed --images my_photos --run runs/synthetic --out mine.npz
-    python -m experiments.embed --images my_photos --weights resnet50.h5 --out mine.npz   ImageNet weights as they are
-    python -m experiments.search --gallery mine.npz --index mine.index.npz                then search among them
-    python -m experiments.search --index mine.index.npz --query other.npz
+    svdnet embed --images my_photos --run runs/synthetic --out mine.npz
+    svdnet embed --images my_photos --weights resnet50.h5 --out mine.npz   ImageNet weights as they are
+    svdnet search --gallery mine.npz --index mine.index.npz                then search among them
+    svdnet search --index mine.index.npz --query other.npz
 
 Each image is to be a crop of one person, as a detector makes it. Images are found in the folder and in the folders in
 it (bmp, gif, jpg, jpeg, png, tif, tiff, webp) and named by their paths there; what is not read is counted. Whom they
 show is not known, so their pids are -1 and their cameras 0. Each is resized by itself, so its embedding does not
 depend on what lies beside it. The file says by which network and which embedding it was made, and only files of one
 network and embedding are compared. A thousand images take about 80 seconds with a ResNet-50 (preset paper-resnet50) on
-two CPU cores. For data sets with known identities: experiments.evaluate --save.
+two CPU cores. For data sets with known identities: svdnet evaluate --save.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from experiments.refusal import refuse
+from svdnet_jax.cli.exits import fail
 from svdnet_jax.data.unread import unread_line
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.terminal import say, terminal
@@ -48,15 +47,15 @@ class Options:
     """The Eigenlayer's output or its input. Not given: the output, which --weights does not have."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "svdnet embed") -> int:
     """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
-    options = tyro.cli(Options, args=argv, prog="python -m experiments.embed", description=__doc__)
+    options = tyro.cli(Options, args=argv, prog=prog, description=__doc__)
     try:
         _embed(options, terminal())
     except (OSError, ValueError) as error:
-        return refuse(str(error), 2)
+        return fail(str(error), 2)
     except KeyboardInterrupt:
-        return refuse("stopped", 130)
+        return fail("stopped", 130)
     return 0
 
 
@@ -81,7 +80,3 @@ def _embed(options: Options, console: Console) -> None:
     n, d = found.features.shape
     line = f"{options.out}: {n} images, {d} dimensions, of {embedder.weights.source} (model {found.model})"
     say(console, line)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,11 +1,11 @@
 """Retrieval metrics: of embeddings in files, or of a network on a data set.
 
-    python -m experiments.evaluate --query q.npz --gallery g.npz
-    python -m experiments.evaluate --query q.npz --gallery g.npz --metric cosine --no-cross-camera --json
-    python -m experiments.evaluate --query q.npz --gallery g.npz --rerank --distances --camera-pairs --figures figures
-    python -m experiments.evaluate --query gt_bbox.npz --gallery g.npz --multi-query
-    python -m experiments.evaluate --run runs/synthetic --data.root Market-1501-v15.09.15   a run on other data
-    python -m experiments.evaluate --weights resnet50.h5 --data.root Market-1501-v15.09.15  ImageNet weights as they are
+    svdnet evaluate --query q.npz --gallery g.npz
+    svdnet evaluate --query q.npz --gallery g.npz --metric cosine --no-cross-camera --json
+    svdnet evaluate --query q.npz --gallery g.npz --rerank --distances --camera-pairs --figures figures
+    svdnet evaluate --query gt_bbox.npz --gallery g.npz --multi-query
+    svdnet evaluate --run runs/synthetic --data.root Market-1501-v15.09.15   a run on other data
+    svdnet evaluate --weights resnet50.h5 --data.root Market-1501-v15.09.15  ImageNet weights as they are
 
 Prints rank-1, 5, 10 and 20, mAP by both rules and mINP, with the protocol and the counts they rest on. With
 the option --json: one JSON object and nothing else, of rank1, rank5, rank10, rank20, mAP, mAP_market and mINP
@@ -26,7 +26,6 @@ them for starting up, and with --rerank ten more; embedding that many images wit
 """
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,8 +33,9 @@ from typing import Annotated
 
 import tyro
 
-from experiments.findings import FIGURES, Findings, Flag, Measures, as_json, draw, look, text
-from experiments.refusal import refuse
+from svdnet_jax.cli.exits import fail
+from svdnet_jax.cli.measures import FIGURES, Findings, Measures, as_json, draw, run_evaluation, text
+from svdnet_jax.config.flags import Flag
 from svdnet_jax.config.schema import Layout, Run
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_bytes, is_figure, refuse_overwrite
@@ -92,17 +92,17 @@ class Options:
     """Print one JSON object only."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "svdnet evaluate") -> int:
     """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
-    options = tyro.cli(Options, args=argv, prog="python -m experiments.evaluate", description=__doc__)
+    options = tyro.cli(Options, args=argv, prog=prog, description=__doc__)
     try:
         _check(options)
         found = _files(options) if options.query else _network(options)
         drawn = _draw(found, options.measures.figures)
     except (OSError, ValueError) as error:
-        return refuse(str(error), 2)
+        return fail(str(error), 2)
     except KeyboardInterrupt:
-        return refuse("stopped", 130)
+        return fail("stopped", 130)
     for note in dict.fromkeys(note for each in found.values() for note in each.notes):
         say(terminal(stderr=True), f"note: {note}")
     if options.json:
@@ -147,7 +147,7 @@ def _draw(found: dict[str, Findings], folder: Path | None) -> list[Path]:
 
 def _files(options: Options) -> dict[str, Findings]:
     pair = Embeddings.load(options.query or ""), Embeddings.load(options.gallery or "")
-    return {"": look(*pair, options.metric or "euclidean", options.cross_camera, options.measures)}
+    return {"": run_evaluation(*pair, options.metric or "euclidean", options.cross_camera, options.measures)}
 
 
 def _network(options: Options) -> dict[str, Findings]:
@@ -171,7 +171,7 @@ def _network(options: Options) -> dict[str, Findings]:
             query.save(options.save / kind / "query.npz")
             gallery.save(options.save / kind / "gallery.npz")
     protocol = config.eval.metric, config.eval.cross_camera
-    return {kind: look(*pair, *protocol, options.measures) for kind, pair in found.items()}
+    return {kind: run_evaluation(*pair, *protocol, options.measures) for kind, pair in found.items()}
 
 
 def _with_data(config: Run, options: Options) -> Run:
@@ -182,7 +182,3 @@ def _with_data(config: Run, options: Options) -> Run:
     metric = options.metric or config.eval.metric
     cross_camera = config.eval.cross_camera and options.cross_camera
     return replace(config, data=data, eval=replace(config.eval, metric=metric, cross_camera=cross_camera))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What experiments.evaluate finds out about query and gallery: measured, printed, written as JSON, drawn."""
+"""What `svdnet evaluate` finds out about query and gallery: measured, printed, written as JSON, drawn."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.doubts import doubts
+from svdnet_jax.config.flags import Flag
 from svdnet_jax.retrieval.camera_pairs import CameraPairs, camera_pairs
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.distributions import Distributions, distance_distributions
+from svdnet_jax.retrieval.doubts import doubts
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.multi_query import multi_query
@@ -19,7 +20,6 @@ from svdnet_jax.retrieval.single_shot import SingleShot, evaluate_single_shot
 
 FIGURES = ("cmc", "camera_pairs", "distances")
 """Names of what is drawn."""
-Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class Findings:
     """What about the data makes the numbers mean something else than one would think."""
 
 
-def look(query: Embeddings, gallery: Embeddings, metric: Metric, cross_camera: bool, asked: Measures) -> Findings:
+def run_evaluation(
+    query: Embeddings, gallery: Embeddings, metric: Metric, cross_camera: bool, asked: Measures
+) -> Findings:
     """Measures what is asked for.
 
     Raises:

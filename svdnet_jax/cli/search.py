@@ -1,13 +1,13 @@
 """The nearest images of a gallery: builds an index, saves it, and asks it.
 
-    python -m experiments.search --gallery g.npz --index people.npz --kind hnsw    builds an index and saves it
-    python -m experiments.search --index people.npz --query q.npz --k 10           asks it for the nearest
-    python -m experiments.search --gallery g.npz --query q.npz --k 10              the same without a file of an index
-    python -m experiments.search --index people.npz --query q.npz --out nearest.csv --json
+    svdnet search --gallery g.npz --index people.npz --kind hnsw    builds an index and saves it
+    svdnet search --index people.npz --query q.npz --k 10           asks it for the nearest
+    svdnet search --gallery g.npz --query q.npz --k 10              the same without a file of an index
+    svdnet search --index people.npz --query q.npz --out nearest.csv --json
 
-Query and gallery are files of embeddings, as a run writes them (embeddings/) and experiments.embed makes them of a
+Query and gallery are files of embeddings, as a run writes them (embeddings/) and svdnet embed makes them of a
 folder of images; both must be of one model. Nothing is left out of an answer, whatever identities and cameras say;
-experiments.evaluate is for measuring. Prints the nearest images of the first 20 queries with rank, distance, pid,
+svdnet evaluate is for measuring. Prints the nearest images of the first 20 queries with rank, distance, pid,
 camera and name; --out gives all as CSV (query, rank, name, pid, camera, distance, row), and --json as one object
 {"results": [{"query": name, "nearest": [{"name", "pid", "camera", "distance", "row"}, ...]}, ...]}, row being that of
 the gallery's file.
@@ -22,7 +22,6 @@ these three 1 ms or less.
 
 import csv
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -31,12 +30,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.doubts import NEAR
-from experiments.refusal import refuse
+from svdnet_jax.cli.exits import fail
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_csv, is_npz, refuse_overwrite, write_whole
 from svdnet_jax.reporting.terminal import printable, say, terminal
 from svdnet_jax.retrieval.distances import Metric
+from svdnet_jax.retrieval.doubts import NEAR
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.search import Index, Kind, build, load, save, search
 
@@ -78,18 +77,18 @@ class Options:
     """Print all results as one JSON object, and nothing else."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "svdnet search") -> int:
     """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
-    options = tyro.cli(Options, args=argv, prog="python -m experiments.search", description=__doc__)
+    options = tyro.cli(Options, args=argv, prog=prog, description=__doc__)
     try:
         _check(options)
         index = _index(options)
         if options.query:
             _answer(index, options)
     except (OSError, ValueError) as error:
-        return refuse(str(error), 2)
+        return fail(str(error), 2)
     except KeyboardInterrupt:
-        return refuse("stopped", 130)
+        return fail("stopped", 130)
     return 0
 
 
@@ -187,7 +186,3 @@ def _write(path: Path, answers: Sequence[Answer]) -> None:
             name, *numbers = (image[column] for column in COLUMNS)
             table.writerow((printable(answer["query"]), rank, printable(name), *numbers))
     write_whole(path, text.getvalue().encode())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

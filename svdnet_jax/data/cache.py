@@ -24,7 +24,7 @@ FORMAT = 2
 """Raised whenever the same image files give other pixels: in format 1 pictures were not turned upright, gray of 16 bits
 was clipped, and other sizes were resized by Pillow."""
 FILE = "dataset.json"
-REMEDY = "prepare it again: python -m experiments.check_data --data.root DIR --prepare FOLDER"
+REMEDY = "prepare it again (`svdnet check-data` does)"
 
 
 class Rows(NamedTuple):

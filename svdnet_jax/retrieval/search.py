@@ -189,7 +189,7 @@ def load(path: str | Path) -> Index:
         ValueError: It is no index, is damaged, or needs FAISS, which is not installed; the message names the file.
     """
     path = Path(path)
-    arrays = read_arrays(path, (*ALWAYS, *KEPT, *OF_FAISS), "an index as experiments.search saves it")
+    arrays = read_arrays(path, (*ALWAYS, *KEPT, *OF_FAISS), "an index as `svdnet search` saves it")
     try:
         return _index(arrays)
     except ValueError as error:
@@ -201,7 +201,7 @@ def _index(arrays: Mapping[str, np.ndarray]) -> Index:
     missing = [name for name in ALWAYS if name not in arrays]
     if missing:
         raise ValueError(
-            f"no array {', '.join(missing)}, so this is no index; expected one as experiments.search saves it from a "
+            f"no array {', '.join(missing)}, so this is no index; expected one as `svdnet search` saves it from a "
             "gallery of embeddings (--gallery FILE --index FILE)."
         )
     kind, metric, model = (as_text(name, arrays[name]) for name in ("kind", "metric", "model"))
@@ -253,7 +253,7 @@ def _check_model(gallery: str, query: str) -> None:
         remedy = "Embed the queries with the model of the index"
     elif gallery:
         remedy = (
-            "Embed the queries with the model of the index (experiments.embed and experiments.evaluate --save write "
+            "Embed the queries with the model of the index (`svdnet embed` and `svdnet evaluate` write "
             f"down which one it was), or, where that is certain, load them and give Embeddings model={gallery!r}"
         )
     else:

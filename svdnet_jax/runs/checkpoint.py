@@ -123,11 +123,6 @@ def steps(saved: Checkpoints) -> list[int]:
     return [found.step for found in saved.orbax.checkpoints]
 
 
-def on_disk(folder: Path) -> list[int]:
-    """Steps of the checkpoints in a folder by their names alone, sorted; complete or not."""
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
-
-
 def latest(saved: Checkpoints) -> Saved | None:
     """What the latest complete checkpoint holds beside its state, None if there is none.
 

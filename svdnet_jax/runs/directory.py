@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -27,12 +27,13 @@ from jaxtyping import Float
 from svdnet_jax.config.schema import Run
 from svdnet_jax.config.serialize import FREE, differences, to_json
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import is_json, refuse_overwrite, write_whole
+from svdnet_jax.outputs import is_json, refuse_overwrite, write_json, write_whole
 from svdnet_jax.reporting.log import refuse_to_lose
-from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.runs.checkpoint import on_disk
 
-BothEmbeddings = Mapping[str, Embeddings]
+if TYPE_CHECKING:
+    from svdnet_jax.retrieval.embeddings import Embeddings
+
+BothEmbeddings = Mapping[str, "Embeddings"]
 """Embeddings of one split by name, ``embedding`` and ``pooled``."""
 
 
@@ -96,9 +97,15 @@ class RunDir:
         return self.checkpoints.is_dir()
 
     @property
+    def checkpoint_steps(self) -> list[int]:
+        """Steps of the checkpoints by their names alone, sorted; complete or not."""
+        folder = self.checkpoints
+        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+
+    @property
     def has_checkpoint(self) -> bool:
         """Whether there is a state to go on from."""
-        return bool(on_disk(self.checkpoints))
+        return bool(self.checkpoint_steps)
 
 
 @contextmanager
@@ -148,11 +155,6 @@ def refuse_other_settings(run_dir: RunDir, old: Mapping[str, Any], new: Mapping[
             f"`out` {run_dir.path}: holds a run with other settings: {'; '.join(changed)}. "
             "Give those again to resume it, or another `out` for a new run"
         )
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never a part."""
-    write_whole(path, json.dumps(content, indent=2).encode())
 
 
 def save_eigenlayer(run_dir: RunDir, border: str, W: Float[np.ndarray, "C D"]) -> None:

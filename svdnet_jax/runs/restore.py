@@ -108,13 +108,13 @@ def read_patiently(run_dir: RunDir, read: Callable[[checkpoint.Checkpoints], T])
     if not run_dir.is_run:
         raise ConfigError(f"{run_dir.path}: no run folder; expected one with checkpoints/, as training makes it")
     for tries_left in reversed(range(TRIES)):
-        before = checkpoint.on_disk(run_dir.checkpoints)
+        before = run_dir.checkpoint_steps
         try:
             with checkpoint.checkpoints(run_dir.checkpoints, checkpoint_metric, read_only=True) as saved:
                 return read(saved)
         except CheckpointError:
             # In the folder of a run that stands still nothing comes or goes.
-            if not tries_left or before == checkpoint.on_disk(run_dir.checkpoints):
+            if not tries_left or before == run_dir.checkpoint_steps:
                 raise
     raise AssertionError("the last try returns or raises")
 
@@ -130,7 +130,7 @@ def read_latest(saved: checkpoint.Checkpoints, abstract: Abstract) -> RestoredRu
         CheckpointError: It cannot be read, or is not what was saved; says from which older one the run can go on.
         ConfigError: It is of another version.
     """
-    complete, named = checkpoint.steps(saved), checkpoint.on_disk(saved.folder)
+    complete, named = checkpoint.steps(saved), RunDir(saved.folder.parent).checkpoint_steps
     try:
         if named and named[-1] not in complete:
             raise CheckpointError(named[-1], f"{saved.folder / str(named[-1])}: the checkpoint is not complete")

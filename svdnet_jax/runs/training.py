@@ -18,13 +18,14 @@ from svdnet_jax.distributed.mesh import Devices, choose, describe, keep_compiled
 from svdnet_jax.distributed.multihost import agree, first_before_others, is_first
 from svdnet_jax.models.pretrained.load import Pretrained
 from svdnet_jax.models.svdnet import SVDNet, build
+from svdnet_jax.outputs import write_json
 from svdnet_jax.reporting.log import open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.runs.base_run import BaseRun
 from svdnet_jax.runs.checkpoint import checkpoints
 from svdnet_jax.runs.dataset import count_valid, load_dataset, summary
-from svdnet_jax.runs.directory import RunDir, open_run_dir, write_json
+from svdnet_jax.runs.directory import RunDir, open_run_dir
 from svdnet_jax.runs.environment import environment
 from svdnet_jax.runs.evaluate import divisible_batches, embed_test
 from svdnet_jax.runs.log_records import end_record, report_facts, start_record

@@ -1,71 +1,21 @@
-"""RRI beside its control: what the decorrelation adds to training as long without it.
-
-    python -m experiments.market_rri --rri.stop never --out runs/rri
-    python -m experiments.market_rri --rri.method none --out runs/control
-    python -m experiments.compare --runs runs/rri --controls runs/control --out runs/comparison
-
-Takes one or more runs (folders, or their metrics.jsonl) and as many controls, paired in order and meant to share a
-seed. Prints the last round's results, mean and standard deviation over the pairs, with the difference of each pair;
-refuses runs that did not have the same data, network, seed and budget. With --out, draws retrieval by round for the
-first pair, rounds.png, and writes the report of its run with the control beside it.
-"""
+"""Runs beside their controls: what the decorrelation adds to training as long without it."""
 
 import json
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 from rich import box
 from rich.table import Table
 
-from experiments.refusal import refuse
 from svdnet_jax.config.serialize import differences
-from svdnet_jax.errors import ConfigError, LogError
-from svdnet_jax.outputs import is_figure, is_text, refuse_inside, refuse_overwrite
-from svdnet_jax.reporting import figures
+from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.reporting.report import write_report
-from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.restore import read_run_log
 
 ROWS = [(name, measure) for name in ("embedding", "pooled") for measure in ("rank1", "mAP", "mAP_market")]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to compare."""
-
-    runs: tuple[Path, ...]
-    """Runs with decorrelation: folders, or logs."""
-    controls: tuple[Path, ...]
-    """Runs without (--rri.method none), one for each of the others, in their order."""
-    out: Path | None = None
-    """Folder for figure and report of the first pair; not given: only the table."""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
-    options = tyro.cli(Options, args=argv, prog="python -m experiments.compare", description=__doc__)
-    try:
-        pairs = load_pairs(options.runs, options.controls)
-        if options.out is not None:
-            refuse_inside("--out", options.out, [*options.runs, *options.controls])
-            refuse_overwrite("--out", options.out / "rounds.png", is_figure)
-            refuse_overwrite("--out", options.out / "report.html", is_text("<title>SVDNet on", "beside the control"))
-    except (OSError, LogError, ConfigError) as error:
-        return refuse(str(error), 2)
-    console = terminal()
-    console.print(table(pairs))
-    if options.out is not None:
-        figures.save(figures.rounds(*pairs[0]), options.out / "rounds.png")
-        say(console, f"figure: {options.out / 'rounds.png'}")
-        if options.runs[0].is_dir():
-            say(console, f"report: {report_beside_control(options.out, options.runs[0], *pairs[0])}")
-    return 0
 
 
 def report_beside_control(out: Path, run: Path, records: list[Record], control: list[Record]) -> Path:
@@ -165,7 +115,3 @@ def _read(path: Path) -> list[Record]:
 def _budget(records: Sequence[Record]) -> list[tuple[object, ...]]:
     """Step and learning rate of every line about training."""
     return [(r["step"], r["learning_rate"]) for r in records if r["event"] == "step"]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

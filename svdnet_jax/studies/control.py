@@ -1,23 +1,20 @@
 """What decorrelation adds: RRI against the same budget without it, over seeds.
 
-    python -m experiments.control
-    python -m experiments.control --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
+    svdnet study control
+    svdnet study control --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
 
 Both start from the same Step 0 of a seed and train for the same steps at the same learning rates; the table is that of
-experiments.compare, which refuses pairs that do not. On two idle CPU cores a seed takes about two minutes.
+svdnet compare, which refuses pairs that do not. On two idle CPU cores a seed takes about two minutes.
 """
-
-import sys
-from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import compare, study, summary
-from experiments.decorrelation import with_rri
 from svdnet_jax.config.schema import Run
 from svdnet_jax.reporting.log import Record
+from svdnet_jax.studies import comparison, study, summary
+from svdnet_jax.studies.decorrelation import with_rri
 
 NAMES = {"Step 0": ("us", 0), "RRI": ("us", -1), "control": ("none", -1)}
 
@@ -31,13 +28,13 @@ def measure(options: study.Options, console: Console) -> list[Record]:
     """Trains both with each seed and checks that they are pairs."""
     lines = study.train(options, variants(options), console)
     folders = [[options.folder / f"{name}-{seed}" for seed in options.seeds] for name in variants(options)]
-    compare.load_pairs(*folders)
+    comparison.load_pairs(*folders)
     return lines
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """The table of `experiments.compare`."""
-    return [compare.table([*zip(*(summary.runs_of(lines, name) for name in ("us", "none")), strict=True)])]
+    """The table of `svdnet_jax.studies.comparison`."""
+    return [comparison.table([*zip(*(summary.runs_of(lines, name) for name in ("us", "none")), strict=True)])]
 
 
 def figure(lines: summary.Lines) -> Figure:
@@ -46,7 +43,7 @@ def figure(lines: summary.Lines) -> Figure:
     return summary.retrieval_figure(found)
 
 
-EXPERIMENT = study.Experiment(
+STUDY = study.Study(
     "control",
     "RRI and its control",
     study.Options,
@@ -55,12 +52,3 @@ EXPERIMENT = study.Experiment(
     figure,
     "Does not show: what a longer Step 0 in place of the rounds would give, nor other learning rates for the control.",
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
-    return study.main(argv, EXPERIMENT, __doc__ or "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """What to put in place of W: US, U, UV', QD or nothing; with matched columns or not; with the classifier turned or not.
 
-    python -m experiments.decorrelation
-    python -m experiments.decorrelation --preset short-resnet50 --below 512 --data.root Market-1501 --model.weights ...
+    svdnet study decorrelation
+    svdnet study decorrelation --preset short-resnet50 --below 512 --data.root Market-1501 --model.weights ...
 
 The paper's table of decorrelation methods. First each is put once in the place of W of the same converged Step 0: only
 US leaves every distance, and so the ranking, as it was. Then each goes through the same rounds. Beside the paper:
@@ -14,8 +14,6 @@ US leaves every distance, and so the ranking, as it was. Then each goes through 
 On two idle CPU cores a seed takes four to five minutes.
 """
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,16 +24,18 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import study, summary
-from experiments.compare import spread
-from svdnet_jax import Embeddings, eigenlayer, evaluate
+from svdnet_jax import eigenlayer
 from svdnet_jax.config.schema import Run
-from svdnet_jax.eigenlayer import Method
+from svdnet_jax.methods import Method
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.runs import inference
 from svdnet_jax.runs.base_run import without_rounds
 from svdnet_jax.runs.directory import RunDir, load_eigenlayer
+from svdnet_jax.studies import study, summary
+from svdnet_jax.studies.comparison import spread
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
 CONTROL = "nothing (control)"
@@ -178,7 +178,7 @@ def figure(lines: summary.Lines) -> Figure:
     return summary.retrieval_figure(by_title(lines, summary.last_round(lines)))
 
 
-EXPERIMENT = study.Experiment(
+STUDY = study.Study(
     "decorrelation",
     "What takes the place of W",
     Options,
@@ -188,12 +188,3 @@ EXPERIMENT = study.Experiment(
     "Does not show: what the variants are worth with other learning rates, which are those of the default for all; a "
     "method whose weights have another length (U, UV') may want others.",
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
-    return study.main(argv, EXPERIMENT, __doc__ or "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

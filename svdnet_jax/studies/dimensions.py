@@ -1,29 +1,27 @@
 """How many outputs the Eigenlayer should have: 16 and up to its input's, for the baseline, its control and for SVDNet.
 
-    python -m experiments.dimensions
-    python -m experiments.dimensions --preset short-resnet50 --data.root Market-1501 --dims 16 64 256 1024 2048
+    svdnet study dimensions
+    svdnet study dimensions --preset short-resnet50 --data.root Market-1501 --dims 16 64 256 1024 2048
 
 Each number of outputs has its own Step 0, the baseline, and its own rounds with US and, as the control, without. On two
 idle CPU cores a number takes a little over a minute a seed.
 """
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import study, summary
-from experiments.compare import spread
-from experiments.decorrelation import Options as Shared
-from experiments.decorrelation import with_rri
 from svdnet_jax.config.schema import Run
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import against
+from svdnet_jax.studies import study, summary
+from svdnet_jax.studies.comparison import spread
+from svdnet_jax.studies.decorrelation import Options as Shared
+from svdnet_jax.studies.decorrelation import with_rri
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def figure(lines: summary.Lines) -> Figure:
     )
 
 
-EXPERIMENT = study.Experiment(
+STUDY = study.Study(
     "dimensions",
     "How wide the Eigenlayer is",
     Options,
@@ -125,12 +123,3 @@ EXPERIMENT = study.Experiment(
     figure,
     "Does not show: learning rates chosen for each width.",
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
-    return study.main(argv, EXPERIMENT, __doc__ or "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
 """All tables and figures of the paper's questions, and docs/results.md from what they found.
 
-    python -m experiments.paper_tables
-    python -m experiments.paper_tables --only control rounds
-    python -m experiments.paper_tables --stored            no training: the document from the stored lines once more
+    svdnet study all
+    svdnet study all --only control rounds
+    svdnet study all --stored            no training: the document from the stored lines once more
 
 Runs the studies one after the other in one folder (--out, not given: runs/paper), where they share Step 0 and runs; the
 same command again goes on where it was stopped. Their lines are kept in docs/runs/paper and their figures in
@@ -12,30 +12,27 @@ On the built-in data and two idle CPU cores all of it takes under 40 minutes.
 """
 
 import re
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from experiments import control, decorrelation, dimensions, pcanet, penalties, rounds, study, truncated
-from experiments.cli import HOW, guarded, preset_of
-from experiments.findings import Flag
+from svdnet_jax.config.flags import Flag
 from svdnet_jax.config.schema import Run
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_figure, is_text, refuse_overwrite, write_whole
 from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.reporting.terminal import say, terminal
+from svdnet_jax.studies import control, decorrelation, dimensions, pcanet, penalties, rounds, study, truncated
 
 MODULES = (control, rounds, decorrelation, dimensions, penalties, truncated, pcanet)
-EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in MODULES}
-COMMANDS = {module.EXPERIMENT.name: (module.__doc__ or "").partition("\n")[0] for module in MODULES}
+STUDIES = {module.STUDY.name: module.STUDY for module in MODULES}
+COMMANDS = {module.STUDY.name: (module.__doc__ or "").partition("\n")[0] for module in MODULES}
 INTRODUCTION = """# Results
 
-Made by `python -m experiments.paper_tables` from the lines in [runs/paper](runs/paper). Every number is that of a fixed
+Made by `svdnet study all` from the lines in [runs/paper](runs/paper). Every number is that of a fixed
 round of a fixed schedule, never of the best, and nothing was chosen by the test set.
 """
 
@@ -44,7 +41,7 @@ round of a fixed schedule, never of the best, and nothing was chosen by the test
 class Options:
     """What to run; the other options are those of the runs."""
 
-    only: tuple[str, ...] = tuple(EXPERIMENTS)
+    only: tuple[str, ...] = tuple(STUDIES)
     """Which studies."""
     stored: Flag = False
     """Train nothing: make the document from the stored lines."""
@@ -79,18 +76,6 @@ def budget(options: Options) -> dict[str, study.Options]:
     }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; exit codes as of `experiments.cli.train`."""
-
-    def work() -> None:
-        arguments = list(sys.argv[1:] if argv is None else argv)
-        default = Options(run=preset_of(arguments, "synthetic"))
-        prog = "python -m experiments.paper_tables"
-        write(tyro.cli(Options, prog=prog, default=default, args=arguments, description=__doc__, config=HOW))
-
-    return guarded(work)
-
-
 def write(options: Options) -> Path:
     """Runs the studies, keeps their lines and figures, and writes the document.
 
@@ -100,43 +85,39 @@ def write(options: Options) -> Path:
     Raises:
         ConfigError: An unknown study, or one without stored lines.
     """
-    if unknown := set(options.only) - EXPERIMENTS.keys():
-        raise ConfigError(f"--only {' '.join(sorted(unknown))}: unknown; choose from {', '.join(EXPERIMENTS)}")
+    if unknown := set(options.only) - STUDIES.keys():
+        raise ConfigError(f"--only {' '.join(sorted(unknown))}: unknown; choose from {', '.join(STUDIES)}")
     console = terminal()
     document, kept = options.docs / "results.md", options.docs / "runs" / "paper"
     drawn = options.docs / "figures" / "paper"
-    refuse_overwrite("--docs", document, is_text("experiments.paper_tables"))
+    refuse_overwrite("--docs", document, is_text("](runs/paper)"))
     for name in options.only:
         refuse_overwrite("--docs", kept / f"{name}.jsonl", study.IS_LINES)
         refuse_overwrite("--docs", drawn / f"{name}.png", is_figure)
     kept.mkdir(parents=True, exist_ok=True)
     found = document.read_text() if document.exists() else INTRODUCTION
     for name in options.only:
-        experiment, stored = EXPERIMENTS[name], kept / f"{name}.jsonl"
+        chosen, stored = STUDIES[name], kept / f"{name}.jsonl"
         if not options.stored:
-            write_whole(stored, study.conduct(experiment, budget(options)[name], console).read_bytes())
+            write_whole(stored, study.conduct(chosen, budget(options)[name], console).read_bytes())
         if not stored.exists():
             raise ConfigError(f"--stored: {stored} is not there; run the study first")
         lines = read_log(stored)
-        figures.save(experiment.figure(lines), drawn / f"{name}.png")
-        found = with_section(found, experiment, study.text(experiment, lines))
+        figures.save(chosen.figure(lines), drawn / f"{name}.png")
+        found = with_section(found, chosen, study.text(chosen, lines))
         write_whole(document, found.encode())
     say(console, f"document: {document}")
     return document
 
 
-def with_section(document: str, experiment: study.Experiment, table: str) -> str:
+def with_section(document: str, chosen: study.Study, table: str) -> str:
     """The document with the table of a study in its place; with a new section at the end if it has none."""
-    name = experiment.name
+    name = chosen.name
     block = f"<!-- table runs/paper/{name}.jsonl -->\n```\n{table}\n```"
     place = re.compile(rf"<!-- table runs/paper/{name}\.jsonl -->\n```\n.*?\n```", re.S)
     if place.search(document):
         return place.sub(lambda _: block, document)
     return (
-        f"{document}\n### {experiment.title}\n\n{COMMANDS[name]} `python -m experiments.{name}`\n\n"
-        f"{block}\n\n![{experiment.title}](figures/paper/{name}.png)\n"
+        f"{document}\n### {chosen.title}\n\n{COMMANDS[name]} `svdnet study {name}`\n\n"
+        f"{block}\n\n![{chosen.title}](figures/paper/{name}.png)\n"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """PCANet: retrieval by histograms of PCA filters learned from pixels, without labels or gradients.
 
-    python -m experiments.pcanet
-    python -m experiments.pcanet --data.root Market-1501-v15.09.15 --data.height 128 --data.width 64
+    svdnet study pcanet
+    svdnet study pcanet --data.root Market-1501-v15.09.15 --data.height 128 --data.width 64
 
 Chan et al. 2015, two stages, evaluated by the protocol that the networks are evaluated by: with the Euclidean distance
 of the paper's histograms, with that of their square roots (Hellinger), and beside it the pixels as they are, all in the
@@ -9,7 +9,6 @@ size that the networks see. There is no randomness in it, so no seeds. Half a mi
 for Market-1501; memory is that of a batch of images, and a few times the 16 384 numbers an image that are the result.
 """
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,15 +20,16 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import study, summary
-from svdnet_jax import Embeddings, evaluate
 from svdnet_jax.baselines import pcanet
 from svdnet_jax.config.schema import Run
 from svdnet_jax.data.loader import resize
 from svdnet_jax.data.types import Dataset, fingerprint, labels
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import side_by_side
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.runs.dataset import count_valid, load_dataset
+from svdnet_jax.studies import study, summary
 
 TITLES = {"pixels": "pixels", "plain": "PCANet", "root": "PCANet, square roots"}
 BLOCKS = (4, 2)
@@ -133,7 +133,7 @@ def figure(lines: summary.Lines) -> Figure:
     return side_by_side(panels)
 
 
-EXPERIMENT = study.Experiment(
+STUDY = study.Study(
     "pcanet",
     "PCANet",
     Options,
@@ -142,12 +142,3 @@ EXPERIMENT = study.Experiment(
     figure,
     "Does not show: other patches, filters or blocks than the authors' for faces, with blocks for a person's shape.",
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
-    return study.main(argv, EXPERIMENT, __doc__ or "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

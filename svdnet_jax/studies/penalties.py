@@ -1,7 +1,7 @@
 """Orthogonality as a penalty in the loss, in place of RRI and on top of it.
 
-    python -m experiments.penalties
-    python -m experiments.penalties --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
+    svdnet study penalties
+    svdnet study penalties --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
 
 From the Step 0 that all share, the rounds are trained with a penalty: without decorrelation, and with US. Kinds are
 those of svdnet_jax/baselines/orthogonality.py (but double soft orthogonality, which is soft with twice its weight), of
@@ -11,7 +11,6 @@ their own. No weight is tuned: each is such that the penalty adds --level nats t
 seed's Step 0. On two idle CPU cores a kind takes 40 s a seed, and one from the start a minute.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +22,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import study, summary
-from experiments.compare import spread
-from experiments.decorrelation import CONTROL, with_rri
-from experiments.decorrelation import Options as Shared
 from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
 from svdnet_jax.config.schema import Penalty, Run
 from svdnet_jax.data.loader import resize
@@ -36,6 +31,10 @@ from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.runs.base_run import without_rounds
 from svdnet_jax.runs.dataset import load_dataset
 from svdnet_jax.runs.load import load_run
+from svdnet_jax.studies import study, summary
+from svdnet_jax.studies.comparison import spread
+from svdnet_jax.studies.decorrelation import CONTROL, with_rri
+from svdnet_jax.studies.decorrelation import Options as Shared
 
 Kind = Literal["soft", "coherence", "srip", "spectral-difference", "features"]
 START = "-start"
@@ -152,7 +151,7 @@ def figure(lines: summary.Lines) -> Figure:
     return side_by_side(panels)
 
 
-EXPERIMENT = study.Experiment(
+STUDY = study.Study(
     "penalties",
     "Penalties in place of RRI and on top of it",
     Options,
@@ -162,12 +161,3 @@ EXPERIMENT = study.Experiment(
     "Does not show: what a penalty is worth with a weight chosen for it; the weights make all equally large at the end "
     "of the Step 0 that those after it share. A penalty from the first step has a Step 0 of its own.",
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
-    return study.main(argv, EXPERIMENT, __doc__ or "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

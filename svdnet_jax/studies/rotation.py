@@ -1,7 +1,7 @@
 """What gains: columns that are orthogonal, or the shock to the classifier? W = U S against W R, R a random rotation.
 
-    python -m experiments.rotation
-    python -m experiments.rotation --preset short-resnet50 --data.root Market-1501 --model.weights ...
+    svdnet study rotation
+    svdnet study rotation --preset short-resnet50 --data.root Market-1501 --model.weights ...
 
 U S is W V: a rotation of the features, which leaves every distance as it was, makes the columns orthogonal, and throws
 the classifier off. W R with a random orthogonal R does the same but for the orthogonality: S(W) stays low. Both go
@@ -12,8 +12,7 @@ The second table has the differences with 95 % intervals: over seeds by Student'
 test set by resampling them, mean over the seeds. On two idle CPU cores a seed takes about four minutes.
 """
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,15 +23,15 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import study, summary
-from experiments.compare import spread
-from experiments.decorrelation import with_rri
-from svdnet_jax import evaluate
 from svdnet_jax.config.schema import Run
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.retrieval.intervals import Interval, by_identity, over_seeds, per_identity
+from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.runs import inference
+from svdnet_jax.studies import study, summary
+from svdnet_jax.studies.comparison import spread
+from svdnet_jax.studies.decorrelation import with_rri
 
 CONTROL = "nothing (control)"
 KINDS = ("embedding", "pooled")
@@ -190,7 +189,7 @@ def figure(lines: summary.Lines) -> Figure:
     return summary.retrieval_figure(_by_title(lines, number))
 
 
-EXPERIMENT = study.Experiment(
+STUDY = study.Study(
     "rotation",
     "What gains: orthogonal columns, or the shock to the classifier?",
     Options,
@@ -199,12 +198,3 @@ EXPERIMENT = study.Experiment(
     figure,
     "Does not show: what more rounds would give, nor other learning rates.",
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
-    return study.main(argv, EXPERIMENT, __doc__ or "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,21 +1,20 @@
 """Retrieval and S(W) by round, of both embeddings: the paper's figure of convergence, with the control beside it.
 
-    python -m experiments.rounds
-    python -m experiments.rounds --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
+    svdnet study rounds
+    svdnet study rounds --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
 
-The runs are those of experiments.control: after it this takes seconds, else about two minutes a seed on two idle CPU
+The runs are those of svdnet study control: after it this takes seconds, else about two minutes a seed on two idle CPU
 cores. Round 0 is Step 0; the others are judged after their relaxation.
 """
 
-import sys
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from experiments import control, study, summary
-from experiments.compare import spread
 from svdnet_jax.reporting.study_figures import against
+from svdnet_jax.studies import control, study, summary
+from svdnet_jax.studies.comparison import spread
 
 NAMES = {"us": "RRI", "none": "control"}
 
@@ -52,7 +51,7 @@ def figure(lines: summary.Lines) -> Figure:
     return against(panels, "round", units=("per cent", "per cent", "S(W)"))
 
 
-EXPERIMENT = study.Experiment(
+STUDY = study.Study(
     "rounds",
     "Convergence over the rounds",
     study.Options,
@@ -62,12 +61,3 @@ EXPERIMENT = study.Experiment(
     "Does not show: what more rounds would bring, or the paper's rule to stop, which is off here so that all runs have "
     "the same budget.",
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
-    return study.main(argv, EXPERIMENT, __doc__ or "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

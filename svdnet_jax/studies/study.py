@@ -9,8 +9,7 @@ Nothing is chosen by the test set: every number is that of a fixed round of a fi
 """
 
 import json
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from io import StringIO
@@ -23,8 +22,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments.cli import HOW, guarded, preset_of
-from experiments.summary import Lines, about
 from svdnet_jax.config.schema import Run
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.errors import ConfigError
@@ -37,6 +34,7 @@ from svdnet_jax.runs.directory import RunDir, refuse_other_settings
 from svdnet_jax.runs.environment import environment
 from svdnet_jax.runs.restore import read_run_log
 from svdnet_jax.runs.training import train as train_run
+from svdnet_jax.studies.summary import Lines, about
 
 WIDTH = 120
 """Columns of a printed table."""
@@ -60,7 +58,7 @@ class Options:
         return self.run.out or Path("runs/paper")
 
 
-class Experiment(NamedTuple):
+class Study(NamedTuple):
     """A study: one command, its tables, one figure."""
 
     name: str
@@ -75,20 +73,7 @@ class Experiment(NamedTuple):
     """What the tables do not show."""
 
 
-def main(argv: Sequence[str] | None, experiment: Experiment, description: str) -> int:
-    """Runs the command line of a study; exit codes as of `experiments.cli.train`."""
-
-    def work() -> None:
-        arguments = list(sys.argv[1:] if argv is None else argv)
-        default = experiment.options(run=preset_of(arguments, "synthetic"))
-        prog, kind = f"python -m experiments.{experiment.name}", experiment.options
-        options = tyro.cli(kind, prog=prog, default=default, args=arguments, description=description, config=HOW)
-        conduct(experiment, options, terminal())
-
-    return guarded(work)
-
-
-def conduct(experiment: Experiment, options: Options, console: Console) -> Path:
+def conduct(study: Study, options: Options, console: Console) -> Path:
     """Runs what is missing of a study, writes its lines and its figure, and prints its tables.
 
     Returns:
@@ -96,23 +81,23 @@ def conduct(experiment: Experiment, options: Options, console: Console) -> Path:
     """
     if options.run.base_from or options.run.seed:
         raise ConfigError("--seed and --base-from: a study sets them for its runs; give --seeds")
-    path, drawn = (options.folder / f"{experiment.name}.jsonl", options.folder / "figures" / f"{experiment.name}.png")
+    path, drawn = (options.folder / f"{study.name}.jsonl", options.folder / "figures" / f"{study.name}.png")
     refuse_overwrite("--out", path, IS_LINES)
     refuse_overwrite("--out", drawn, is_figure)
-    lines = [_rounded(line) for line in experiment.measure(options, console)]
+    lines = [_rounded(line) for line in study.measure(options, console)]
     write_whole(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
-    figures.save(experiment.figure(lines), drawn)
-    say(console, f"{text(experiment, lines)}\nlines: {path}\nfigure: {drawn}")
+    figures.save(study.figure(lines), drawn)
+    say(console, f"{text(study, lines)}\nlines: {path}\nfigure: {drawn}")
     return path
 
 
-def text(experiment: Experiment, lines: Lines) -> str:
+def text(study: Study, lines: Lines) -> str:
     """The tables of a study, and what they rest on and do not show, as plain text of `WIDTH` columns."""
     file = StringIO()
     console = terminal(width=WIDTH, file=file)
-    for number, table in enumerate(experiment.tables(lines)):
+    for number, table in enumerate(study.tables(lines)):
         console.print("\n" * (number > 0), table, sep="", end="")
-    notes = [fill(part, WIDTH) for part in (about(lines), experiment.limits)]
+    notes = [fill(part, WIDTH) for part in (about(lines), study.limits)]
     printed = file.getvalue()
     return "\n".join(line.rstrip() for line in [*printed.splitlines(), *"\n".join(notes).splitlines()])
 

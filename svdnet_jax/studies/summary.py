@@ -1,7 +1,7 @@
 """What tables and figures of the studies read from lines: the variants' rounds, their numbers, mean and spread.
 
-Lines are those of `experiments.study`, one a border of a run with ``variant`` and ``seed``; everything here is a pure
-function of them.
+Lines are those of `svdnet_jax.studies.study`, one a border of a run with ``variant`` and ``seed``; everything here is
+a pure function of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from experiments.compare import spread
 from svdnet_jax.reporting.log import Record, after_rounds
 from svdnet_jax.reporting.study_figures import side_by_side
+from svdnet_jax.studies.comparison import spread
 
 Lines = Sequence[Record]
 

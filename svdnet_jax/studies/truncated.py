@@ -1,14 +1,13 @@
 """Truncated SVD: what the Eigenlayer loses when it is made smaller, beside SVDNet, which keeps its size and gains.
 
-    python -m experiments.truncated
-    python -m experiments.truncated --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
+    svdnet study truncated
+    svdnet study truncated --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
 
 W = U S V' of a trained network is cut to the k largest singular values (Denton et al. 2014, Girshick 2015), without any
 more training: W of Step 0 and W after the last round of SVDNet. Retrieval needs the first of the two layers only, k
-numbers an image. The runs are those of experiments.control with US; beside them this takes some seconds.
+numbers an image. The runs are those of svdnet study control with US; beside them this takes some seconds.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,17 +21,19 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from experiments import study, summary
-from experiments.compare import spread
-from experiments.decorrelation import with_rri
-from svdnet_jax import Embeddings, eigenlayer, evaluate
+from svdnet_jax import eigenlayer
 from svdnet_jax.baselines.truncated_svd import break_even_rank, cost, truncate, truncation_error
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import against
 from svdnet_jax.reporting.terminal import terminal
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.runs import inference
 from svdnet_jax.runs.base_run import without_rounds
 from svdnet_jax.runs.load import load_run
+from svdnet_jax.studies import study, summary
+from svdnet_jax.studies.comparison import spread
+from svdnet_jax.studies.decorrelation import with_rri
 
 NAMES = {"base": "Step 0", "us": "SVDNet"}
 REPEATS = 20
@@ -157,7 +158,7 @@ def figure(lines: summary.Lines) -> Figure:
     )
 
 
-EXPERIMENT = study.Experiment(
+STUDY = study.Study(
     "truncated",
     "Truncated SVD",
     Options,
@@ -167,12 +168,3 @@ EXPERIMENT = study.Experiment(
     "Does not show: what training after the cut would win back, nor the cut of other layers. Times are of one layer by "
     "itself; in the whole network they are lost beside the backbone.",
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line."""
-    return study.main(argv, EXPERIMENT, __doc__ or "")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

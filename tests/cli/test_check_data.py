@@ -1,4 +1,4 @@
-"""`python -m experiments.check_data`: what it prints and leaves behind, and its exit codes."""
+"""`svdnet check-data`: what it prints and leaves behind, and its exit codes."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from small_data import write_manifest, write_market, write_truncated
 
-from experiments.check_data import main
+from svdnet_jax.cli.check_data import main
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.data.cache import read_prepared
 
@@ -113,9 +113,8 @@ def test_help_says_which_size_to_prepare_and_what_a_prepared_folder_spares(capsy
 
 
 def test_checking_does_not_import_the_command_line_of_training():
-    program = (
-        "import sys, experiments.check_data; print(*{'experiments.cli', 'svdnet_jax.runs.training'} & {*sys.modules})"
-    )
+    modules = "{'svdnet_jax.cli.train', 'svdnet_jax.runs.training'}"
+    program = f"import sys, svdnet_jax.cli.check_data; print(*{modules} & {{*sys.modules}})"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True, text=True)
     assert done.stdout.split() == []

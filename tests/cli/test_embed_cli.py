@@ -1,4 +1,4 @@
-"""`python -m experiments.embed`: a folder of images to embeddings that can be searched."""
+"""`svdnet embed`: a folder of images to embeddings that can be searched."""
 
 import json
 from dataclasses import replace
@@ -10,8 +10,8 @@ from PIL import Image
 from rich.console import Console
 from small_data import write, write_truncated
 
-from experiments.embed import main
-from experiments.search import main as search
+from svdnet_jax.cli.embed import main
+from svdnet_jax.cli.search import main as search
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.models.svdnet import build

@@ -1,4 +1,4 @@
-"""`python -m experiments.evaluate`: what it prints, and what it refuses with exit code 2."""
+"""`svdnet evaluate`: what it prints, and what it refuses with exit code 2."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import reference_metrics as reference
 from test_metrics import clusters
 
-from experiments.evaluate import main
+from svdnet_jax.cli.evaluate import main
 from svdnet_jax.retrieval.camera_pairs import camera_pairs
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings

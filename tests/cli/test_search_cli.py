@@ -1,4 +1,4 @@
-"""`python -m experiments.search`: what it builds, answers and refuses with exit code 2."""
+"""`svdnet search`: what it builds, answers and refuses with exit code 2."""
 
 import csv
 import importlib.util
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.search import main
+from svdnet_jax.cli.search import main
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.search import build, load, search
 
@@ -187,6 +187,6 @@ def test_a_stop_says_so(files, capsys, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.search.search", stop)
+    monkeypatch.setattr("svdnet_jax.cli.search.search", stop)
     assert main(["--gallery", str(files / "g.npz"), "--query", str(files / "q.npz")]) == 130
     assert capsys.readouterr().err == "stopped\n"

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from small_data import write
 
-from experiments.refusal import refuse
+from svdnet_jax.cli.exits import fail
 from svdnet_jax.reporting import figures
 from svdnet_jax.reporting.progress import counting, print_table, progress
 from svdnet_jax.reporting.terminal import duration, printable, say, terminal
@@ -51,7 +51,7 @@ def test_names_are_printed_as_they_are(name, capsys):
     on_terminal = io.StringIO()
     count(Console(file=on_terminal, width=200, force_terminal=True, color_system=None))
     assert f"{name} " in on_terminal.getvalue()
-    assert refuse(f"--out {name}: no", 2) == 2
+    assert fail(f"--out {name}: no", 2) == 2
     assert capsys.readouterr().err == f"error: --out {name}: no\n"
 
 
@@ -165,7 +165,7 @@ def test_figures_draw_dollars_and_underscores():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a file name")
 def test_a_file_name_that_is_no_text_goes_through_everything(tmp_path, capsys, monkeypatch):
-    from experiments import evaluate, search
+    from svdnet_jax.cli import evaluate, search
     from svdnet_jax.retrieval.embeddings import Embeddings
     from svdnet_jax.runs import inference
 

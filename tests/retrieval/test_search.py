@@ -307,7 +307,7 @@ def rewritten(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": None, "model": None}, "no array kind, model, so this is no index; expected one as experiments"),
+        ({"kind": None, "model": None}, "no array kind, model, so this is no index; expected one as `svdnet search`"),
         ({"kind": np.array("annoy")}, "kind must be exact, .*; found 'annoy'"),
         ({"kind": np.array(["exact"])}, "kind must be one text"),
         ({"metric": np.array(7)}, "metric must be one text, found an array of int64"),

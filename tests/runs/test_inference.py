@@ -15,9 +15,9 @@ import pytest
 import short_run
 
 from experiments import cuhk03_rri, duke_rri
-from experiments import embed as embed_cli
-from experiments import evaluate as evaluate_cli
 from experiments.market_rri import main
+from svdnet_jax.cli import embed as embed_cli
+from svdnet_jax.cli import evaluate as evaluate_cli
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import Model
 from svdnet_jax.errors import ConfigError

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.compare import main
+from svdnet_jax.cli.compare import main
 
 
 def metrics(value):

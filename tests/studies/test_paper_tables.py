@@ -9,12 +9,13 @@ import pytest
 import short_run
 from fake_run import fake_run
 
-from experiments import control, decorrelation, dimensions, paper_tables, penalties, rounds, study, summary
 from svdnet_jax import eigenlayer
+from svdnet_jax.cli.study import run
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import Run
 from svdnet_jax.config.validate import check
 from svdnet_jax.reporting.log import read_log
+from svdnet_jax.studies import control, decorrelation, dimensions, paper_tables, penalties, study, summary
 
 pytestmark = pytest.mark.unoptimized
 
@@ -35,11 +36,11 @@ def section(document, name):
     return found
 
 
-@pytest.mark.parametrize("name", paper_tables.EXPERIMENTS)
+@pytest.mark.parametrize("name", paper_tables.STUDIES)
 def test_the_document_is_what_the_stored_lines_say(name):
     stored = DOCS / "runs" / "paper" / f"{name}.jsonl"
     document = (DOCS / "results.md").read_text()
-    assert section(document, name) == study.text(paper_tables.EXPERIMENTS[name], read_log(stored))
+    assert section(document, name) == study.text(paper_tables.STUDIES[name], read_log(stored))
     assert (DOCS / "figures" / "paper" / f"{name}.png").exists()
 
 
@@ -59,7 +60,7 @@ def arguments(workshop, *more):
 @pytest.fixture(scope="module")
 def studied(workshop):
     """Two studies that share their runs, on the tiny preset."""
-    assert paper_tables.main(arguments(workshop, "--only", "control", "rounds")) == 0
+    assert run("all", arguments(workshop, "--only", "control", "rounds"), "study") == 0
     return workshop / "studies"
 
 
@@ -86,7 +87,7 @@ def test_the_same_command_again_trains_nothing(studied, workshop, capsys):
     document = workshop / "docs" / "results.md"
     text = document.read_text()
     document.write_text(text + "\nWhat was learned.\n")
-    assert paper_tables.main(arguments(workshop, "--only", "control", "rounds")) == 0
+    assert run("all", arguments(workshop, "--only", "control", "rounds"), "study") == 0
     assert {path: path.stat().st_mtime_ns for path in studied.glob("*/metrics.jsonl")} == before
     assert document.read_text() == text + "\nWhat was learned.\n", "what people wrote stays"
     assert "After round 1; seeds 0, 1" in capsys.readouterr().out
@@ -99,33 +100,33 @@ def test_the_document_can_be_made_from_the_lines_alone(studied, workshop):
     stale = text.replace("pooled mAP", "another mAP")
     assert stale != text
     document.write_text(stale)
-    assert paper_tables.main(arguments(workshop, "--stored", "--only", "control", "rounds")) == 0
+    assert run("all", arguments(workshop, "--stored", "--only", "control", "rounds"), "study") == 0
     assert document.read_text() == text
-    assert paper_tables.main(arguments(workshop, "--stored", "--only", "penalties")) == 2
+    assert run("all", arguments(workshop, "--stored", "--only", "penalties"), "study") == 2
     for name in ("control", "rounds"):
         lines = read_log(workshop / "docs" / "runs" / "paper" / f"{name}.jsonl")
-        assert section(text, name) == study.text(paper_tables.EXPERIMENTS[name], lines)
+        assert section(text, name) == study.text(paper_tables.STUDIES[name], lines)
 
 
 @pytest.mark.slow
 def test_each_study_has_its_own_command(studied, workshop, capsys):
     options = arguments(workshop)
     del options[2:4]  # --docs
-    assert rounds.main(options) == 0
+    assert run("rounds", options, "study") == 0
     assert "control 1" in capsys.readouterr().out
     assert (studied / "figures" / "rounds.png").exists()
-    assert rounds.main([*options, "--seed", "3"]) == 2
+    assert run("rounds", [*options, "--seed", "3"], "study") == 2
     assert "give --seeds" in capsys.readouterr().err
-    assert rounds.main([*options, "--model.dim", "8"]) == 2, "runs of the same name with other settings"
+    assert run("rounds", [*options, "--model.dim", "8"], "study") == 2, "runs of the same name with other settings"
     assert "model.dim: 128 -> 8" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_all_studies_on_the_tiny_preset(studied, workshop):
     small = ("--below", "8", "--dims", "8", "128", "--kinds", "soft", "features")
-    assert paper_tables.main(arguments(workshop, *small)) == 0
+    assert run("all", arguments(workshop, *small), "study") == 0
     document = (workshop / "docs" / "results.md").read_text()
-    for name, experiment in paper_tables.EXPERIMENTS.items():
+    for name, experiment in paper_tables.STUDIES.items():
         lines = read_log(workshop / "docs" / "runs" / "paper" / f"{name}.jsonl")
         assert section(document, name) == study.text(experiment, lines)
         assert (workshop / "docs" / "figures" / "paper" / f"{name}.png").exists()
@@ -167,7 +168,7 @@ def test_names_of_variants_say_what_they_are():
 
 def test_each_command_by_itself_makes_the_table_of_the_document():
     found = paper_tables.budget(paper_tables.Options())
-    assert found == {name: experiment.options() for name, experiment in paper_tables.EXPERIMENTS.items()}
+    assert found == {name: experiment.options() for name, experiment in paper_tables.STUDIES.items()}
 
 
 def test_us_changes_no_distance_and_a_factor_counts_for_nothing():
@@ -205,7 +206,7 @@ def test_a_row_is_mean_and_spread_of_a_common_round():
     lines = [line for name in names for seed in (0, 1) for line in fake(name, seed, 4 if name == "us" else 2)]
     once = {"event": "replaced", "correlation": 1.0, "moved": 3, "distances": 0.25, "embedding": lines[1]["embedding"]}
     lines += [{**once, "variant": name, "seed": 0} for name in decorrelation.METHODS]
-    text = study.text(decorrelation.EXPERIMENT, lines)
+    text = study.text(decorrelation.STUDY, lines)
     assert "After round 2" in text
     row = next(line for line in text.splitlines() if line.startswith(" US, classifier turned"))
     assert row.split()[3:9] == ["0.23", "±", "0.00", "64.6", "±", "0.0"]
@@ -217,13 +218,13 @@ def test_a_row_is_mean_and_spread_of_a_common_round():
 def test_tables_of_widths_and_penalties_have_a_row_each():
     widths = {"us": 128, "none": 128, "us-d8": 8, "none-d8": 8}
     lines = [line for name, dim in widths.items() for line in fake(name, dim=dim)]
-    text = study.text(dimensions.EXPERIMENT, lines)
+    text = study.text(dimensions.STUDY, lines)
     names = [row.split("  ")[0].strip() for row in text.splitlines() if re.match(r" \d", row)]
     assert names == [f"{dim}, {name}" for dim in (8, 128) for name in ("Step 0", "control", "SVDNet")]
     dimensions.figure(lines)
     names = {"none": 0.0, "us": 0.0, "none-soft": 0.1, "us-soft": 0.1, "none-soft-start": 0.1}
     lines = [line for name, weight in names.items() for line in fake(name, weight=weight)]
-    text = study.text(penalties.EXPERIMENT, lines)
+    text = study.text(penalties.STUDY, lines)
     assert re.search(r"^ soft +0\.1 ", text, re.M)
     assert re.search(r"^ US \+ soft +0\.1 ", text, re.M)
     assert re.search(r"^ soft, from the start +0\.1 ", text, re.M)

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import decorrelation, rotation, study
 from svdnet_jax.config.validate import check
 from svdnet_jax.reporting.log import read_log
+from svdnet_jax.studies import decorrelation, rotation, study
 
 DOCS = Path(__file__).parents[2] / "docs"
 STORED = DOCS / "runs" / "market-h200" / "rotation.jsonl"
@@ -18,7 +18,7 @@ def test_the_document_is_what_the_stored_lines_say():
     (table,) = re.findall(
         r"<!-- table runs/market-h200/rotation\.jsonl -->\n```\n(.*?)\n```", (DOCS / "results.md").read_text(), re.S
     )
-    assert table == study.text(rotation.EXPERIMENT, read_log(STORED))
+    assert table == study.text(rotation.STUDY, read_log(STORED))
 
 
 def test_variants_are_the_two_by_two_by_two_and_the_control():

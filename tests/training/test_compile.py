@@ -20,7 +20,7 @@ from svdnet_jax.models.resnet import MiniResNet, ResNet, resnet50
 from svdnet_jax.models.svdnet import build
 from svdnet_jax.runs import checkpoint
 from svdnet_jax.training.compile import steps_per_call
-from svdnet_jax.training.loop import programs
+from svdnet_jax.training.loop import compile_phases
 from svdnet_jax.training.state import begin, create
 
 pytestmark = pytest.mark.unoptimized
@@ -59,7 +59,7 @@ def bench(config):
     devices = choose(config)
     model = build(config.model, 12, BACKBONES)
     fresh = devices.put(create(model, (config.data.height, config.data.width), 0))
-    return devices, programs(model, fresh.params, config, devices)["base"], fresh
+    return devices, compile_phases(model, fresh.params, config, devices)["base"], fresh
 
 
 def begun(config):

@@ -7,8 +7,8 @@ from contextlib import suppress
 import pytest
 from test_training import ONE, arguments
 
-from experiments import cli
 from experiments.market_rri import main
+from svdnet_jax.cli.exits import exit_code_of
 from svdnet_jax.errors import Stopped
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.runs import training
@@ -82,7 +82,7 @@ def test_the_command_says_how_to_go_on(error, code, capsys):
     def work():
         raise error
 
-    assert cli.guarded(work) == code
+    assert exit_code_of(work) == code
     assert "the same command goes on from" in capsys.readouterr().err
 
 

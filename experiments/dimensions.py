@@ -1,0 +1,14 @@
+"""How many outputs should the Eigenlayer have? 16 and up to its input's.
+
+    python -m experiments.dimensions        or: svdnet study dimensions
+
+Hardware and time: five minutes a seed on two CPU cores, built-in data. To expect: at 16 outputs RRI costs a point,
+wider is better (docs/results.md has the tables with seeds and spread).
+"""
+
+import sys
+
+from svdnet_jax.cli.study import run
+
+if __name__ == "__main__":
+    sys.exit(run("dimensions", None, "python -m experiments.dimensions"))

@@ -1,0 +1,60 @@
+"""RRI beside its control: what the decorrelation adds to training as long without it.
+
+    svdnet train --rri.stop never --out runs/rri
+    svdnet train --rri.method none --out runs/control
+    svdnet compare --runs runs/rri --controls runs/control --out runs/comparison
+
+Takes one or more runs (folders, or their metrics.jsonl) and as many controls, paired in order and meant to share a
+seed. Prints the last round's results, mean and standard deviation over the pairs, with the difference of each pair;
+refuses runs that did not have the same data, network, seed and budget. With --out, draws retrieval by round for the
+first pair, rounds.png, and writes the report of its run with the control beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from svdnet_jax.cli.exits import fail
+from svdnet_jax.errors import ConfigError, LogError
+from svdnet_jax.outputs import is_figure, is_text, refuse_inside, refuse_overwrite
+from svdnet_jax.reporting.terminal import say, terminal
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare."""
+
+    runs: tuple[Path, ...]
+    """Runs with decorrelation: folders, or logs."""
+    controls: tuple[Path, ...]
+    """Runs without (--rri.method none), one for each of the others, in their order."""
+    out: Path | None = None
+    """Folder for figure and report of the first pair; not given: only the table."""
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "svdnet compare") -> int:
+    """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
+    options = tyro.cli(Options, args=argv, prog=prog, description=__doc__)
+    # Imported after --help, which needs none of it.
+    from svdnet_jax.studies.comparison import load_pairs, report_beside_control, table
+
+    try:
+        pairs = load_pairs(options.runs, options.controls)
+        if options.out is not None:
+            refuse_inside("--out", options.out, [*options.runs, *options.controls])
+            refuse_overwrite("--out", options.out / "rounds.png", is_figure)
+            refuse_overwrite("--out", options.out / "report.html", is_text("<title>SVDNet on", "beside the control"))
+    except (OSError, LogError, ConfigError) as error:
+        return fail(str(error), 2)
+    console = terminal()
+    console.print(table(pairs))
+    if options.out is not None:
+        from svdnet_jax.reporting import figures
+
+        figures.save(figures.rounds(*pairs[0]), options.out / "rounds.png")
+        say(console, f"figure: {options.out / 'rounds.png'}")
+        if options.runs[0].is_dir():
+            say(console, f"report: {report_beside_control(options.out, options.runs[0], *pairs[0])}")
+    return 0

@@ -28,7 +28,7 @@ def check(config: Run) -> None:
     together = chain(_data(config), _model(config), _training(config), _penalty(config))
     for option, value, valid, rule in chain(alone, together, *starmap(_phase, phases.items())):
         if not valid:
-            raise ConfigError(f"--{option} {value}: must be {rule}")
+            raise ConfigError(f"`{option.replace('-', '_')}` {value}: must be {rule}")
 
 
 def _finite(config: Run) -> Iterator[Rule]:
@@ -104,41 +104,41 @@ def _within(config: Run) -> Iterator[Rule]:
 
 def _data(config: Run) -> Iterator[Rule]:
     data = config.data
-    rule = f"a divisor of --data.batch-size, which is {data.batch_size}"
+    rule = f"a divisor of `data.batch_size`, which is {data.batch_size}"
     yield "data.per-identity", data.per_identity, data.batch_size % (data.per_identity or 1) == 0, rule
 
 
 def _model(config: Run) -> Iterator[Rule]:
     model, rounds = config.model, config.rri.rounds
-    yield "model.mean", model.mean, not (model.mean and model.mean_image), "left out where --model.mean-image is given"
+    yield "model.mean", model.mean, not (model.mean and model.mean_image), "left out where `model.mean_image` is given"
     frozen = model.batch_norm == "frozen" and model.neck == "batchnorm"
-    yield "model.neck", model.neck, not frozen, "none with --model.batch-norm frozen: it has no statistics but its own"
-    yield "rri.rounds", rounds, model.dim > 0 or rounds == 0, "0 where --model.dim 0 leaves out the Eigenlayer"
+    yield "model.neck", model.neck, not frozen, "none with `model.batch_norm` frozen: it has no statistics but its own"
+    yield "rri.rounds", rounds, model.dim > 0 or rounds == 0, "0 where `model.dim` 0 leaves out the Eigenlayer"
 
 
 def _training(config: Run) -> Iterator[Rule]:
     every, data, loss, optimizer, rri = config.log_every, config.data, config.loss, config.optimizer, config.rri
     # A checkpoint between two lines of the log would make a resumed log differ from an unbroken one.
-    rule = f"a multiple of --log-every {every}"
+    rule = f"a multiple of `log_every` {every}"
     yield "checkpoint-every", config.checkpoint_every, config.checkpoint_every % every == 0, rule
     mining = loss.triplet == "none" or 2 <= data.per_identity < data.batch_size
-    rule = "none unless --data.per-identity is 2 or more and there are two identities or more in a batch"
+    rule = "none unless `data.per_identity` is 2 or more and there are two identities or more in a batch"
     yield "loss.triplet", loss.triplet, mining, rule
     parts, whole = optimizer.accumulate, max(data.per_identity, 1)
-    rule = f"such that parts of whole identities divide --data.batch-size {data.batch_size}"
+    rule = f"such that parts of whole identities divide `data.batch_size` {data.batch_size}"
     yield "optimizer.accumulate", parts, data.batch_size % (parts * whole) == 0, rule
     machines, alone = config.machines, config.machines.coordinator in (None, "auto")
-    rule = f"below --machines.processes {machines.processes}"
+    rule = f"below `machines.processes` {machines.processes}"
     yield "machines.process", machines.process, machines.process < machines.processes, rule
-    rule = "left out unless --machines.coordinator is given as host:port"
+    rule = "left out unless `machines.coordinator` is given as host:port"
     yield "machines.processes", machines.processes, machines.processes == 1 or not alone, rule
-    rule = "left out with --rri.rounds 0: there would be nothing to do"
+    rule = "left out with `rri.rounds` 0: there would be nothing to do"
     yield "base-from", config.base_from, config.base_from is None or rri.rounds > 0, rule
     turns = rri.method in ("us", "rotation")
-    rule = "left out unless --rri.method is us or rotation: the others do not turn the features"
+    rule = "left out unless `rri.method` is us or rotation: the others do not turn the features"
     yield "rri.rotate-classifier", rri.rotate_classifier, turns or not rri.rotate_classifier, rule
     if rri.final:
-        rule = "given with --rri.stop never, as it belongs to the last round"
+        rule = "given with `rri.stop` never, as it belongs to the last round"
         yield "rri.final.steps", rri.final.steps, rri.stop == "never", rule
 
 
@@ -146,10 +146,10 @@ def _penalty(config: Run) -> Iterator[Rule]:
     """Of penalties: nothing that is set may be without effect."""
     penalty, rri, dim = config.loss.penalty, config.rri, config.model.dim
     on = penalty.kind != "none"
-    yield "loss.penalty.kind", penalty.kind, not on or dim > 0, "none where --model.dim 0 leaves out the Eigenlayer"
-    rule = "positive with, and 0 without a --loss.penalty.kind"
+    yield "loss.penalty.kind", penalty.kind, not on or dim > 0, "none where `model.dim` 0 leaves out the Eigenlayer"
+    rule = "positive with, and 0 without a `loss.penalty.kind`"
     yield "loss.penalty.weight", penalty.weight, penalty.weight > 0 if on else penalty.weight == 0, rule
-    yield "loss.penalty.scale", penalty.scale, on or penalty.scale == "none", "none without a --loss.penalty.kind"
+    yield "loss.penalty.scale", penalty.scale, on or penalty.scale == "none", "none without a `loss.penalty.kind`"
     late = penalty.begin == "rounds"
     some = rri.rounds > 0 and (on or penalty.features > 0)
     yield "loss.penalty.begin", penalty.begin, not late or some, "start unless there are rounds and a penalty"
@@ -169,9 +169,9 @@ def _phase_itself(option: str, phase: Phase) -> Iterator[Rule]:
 
 def _phase(option: str, phase: Phase) -> Iterator[Rule]:
     steps, drops = phase.steps, phase.milestones
-    yield f"{option}.warmup", phase.warmup, phase.warmup <= steps, f"at most --{option}.steps {steps}"
+    yield f"{option}.warmup", phase.warmup, phase.warmup <= steps, f"at most `{option}.steps` {steps}"
     ordered = list(drops) == sorted(set(drops)) and all(drop < steps for drop in drops)
-    yield f"{option}.milestones", drops, ordered, f"increasing, and below --{option}.steps {steps}"
+    yield f"{option}.milestones", drops, ordered, f"increasing, and below `{option}.steps` {steps}"
 
 
 def _floats(option: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -121,8 +121,8 @@ def read_prepared(folder: Path, layout: str = "auto") -> Dataset:
     made_from = content.get("layout", layout)
     if layout not in ("auto", made_from):
         raise DataError(
-            f"--data.root {folder}: was prepared from {made_from}, and --data.layout {layout} is wanted; give the "
-            f"folder prepared from {layout}, or --data.layout {made_from}"
+            f"`data.root` {folder}: was prepared from {made_from}, and `data.layout` {layout} is wanted; give the "
+            f"folder prepared from {layout}, or `data.layout` {made_from}"
         )
     # One after the other: NumPy reads a header by `ast`, which in threads of Python 3.11 can end in a SystemError.
     opened = [_open_split(folder, split) for split in SPLITS]

@@ -31,7 +31,7 @@ def hold_out(dataset: Dataset, identities: int, seed: int, cross_camera: bool = 
     if not 1 <= identities <= most:
         rule = "two images in each of two cameras" if cross_camera else "two images in one camera"
         raise DataError(
-            f"--data.validation {identities}: {dataset.name} has {len(known)} training identities, {len(fit)} of them "
+            f"`data.validation` {identities}: {dataset.name} has {len(known)} training identities, {len(fit)} of them "
             f"with {rule}, as their queries need, and two must be left to train on; give 1 to {max(most, 1)}"
         )
     held = np.random.default_rng(seed).choice(fit, identities, replace=False)

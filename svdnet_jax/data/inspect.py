@@ -186,7 +186,7 @@ def _people(listing: Listing) -> Iterator[Finding]:
         yield Finding(
             level,
             f"{len(own)} of {len(query)} queries have right answers from their own camera only; they count with "
-            "--eval.no-cross-camera",
+            "`eval.cross_camera` False",
             own,
         )
 

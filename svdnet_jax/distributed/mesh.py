@@ -96,7 +96,7 @@ def choose(config: Run) -> Devices:
     several = jax.process_count() > 1
     if several and config.parallel != "auto":
         raise ConfigError(
-            f"--parallel {config.parallel}: works in one process, and there are {jax.process_count()}; give auto"
+            f"`parallel` {config.parallel}: works in one process, and there are {jax.process_count()}; give auto"
         )
     devices = jax.devices()[:1] if config.parallel == "single" else jax.devices()
     found = Devices(
@@ -106,9 +106,9 @@ def choose(config: Run) -> Devices:
     unit = found.count * parts * (max(config.data.per_identity, 1) if parts > 1 else 1)
     if size % unit:
         raise ConfigError(
-            f"--data.batch-size {size}: cannot be shared among {found.count} devices"
-            + (f" in {parts} parts (--optimizer.accumulate) of whole identities" if parts > 1 else "")
-            + f"; give a multiple of {unit}, or --parallel single"
+            f"`data.batch_size` {size}: cannot be shared among {found.count} devices"
+            + (f" in {parts} parts (`optimizer.accumulate`) of whole identities" if parts > 1 else "")
+            + f"; give a multiple of {unit}, or `parallel` single"
         )
     return found
 
@@ -124,7 +124,7 @@ def keep_compiled(folder: Path | None) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--compute.cache {folder}: cannot be made ({error})") from None
+        raise ConfigError(f"`compute.cache` {folder}: cannot be made ({error})") from None
     jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
@@ -158,7 +158,7 @@ def describe(devices: Devices, config: Run) -> str:
     """What a run works on, and a warning where a large network is about to train on a CPU."""
     first = devices.mesh.devices.flat[0]
     where = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    found = f"Devices: {devices.count} x {first.device_kind} ({first.platform}){where}, --parallel {devices.mode}"
+    found = f"Devices: {devices.count} x {first.device_kind} ({first.platform}){where}, `parallel` {devices.mode}"
     if first.platform == "cpu" and config.model.backbone.startswith(SLOW_ON_CPU):
         found += (
             f"\nWarning: {config.model.backbone} is about to train on a CPU; the lines of training say the time left. "

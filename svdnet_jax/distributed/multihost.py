@@ -71,7 +71,7 @@ def _find_others(settings: Machines) -> None:
     except jax.errors.JaxRuntimeError:
         raise
     except (RuntimeError, ValueError) as error:
-        raise ConfigError(f"--machines.coordinator {settings.coordinator}: {error}") from None
+        raise ConfigError(f"`machines.coordinator` {settings.coordinator}: {error}") from None
 
 
 def leave(code: int) -> int:

@@ -46,7 +46,7 @@ class CaffeNet(nn.Module):
         if min(x.shape[1:3]) < SMALLEST:
             height, width = x.shape[1:3]
             raise ConfigError(
-                f"--data.height {height}, --data.width {width}: too small for CaffeNet, which needs {SMALLEST} x "
+                f"`data.height` {height}, `data.width` {width}: too small for CaffeNet, which needs {SMALLEST} x "
                 f"{SMALLEST} or more; the release has 227 x 227"
             )
         gaussian, constant = nn.initializers.normal, nn.initializers.constant

@@ -18,7 +18,7 @@ def caffe_max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:
     height, width = x.shape[1:3]
     if min(height, width) < 2:
         raise ConfigError(
-            f"--data.height, --data.width: too small, a feature map of {height} x {width} is left where a pooling "
+            f"`data.height`, `data.width`: too small, a feature map of {height} x {width} is left where a pooling "
             "needs 2 x 2 or more; use larger images"
         )
     # Odd sizes are covered exactly; even ones need one more row or column, of -inf, after the last.

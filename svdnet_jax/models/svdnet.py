@@ -27,9 +27,9 @@ def _common(config: Model) -> dict[str, Any]:
 
 def _plain(make: Callable[..., nn.Module], config: Model) -> nn.Module:
     if config.last_stride != 2:
-        raise ConfigError(f"--model.last-stride {config.last_stride}: only a ResNet has this choice")
+        raise ConfigError(f"`model.last_stride` {config.last_stride}: only a ResNet has this choice")
     if config.recompute:
-        raise ConfigError(f"--model.recompute: {config.backbone} is too small to gain by it; leave it out")
+        raise ConfigError(f"`model.recompute`: {config.backbone} is too small to gain by it; leave it out")
     return make(**_common(config))
 
 
@@ -52,7 +52,7 @@ BACKBONES: Backbones = MappingProxyType(
         "caffenet": partial(_plain, CaffeNet),
     }
 )
-"""Backbones by name: those that --model.backbone takes. A backbone of your own goes with a training loop of your own,
+"""Backbones by name: those that `model.backbone` takes. A backbone of your own goes with a training loop of your own,
 whose network is ``build(model, classes, {**BACKBONES, "mine": make})``; `svdnet_jax.runs.train` knows only these."""
 
 
@@ -137,11 +137,11 @@ def build(config: Model, classes: int, backbones: Backbones = BACKBONES) -> SVDN
         ConfigError: No such backbone, or an Eigenlayer wider than its input.
     """
     if config.backbone not in backbones:
-        raise ConfigError(f"--model.backbone {config.backbone}: unknown; choose one of {', '.join(backbones)}")
+        raise ConfigError(f"`model.backbone` {config.backbone}: unknown; choose one of {', '.join(backbones)}")
     backbone = backbones[config.backbone](config)
     if config.dim > backbone.channels:
         raise ConfigError(
-            f"--model.dim {config.dim}: more outputs than the {backbone.channels} channels of backbone "
+            f"`model.dim` {config.dim}: more outputs than the {backbone.channels} channels of backbone "
             f"{config.backbone!r}; W would have rank {backbone.channels} at most. Choose at most that"
         )
     return SVDNet(

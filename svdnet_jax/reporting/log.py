@@ -94,7 +94,7 @@ def check_log(path: Path, offset: int, expected: str | None) -> None:
     Raises:
         LogError: It is not; says in what.
     """
-    fix = "Put the run's own log back from a copy, or start a new run in another folder with --out."
+    fix = "Put the run's own log back from a copy, or start a new run in another folder with `out`."
     kept = path.read_bytes()[:offset] if path.exists() else b""
     if len(kept) < offset:
         raise LogError(f"{path}: the checkpoint needs {offset} bytes of log, found {len(kept)}. {fix}")
@@ -119,7 +119,7 @@ def refuse_to_lose(path: Path) -> None:
     if after:
         raise LogError(
             f"{path}: holds the lines of a run that had checkpoints, and there is none to go on from. Nothing was "
-            "changed. Put them back, or give another --out; to begin this run anew, take the folder away"
+            "changed. Put them back, or give another `out`; to begin this run anew, take the folder away"
         )
 
 

@@ -12,15 +12,21 @@ from typing import IO
 from rich.console import Console
 from rich.text import Text
 
+from svdnet_jax.config.names import as_options
+
 # Control codes but the line end, what turns the direction of writing, and halves of UTF-16 pairs, which is how Python
 # keeps the bytes of a file name that is not in UTF-8.
 _HIDDEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _BYTE = range(0xDC80, 0xDD00)
 
 
+class CommandConsole(Console):
+    """The console of a command: settings are named by their options there."""
+
+
 def terminal(
     *, stderr: bool = False, quiet: bool = False, file: IO[str] | None = None, width: int | None = None
-) -> Console:
+) -> CommandConsole:
     r"""Makes the console of a command; the only place that makes one.
 
     What the encoding of stdout or stderr lacks is written as ``\xe9`` from then on, instead of ending the program.
@@ -34,17 +40,21 @@ def terminal(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    return Console(markup=False, emoji=False, highlight=False, stderr=stderr, quiet=quiet, file=file, width=width)
+    return CommandConsole(
+        markup=False, emoji=False, highlight=False, stderr=stderr, quiet=quiet, file=file, width=width
+    )
 
 
 def say(console: Console, line: str, style: str | None = None) -> None:
     """Prints text as it is: no markup, no pictures, no coloring of numbers, no wrapping.
 
     Args:
-        console: Where; made by `terminal`, or a caller's own.
+        console: Where; made by `terminal`, or a caller's own. In the first, `data.root` becomes --data.root.
         line: One line or several.
         style: Of all of it, in Rich's words.
     """
+    if isinstance(console, CommandConsole):
+        line = as_options(line)
     console.print(Text(printable(line)), style=style, soft_wrap=True)
 
 

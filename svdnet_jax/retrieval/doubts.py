@@ -57,7 +57,7 @@ def doubts(report: Report, query: Embeddings, gallery: Embeddings, rerank: Reran
     if rerank and max(rerank.k1 + 1, rerank.k2) > together:
         said.append(
             f"query and gallery have {together} images together, and re-ranking was to look at "
-            f"{max(rerank.k1 + 1, rerank.k2)}: it looked at all; give smaller --k1 and --k2."
+            f"{max(rerank.k1 + 1, rerank.k2)}: it looked at all; give smaller `k1` and `k2`."
         )
     return said
 

@@ -260,7 +260,7 @@ def _not_there(missing: Sequence[str], path: Path) -> str:
     with np.load(path, allow_pickle=False) as archive:
         held = ", ".join(archive.files) or "none"
     remedy = (
-        " Where cameras are unknown, give all images one (np.zeros(N, int)) and evaluate with --no-cross-camera."
+        " Where cameras are unknown, give all images one (np.zeros(N, int)) and evaluate with `cross_camera` False."
         if list(missing) == ["cameras"]
         else " Query and gallery are two files, with arrays of these names in each."
     )

@@ -96,8 +96,8 @@ def explain_no_match(query: Embeddings, gallery: Embeddings, matches: Matches) -
     ]
     if own_camera.any():
         lines.append(
-            "If there is one camera only or the cameras are unknown, evaluate with cross_camera=False "
-            "(--no-cross-camera; when training, --eval.no-cross-camera)."
+            "If there is one camera only or the cameras are unknown, evaluate with "
+            "`cross_camera` False (when training, `eval.cross_camera` False)."
         )
     if nowhere.any() or not len(query.pids):
         found = _span("query", query.pids[~junk]), _span("gallery", gallery.pids[matches.kept])

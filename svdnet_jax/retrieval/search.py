@@ -202,7 +202,7 @@ def _index(arrays: Mapping[str, np.ndarray]) -> Index:
     if missing:
         raise ValueError(
             f"no array {', '.join(missing)}, so this is no index; expected one as `svdnet search` saves it from a "
-            "gallery of embeddings (--gallery FILE --index FILE)."
+            "gallery of embeddings, given as `gallery` and `index`."
         )
     kind, metric, model = (as_text(name, arrays[name]) for name in ("kind", "metric", "model"))
     _check_names(kind, metric)

@@ -107,14 +107,14 @@ def save(
             "file system, and start the same command again"
         ) from error
     if not written:
-        raise ConfigError(f"{where} was not written: orbax declined, as if it were there already. Give another --out")
+        raise ConfigError(f"{where} was not written: orbax declined, as if it were there already. Give another `out`")
     if first:
         try:
             restore(saved, step, state)
         except CheckpointError as error:
             raise ConfigError(
                 f"{where} was written and then read back, and is not what was saved ({_reason(error)}). Nothing "
-                "that a run saves there could be used; give another --out, on another file system"
+                "that a run saves there could be used; give another `out`, on another file system"
             ) from error
 
 

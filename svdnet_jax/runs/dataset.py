@@ -18,7 +18,7 @@ from svdnet_jax.retrieval import matches as protocol
 from svdnet_jax.retrieval.embeddings import Embeddings
 
 BUILT_IN = (
-    "No --data.root given: built-in synthetic pedestrians. For Market-1501: --data.root FOLDER, "
+    "No `data.root` given: built-in synthetic pedestrians. For Market-1501: `data.root` FOLDER, "
     "the unpacked data set or its parent."
 )
 
@@ -34,7 +34,7 @@ def load_dataset(config: Run, console: Console) -> Dataset:
     try:
         dataset = _load(config.data, console)
     except OSError as error:
-        raise DataError(f"--data.root {config.data.root}, --data.cache {config.data.cache}: {error}") from error
+        raise DataError(f"`data.root` {config.data.root}, `data.cache` {config.data.cache}: {error}") from error
     if config.data.validation:
         dataset = hold_out(dataset, config.data.validation, config.seed, config.eval.cross_camera)
     return dataset

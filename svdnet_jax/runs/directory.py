@@ -99,13 +99,17 @@ class RunDir:
     @property
     def checkpoint_steps(self) -> list[int]:
         """Steps of the checkpoints by their names alone, sorted; complete or not."""
-        folder = self.checkpoints
-        return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+        return steps_on_disk(self.checkpoints)
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether there is a state to go on from."""
         return bool(self.checkpoint_steps)
+
+
+def steps_on_disk(folder: Path) -> list[int]:
+    """Returns the steps of the checkpoints in a folder by their names alone, sorted; complete or not."""
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
 
 @contextmanager
@@ -131,7 +135,7 @@ def open_run_dir(config: Run) -> Iterator[RunDir]:
             stack.enter_context(FileLock(run_dir.lock, timeout=0))
             if not run_dir.has_checkpoint:
                 refuse_to_lose(run_dir.log)
-                refuse_overwrite("--out", run_dir.config, is_json("preset", "rri"))
+                refuse_overwrite("`out`", run_dir.config, is_json("preset", "rri"))
                 write_json(run_dir.config, to_json(config))
             elif run_dir.config.exists():
                 # Else the checkpoint tells its settings.

@@ -78,7 +78,7 @@ def preset(name: str, size: tuple[int, int] | None) -> Run:
         ConfigError: No such preset.
     """
     if name not in PRESETS:
-        raise ConfigError(f"--preset {name}: unknown; choose one of {', '.join(PRESETS)}")
+        raise ConfigError(f"`preset` {name}: unknown; choose one of {', '.join(PRESETS)}")
     config = PRESETS[name]
     height, width = size or (config.data.height, config.data.width)
     return replace(config, data=replace(config.data, height=height, width=width))
@@ -95,7 +95,7 @@ def from_weights(spec: str, config: Run) -> Embedder:
         ConfigError: The weights cannot be read, or are of another network.
     """
     if RunDir(Path(spec)).is_run:
-        raise ConfigError(f"--weights {spec}: is the folder of a run; give it as --run")
+        raise ConfigError(f"`weights` {spec}: is the folder of a run; give it as `run`")
     weights = read_pretrained(spec)
     if weights.layouts and config.model.layout not in weights.layouts:
         config = replace(config, model=replace(config.model, layout=cast(Any, weights.layouts[0])))
@@ -209,7 +209,7 @@ def embed_images(embedder: Embedder, crops: Sequence[Crop], kind: str | None, co
     """
     kind = kind or embedder.kinds[0]
     if kind not in embedder.kinds:
-        raise ConfigError(f"--kind {kind}: weights as they are have no Eigenlayer; choose {embedder.kinds[0]}")
+        raise ConfigError(f"`kind` {kind}: weights as they are have no Eigenlayer; choose {embedder.kinds[0]}")
     with counting("Looking at images", len(crops), console) as advance:
         changed = _looked_at(crops, advance)
     for change, number in changed.most_common():

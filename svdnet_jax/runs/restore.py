@@ -11,7 +11,7 @@ from svdnet_jax.config.serialize import from_json
 from svdnet_jax.errors import CheckpointError, ConfigError
 from svdnet_jax.reporting.log import check_log, read_log
 from svdnet_jax.runs import checkpoint
-from svdnet_jax.runs.directory import RunDir
+from svdnet_jax.runs.directory import RunDir, steps_on_disk
 from svdnet_jax.training.events import Unreported
 from svdnet_jax.training.loop import optimizer_at
 from svdnet_jax.training.schedule import PlannedPhase
@@ -130,7 +130,7 @@ def read_latest(saved: checkpoint.Checkpoints, abstract: Abstract) -> RestoredRu
         CheckpointError: It cannot be read, or is not what was saved; says from which older one the run can go on.
         ConfigError: It is of another version.
     """
-    complete, named = checkpoint.steps(saved), RunDir(saved.folder.parent).checkpoint_steps
+    complete, named = checkpoint.steps(saved), steps_on_disk(saved.folder)
     try:
         if named and named[-1] not in complete:
             raise CheckpointError(named[-1], f"{saved.folder / str(named[-1])}: the checkpoint is not complete")

@@ -80,7 +80,7 @@ def synchronised_only(axis: str | None) -> AbstractContextManager[Any]:
                     f"BatchNorm {'/'.join(layer.path)} takes the statistics of one device's images, where the step is "
                     f"mapped over {axis!r}: its axis_name is {layer.axis_name!r}. Give the backbone a field axis_name, "
                     "hand it to each BatchNorm, and the network through svdnet_jax.models.svdnet.synchronised; or "
-                    "train without an axis, by jit over a mesh (--parallel auto)"
+                    "train without an axis, by jit over a mesh (`parallel` auto)"
                 )
         return call(*args, **options)
 

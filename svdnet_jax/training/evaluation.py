@@ -58,7 +58,7 @@ def measure(state: TrainState, *, infer: Infer, dataset: Dataset, settings: Eval
     if not np.isfinite(loss):
         raise TrainingDiverged(
             f"the loss on training images is {loss} after step {int(state.step)}: training diverged. "
-            "Lower the learning rate and start in another --out; log and checkpoints are intact"
+            "Lower the learning rate and start in another `out`; log and checkpoints are intact"
         )
     query, gallery = (embeddings(apply, split, settings) for split in (dataset.query, dataset.gallery))
     reports = {

@@ -69,13 +69,13 @@ def check_start(config: Run, weights: Pretrained | None) -> None:
         check_fit({"params": state.params, "batch_stats": state.batch_stats}, weights)
         if weights.layouts and config.model.layout not in weights.layouts:
             raise ConfigError(
-                f"--model.layout {config.model.layout}: {weights.source} was trained in another graph; "
-                f"give --model.layout {' or '.join(weights.layouts)}"
+                f"`model.layout` {config.model.layout}: {weights.source} was trained in another graph; "
+                f"give `model.layout` {' or '.join(weights.layouts)}"
             )
     elif config.model.batch_norm == "frozen" and state.batch_stats:
         raise ConfigError(
-            "--model.batch-norm frozen: a network with random weights has no statistics to freeze; "
-            "give --model.weights, or choose batch"
+            "`model.batch_norm` frozen: a network with random weights has no statistics to freeze; "
+            "give `model.weights`, or choose batch"
         )
 
 

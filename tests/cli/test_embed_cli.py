@@ -161,7 +161,7 @@ def test_images_that_cannot_be_decoded_are_named_together(embedder, folder):
 
 
 def test_weights_as_they_are_have_one_embedding(embedder, folder):
-    with pytest.raises(ConfigError, match="--kind embedding: weights as they are have no Eigenlayer; choose pooled"):
+    with pytest.raises(ConfigError, match="`kind` embedding: weights as they are have no Eigenlayer; choose pooled"):
         embedded(embedder._replace(kinds=("pooled",)), folder, "embedding")
 
 

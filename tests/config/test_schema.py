@@ -29,54 +29,54 @@ def test_presets_are_valid_and_know_their_name(name):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (Run(data=Data(batch_size=1)), "--data.batch-size 1: must be 2 or more"),
+        (Run(data=Data(batch_size=1)), "`data.batch_size` 1: must be 2 or more"),
         (
             Run(log_every=30, checkpoint_every=100),
-            "--checkpoint-every 100: must be a multiple of --log-every 30",
+            "`checkpoint_every` 100: must be a multiple of `log_every` 30",
         ),
-        (Run(model=Model(dropout=1.0)), r"--model.dropout 1.0: must be in \[0, 1\)"),
+        (Run(model=Model(dropout=1.0)), r"`model.dropout` 1.0: must be in \[0, 1\)"),
         (
             Run(optimizer=Optimizer(learning_rate=float("nan"))),
-            "--optimizer.learning-rate nan: must be a finite number",
+            "`optimizer.learning_rate` nan: must be a finite number",
         ),
-        (Run(rri=RRI(learning_rates=())), "--rri.learning-rates"),
-        (Run(rri=RRI(rounds=-1)), "--rri.rounds -1: must be 0 or more"),
-        (Run(seed=2**32), "--seed 4294967296: must be below"),
-        (Run(model=Model(mean=(float("nan"), 0.0, 0.0))), "--model.mean nan: must be a finite number"),
-        (Run(optimizer=Optimizer(weight_decay=float("inf"))), "--optimizer.weight-decay inf: must be a finite number"),
-        (Run(base=Phase(steps=10, milestones=(12,))), "--base.milestones"),
-        (Run(rri=RRI(relaxation=Phase(steps=0))), "--rri.relaxation.steps 0: must be 1 or more"),
-        (Run(model=Model(backbone="vgg")), "--model.backbone vgg: unknown; choose one of mini"),
-        (Run(model=Model(dim=100_000)), "--model.dim 100000: more outputs than"),
-        (Run(model=Model(last_stride=1)), "--model.last-stride 1: only a ResNet"),
-        (Run(model=Model(dim=0)), "--rri.rounds 4: must be 0 where --model.dim 0"),
+        (Run(rri=RRI(learning_rates=())), "`rri.learning_rates`"),
+        (Run(rri=RRI(rounds=-1)), "`rri.rounds` -1: must be 0 or more"),
+        (Run(seed=2**32), "`seed` 4294967296: must be below"),
+        (Run(model=Model(mean=(float("nan"), 0.0, 0.0))), "`model.mean` nan: must be a finite number"),
+        (Run(optimizer=Optimizer(weight_decay=float("inf"))), "`optimizer.weight_decay` inf: must be a finite number"),
+        (Run(base=Phase(steps=10, milestones=(12,))), "`base.milestones`"),
+        (Run(rri=RRI(relaxation=Phase(steps=0))), "`rri.relaxation.steps` 0: must be 1 or more"),
+        (Run(model=Model(backbone="vgg")), "`model.backbone` vgg: unknown; choose one of mini"),
+        (Run(model=Model(dim=100_000)), "`model.dim` 100000: more outputs than"),
+        (Run(model=Model(last_stride=1)), "`model.last_stride` 1: only a ResNet"),
+        (Run(model=Model(dim=0)), "`rri.rounds` 4: must be 0 where `model.dim` 0"),
         (
             Run(model=Model(mean=(1.0, 2.0, 3.0), mean_image=True)),
-            "must be left out where --model.mean-image",
+            "must be left out where `model.mean_image`",
         ),
-        (Run(model=Model(neck="batchnorm", batch_norm="frozen")), "--model.neck batchnorm: must be none with"),
-        (Run(data=Data(erase=1.5)), "--data.erase 1.5"),
-        (Run(data=Data(crop_padding=-1)), "--data.crop-padding -1"),
-        (Run(loss=Loss(smoothing=1.0)), "--loss.smoothing 1.0"),
-        (Run(loss=Loss(margin=-0.1)), "--loss.margin -0.1"),
-        (Run(model=Model(std=(1.0, 0.0, 1.0))), "--model.std"),
-        (Run(model=Model(eigenlayer_std=0.0)), "--model.eigenlayer-std 0.0"),
-        (Run(data=Data(batch_size=64, per_identity=5)), "--data.per-identity 5: must be a divisor of"),
-        (Run(loss=Loss(triplet="soft")), "--loss.triplet soft: must be none unless --data.per-identity"),
-        (Run(rri=RRI(final=Phase(steps=5))), "--rri.final.steps 5: must be given with --rri.stop never"),
-        (with_penalty(kind="soft"), "--loss.penalty.weight 0.0: must be positive with, and 0 without"),
-        (with_penalty(weight=0.1), "--loss.penalty.weight 0.1: must be positive with, and 0 without"),
-        (with_penalty(scale="columns"), "--loss.penalty.scale columns: must be none without"),
-        (with_penalty(features=-1.0), "--loss.penalty.features -1.0: must be 0 or more"),
-        (with_penalty(begin="rounds"), "--loss.penalty.begin rounds: must be start unless"),
-        (with_penalty(RRI(rounds=0), features=1.0, begin="rounds"), "--loss.penalty.begin rounds: must be start"),
+        (Run(model=Model(neck="batchnorm", batch_norm="frozen")), "`model.neck` batchnorm: must be none with"),
+        (Run(data=Data(erase=1.5)), "`data.erase` 1.5"),
+        (Run(data=Data(crop_padding=-1)), "`data.crop_padding` -1"),
+        (Run(loss=Loss(smoothing=1.0)), "`loss.smoothing` 1.0"),
+        (Run(loss=Loss(margin=-0.1)), "`loss.margin` -0.1"),
+        (Run(model=Model(std=(1.0, 0.0, 1.0))), "`model.std`"),
+        (Run(model=Model(eigenlayer_std=0.0)), "`model.eigenlayer_std` 0.0"),
+        (Run(data=Data(batch_size=64, per_identity=5)), "`data.per_identity` 5: must be a divisor of"),
+        (Run(loss=Loss(triplet="soft")), "`loss.triplet` soft: must be none unless `data.per_identity`"),
+        (Run(rri=RRI(final=Phase(steps=5))), "`rri.final.steps` 5: must be given with `rri.stop` never"),
+        (with_penalty(kind="soft"), "`loss.penalty.weight` 0.0: must be positive with, and 0 without"),
+        (with_penalty(weight=0.1), "`loss.penalty.weight` 0.1: must be positive with, and 0 without"),
+        (with_penalty(scale="columns"), "`loss.penalty.scale` columns: must be none without"),
+        (with_penalty(features=-1.0), "`loss.penalty.features` -1.0: must be 0 or more"),
+        (with_penalty(begin="rounds"), "`loss.penalty.begin` rounds: must be start unless"),
+        (with_penalty(RRI(rounds=0), features=1.0, begin="rounds"), "`loss.penalty.begin` rounds: must be start"),
         (
             with_penalty(RRI(relaxation=Phase(9, freeze=("eigen*",))), kind="srip", weight=1.0, begin="rounds"),
-            "--loss.penalty.kind srip: must be none where every phase that it acts in freezes",
+            "`loss.penalty.kind` srip: must be none where every phase that it acts in freezes",
         ),
-        (Run(rri=RRI(method="u", rotate_classifier=True)), "--rri.rotate-classifier True: must be left out unless"),
-        (Run(base=Phase(steps=9, warmup=10)), "--base.warmup 10: must be at most --base.steps 9"),
-        (Run(base=Phase(steps=9, multipliers=(("*", 0.0),))), "--base.multipliers"),
+        (Run(rri=RRI(method="u", rotate_classifier=True)), "`rri.rotate_classifier` True: must be left out unless"),
+        (Run(base=Phase(steps=9, warmup=10)), "`base.warmup` 10: must be at most `base.steps` 9"),
+        (Run(base=Phase(steps=9, multipliers=(("*", 0.0),))), "`base.multipliers`"),
         (Run(base=Phase(steps=9, freeze=("eigenlayr/*",))), "'eigenlayr/\\*' matches no weight; there are"),
         (Run(base=Phase(steps=9, freeze=("*",))), "leave no weight to train"),
     ],
@@ -119,7 +119,7 @@ ZERO = {
     *("loss.margin", "optimizer.momentum", "optimizer.weight_decay", "compute.steps_per_call", "machines.process"),
 }
 NAMED_BY_ANOTHER = {"model.dim"}
-"""Zero goes with --rri.rounds 0 only, and the message is about both."""
+"""Zero goes with `rri.rounds` 0 only, and the message is about both."""
 
 
 def test_the_table_knows_the_numbers():
@@ -138,17 +138,17 @@ def test_a_number_that_cannot_be_is_refused_by_its_own_name(path, value):
         return check(config)
     with pytest.raises(ConfigError) as caught:
         check(config)
-    option = f"--{path.replace('_', '-')} "
-    assert option in str(caught.value) if path in NAMED_BY_ANOTHER else str(caught.value).startswith(option)
+    name = f"`{path}` "
+    assert name in str(caught.value) if path in NAMED_BY_ANOTHER else str(caught.value).startswith(name)
 
 
 def test_a_folder_whose_name_is_no_text_is_refused():
-    with pytest.raises(ConfigError, match=r"--out .*: must be a name in UTF-8"):
+    with pytest.raises(ConfigError, match=r"`out` .*: must be a name in UTF-8"):
         check(Run(out=Path("caf\udce9")))
 
 
 def test_milestones_are_refused_beside_the_steps_that_they_are_of():
-    with pytest.raises(ConfigError, match=r"--base.milestones \(540, 780\): must be .* below --base.steps 100"):
+    with pytest.raises(ConfigError, match=r"`base.milestones` \(540, 780\): must be .* below `base.steps` 100"):
         check(dataclasses.replace(Run(), base=dataclasses.replace(Run().base, steps=100)))
 
 

@@ -87,8 +87,8 @@ def test_a_folder_prepared_from_another_layout_is_refused(dataset, market, cache
     prepare(find_layout(market, cache), cache, SIZE, tmp_path / "prepared")
     with pytest.raises(
         DataError,
-        match=r"--data.root \S*prepared: was prepared from market1501, and --data.layout cuhk03-detected is wanted; "
-        "give the folder prepared from cuhk03-detected, or --data.layout market1501$",
+        match=r"`data.root` \S*prepared: was prepared from market1501, and `data.layout` cuhk03-detected is wanted; "
+        "give the folder prepared from cuhk03-detected, or `data.layout` market1501$",
     ):
         load(tmp_path / "prepared", cache, SIZE, "cuhk03-detected")
     write_prepared(dataset, tmp_path / "silent")  # does not say what it was made from
@@ -161,7 +161,7 @@ def test_damage_is_named_with_its_remedy(folder, damage):
     said = damage(folder)
     with pytest.raises(DataError, match=said) as caught:
         read_prepared(folder)
-    assert "check_data" in str(caught.value)
+    assert "check-data" in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

@@ -78,9 +78,9 @@ def test_a_known_hash_of_all_images_is_not_taken_for_that_of_some():
 
 
 def test_too_many_are_refused():
-    with pytest.raises(DataError, match=r"--data.validation 5: d has 7 training identities, 4 of them .*give 1 to 4"):
+    with pytest.raises(DataError, match=r"`data.validation` 5: d has 7 training identities, 4 of them .*give 1 to 4"):
         hold_out(whole(TRAIN), 5, 0)
-    with pytest.raises(DataError, match="--data.validation 0"):
+    with pytest.raises(DataError, match="`data.validation` 0"):
         hold_out(whole(TRAIN), 0, 0)
     few = split(*[(pid, camera) for pid in (1, 2, 3) for camera in (1, 2, 2, 1)])
     with pytest.raises(DataError, match="two must be left to train on; give 1 to 1"):

@@ -135,7 +135,7 @@ def test_queries_without_a_right_answer(market):
     (market / "query" / "0001_c1s1_000001_00.jpg").unlink()
     [own] = found(market)
     assert own.level == "error"  # not one query counts
-    assert "--eval.no-cross-camera" in own.text
+    assert "`eval.cross_camera` False" in own.text
 
 
 def test_empty_splits(tmp_path):

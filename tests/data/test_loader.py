@@ -76,7 +76,7 @@ def test_each_device_has_its_own_part_of_the_samples(split, mode):
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(
-        ConfigError, match="--data.batch-size 12: cannot be shared among 8 devices; give a multiple of 8"
+        ConfigError, match="`data.batch_size` 12: cannot be shared among 8 devices; give a multiple of 8"
     ):
         choose(Run(data=Data(batch_size=12)))
     assert choose(Run(data=Data(batch_size=12), parallel="single")).count == 1

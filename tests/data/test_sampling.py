@@ -176,7 +176,7 @@ def test_few_identities(counts, size, steps):
 
 @pytest.mark.parametrize("each", [0, -1, 3, 16])
 def test_groups_that_do_not_fill_a_batch_are_refused(each):
-    with pytest.raises(ConfigError, match=f"--data.per-identity {each}: must be a positive divisor of --data.batch-si"):
+    with pytest.raises(ConfigError, match=f"`data.per_identity` {each}: must be a positive divisor of `data.batch_si"):
         by_identity(np.arange(10), 8, each, 0)
 
 

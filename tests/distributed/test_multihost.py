@@ -138,7 +138,7 @@ def test_processes_that_do_not_agree_end_before_they_train(workshop, tmp_path):
 
 def test_a_run_of_several_is_not_for_pmap(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ConfigError, match="^--parallel pmap: works in one process, and there are 2; give auto"):
+    with pytest.raises(ConfigError, match="^`parallel` pmap: works in one process, and there are 2; give auto"):
         choose(Run(parallel="pmap"))
 
 
@@ -152,10 +152,10 @@ def test_a_process_that_finds_no_other_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("machines", "message"),
     [
-        (Machines(coordinator="a:1", processes=2, process=2), "--machines.process 2: must be below"),
-        (Machines(processes=2), "--machines.processes 2: must be left out unless"),
-        (Machines(coordinator="host", processes=2), "--machines.coordinator host: must be host:port, or auto"),
-        (Machines(timeout=1), "--machines.timeout 1: must be 5 or more"),
+        (Machines(coordinator="a:1", processes=2, process=2), "`machines.process` 2: must be below"),
+        (Machines(processes=2), "`machines.processes` 2: must be left out unless"),
+        (Machines(coordinator="host", processes=2), "`machines.coordinator` host: must be host:port, or auto"),
+        (Machines(timeout=1), "`machines.timeout` 1: must be 5 or more"),
     ],
 )
 def test_impossible_machines_are_refused(machines, message):

@@ -208,7 +208,7 @@ def test_pooling_is_that_of_caffe(height, width):
 
 def test_pooling_refuses_what_caffe_cannot_pool():
     with pytest.raises(
-        ConfigError, match="^--data.height, --data.width: too small, a feature map of 1 x 4 is left where"
+        ConfigError, match="^`data.height`, `data.width`: too small, a feature map of 1 x 4 is left where"
     ):
         caffe_max_pool(jnp.zeros((1, 1, 4, 2)))
 

@@ -74,7 +74,7 @@ def test_a_new_log_forgets_what_was_written_before_the_first_checkpoint(tmp_path
 def test_a_log_that_is_not_the_checkpoints_is_refused_and_left_alone(tmp_path, offset):
     log = write_all(tmp_path / "metrics.jsonl", fake_run(rounds=1)[:2])
     before = log.path.read_bytes()
-    with pytest.raises(LogError, match=r"metrics\.jsonl.*(1000 bytes|byte 5).*--out"):
+    with pytest.raises(LogError, match=r"metrics\.jsonl.*(1000 bytes|byte 5).*`out`"):
         open_log(log.path, offset)
     assert log.path.read_bytes() == before
 
@@ -89,7 +89,7 @@ def test_a_log_that_was_changed_before_the_checkpoint_is_refused_and_left_alone(
         changed = bytearray(content)
         changed[place] ^= 1
         log.path.write_bytes(changed)
-        with pytest.raises(LogError, match=rf"metrics\.jsonl: was changed: its first {offset} bytes.*copy.*--out"):
+        with pytest.raises(LogError, match=rf"metrics\.jsonl: was changed: its first {offset} bytes.*copy.*`out`"):
             open_log(log.path, offset, expected)
         assert log.path.read_bytes() == changed
         open_log(log.path, offset)  # as from a checkpoint of an older version
@@ -104,7 +104,7 @@ def test_a_log_is_not_emptied_when_its_checkpoints_are_gone(tmp_path):
     path = write_all(tmp_path / "metrics.jsonl", records[: first + 1]).path
     assert open_log(path, None).offset == 0
     before = write_all(path, records[: first + 2]).path.read_bytes()
-    with pytest.raises(LogError, match="there is none to go on from.*Nothing was changed.*--out"):
+    with pytest.raises(LogError, match="there is none to go on from.*Nothing was changed.*`out`"):
         open_log(path, None)
     assert path.read_bytes() == before
 

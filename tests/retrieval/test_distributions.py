@@ -326,7 +326,7 @@ def test_the_summary_is_plain_json():
 def test_a_problem_without_positives_is_explained_as_evaluate_does():
     with pytest.raises(ValueError, match="no query has a right answer in the gallery") as error:
         distance_distributions(line([0], [5], [1]), line([1, 2], [5, 6], [1, 1]))
-    assert "--no-cross-camera" in str(error.value)
+    assert "`cross_camera` False" in str(error.value)
 
 
 def test_a_problem_without_negatives_is_explained():

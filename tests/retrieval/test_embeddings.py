@@ -154,7 +154,7 @@ def test_absent_names_are_numbered_and_bytes_decoded(tmp_path):
             {"pids": None, "cameras": None},
             "no array pids, cameras; expected features, .*, found features, names. Query",
         ),
-        ({"cameras": None}, r"no array cameras; .*give all images one \(np.zeros\(N, int\)\).*--no-cross-camera"),
+        ({"cameras": None}, r"no array cameras; .*give all images one \(np.zeros\(N, int\)\).*`cross_camera` False"),
         ({"features": None, "gallery_f": np.ones(3)}, "no array features; .*found pids, cameras, names, gallery_f"),
         ({"pids": np.array([1, "x", 2], object)}, "cannot read pids .*no pickled objects"),
         (

@@ -275,14 +275,14 @@ def test_when_no_query_counts_the_error_says_why():
     assert "Of 3 queries, 1 have no gallery image of their identity at all, 1 have some but all" in text
     assert "1 are junk themselves" in text
     assert "2 images after leaving out 1 of junk" in text
-    assert "--no-cross-camera" in text
+    assert "`cross_camera` False" in text
     assert "query pids: 2 different, 5 to 8; gallery pids: 2 different, 5 to 6" in text
 
 
 def test_the_error_does_not_blame_cameras_that_are_not_at_fault():
     with pytest.raises(ValueError, match="1 have no gallery image of their identity") as error:
         evaluate(line([0], [5]), line([0], [6]))
-    assert "--no-cross-camera" not in str(error.value)
+    assert "`cross_camera` False" not in str(error.value)
 
 
 @pytest.mark.parametrize("empty", ["query", "gallery", "both"])

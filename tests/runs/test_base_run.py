@@ -72,7 +72,7 @@ def test_another_step_0_is_refused_by_name(short, base):
 def test_only_a_finished_run_without_rounds_will_do(short, base, continued, tmp_path):
     with pytest.raises(ConfigError, match="no run folder"):
         read_base_run(dataclasses.replace(short, base_from=tmp_path))
-    with pytest.raises(ConfigError, match="--base-from .*: must be left out with --rri.rounds 0"):
+    with pytest.raises(ConfigError, match="`base_from` .*: must be left out with `rri.rounds` 0"):
         preflight(dataclasses.replace(short, base_from=base, rri=dataclasses.replace(short.rri, rounds=0)))
     with pytest.raises(ConfigError, match="has rounds of its own"):
         read_base_run(dataclasses.replace(short, base_from=continued))

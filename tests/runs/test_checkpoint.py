@@ -122,7 +122,7 @@ def test_the_first_checkpoint_is_read_back(tmp_path, monkeypatch):
         raise CheckpointError(step, "its numbers are not those that were saved")
 
     monkeypatch.setattr(checkpoint, "restore", broken)
-    with pytest.raises(ConfigError, match=r"b/1: the checkpoint was written and then read back.*its numbers.*--out"):
+    with pytest.raises(ConfigError, match=r"b/1: the checkpoint was written and then read back.*its numbers.*`out`"):
         write(tmp_path / "b")
 
 

@@ -180,7 +180,7 @@ def test_weights_of_another_graph_are_refused(trained):
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), (state.params, state.batch_stats))
     params, batch_stats = (parameter_paths(tree["backbone"]) for tree in zeros)
     weights = Pretrained(params, batch_stats, (0.0,) * 3, (1.0,) * 3, None, "mine", ("torchvision",))
-    with pytest.raises(ConfigError, match="mine was trained in another graph; give --model.layout torchvision"):
+    with pytest.raises(ConfigError, match="mine was trained in another graph; give `model.layout` torchvision"):
         check_start(config, weights)
     check_start(dataclasses.replace(config, model=Model(backbone="resnet18", layout="torchvision")), weights)
 

@@ -110,7 +110,7 @@ def find_layout(root: Path, cache: Path, layout: str = "auto") -> Listing:
     """
     if not root.exists():
         raise DataError(
-            f"--data.root {root}: no such folder; give the unpacked data set, its parent, or a CSV manifest"
+            f"`data.root` {root}: no such folder; give the unpacked data set, its parent, or a CSV manifest"
         )
     if root.is_file():
         # Whoever names the layout knows that the file is a manifest, whatever it is called.
@@ -123,9 +123,9 @@ def find_layout(root: Path, cache: Path, layout: str = "auto") -> Listing:
     if len(found) > 1:
         places = ", ".join(f"{name} in {folder}" for name, folder in found)
         names = " or ".join(dict(found))
-        layouts = f", or --data.layout {names}" if " or " in names else ""
+        layouts = f", or `data.layout` {names}" if " or " in names else ""
         raise DataError(
-            f"--data.root {root}: holds several data sets: {places}; give the folder of one of them{layouts}"
+            f"`data.root` {root}: holds several data sets: {places}; give the folder of one of them{layouts}"
         )
     name, folder = found[0]
     return _listing(name, folder, LAYOUTS[name].read(folder, cache))
@@ -144,12 +144,12 @@ def _found(places: list[Path], layouts: list[str]) -> list[tuple[str, Path]]:
 
 def _nothing(root: Path, layout: str) -> str:
     if root.is_file():
-        return f"--data.root {root}: is a file; expected a CSV manifest (--data.layout manifest) or a folder"
+        return f"`data.root` {root}: is a file; expected a CSV manifest (`data.layout` manifest) or a folder"
     asked = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
     looked = "\n".join(f"  {name}: {known.sign}\n    ({known.lacking(root)})" for name, known in asked.items())
     there = ", ".join(path.name for path in sorted(root.iterdir())[:12]) or "nothing"
     return (
-        f"--data.root {root}: no data set found, neither in this folder nor in one below it. Looked for\n"
+        f"`data.root` {root}: no data set found, neither in this folder nor in one below it. Looked for\n"
         f"{looked}\nThe folder holds: {there}"
     )
 

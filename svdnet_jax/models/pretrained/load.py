@@ -52,7 +52,7 @@ def read_pretrained(spec: str) -> Pretrained:
         if not all(map(math.isfinite, (*weights.mean, *weights.std))) or min(weights.std) <= 0:
             raise WeightsError(f"says that its input is normalised by mean {weights.mean} and std {weights.std}")
     except WeightsError as error:
-        raise WeightsError(f"--model.weights {spec}: {error}") from error
+        raise WeightsError(f"`model.weights` {spec}: {error}") from error
     name = spec if spec.startswith("hf:") else path.name
     return weights._replace(source=f"{name} {_fingerprint(weights)}")
 
@@ -118,7 +118,7 @@ def check_fit(variables: Mapping[str, Any], weights: Pretrained) -> None:
         listed = "; ".join(f"{len(paths)} {what} ({some(paths)})" for what, paths in problems.items() if paths)
         here, there = describe(path for _, path in old), describe(weights.params)
         raise WeightsError(
-            f"--model.weights {weights.source}: holds {there} and does not fit --model.backbone, {here}: {listed}. "
+            f"`model.weights` {weights.source}: holds {there} and does not fit `model.backbone`, {here}: {listed}. "
             "Choose the backbone, or for CaffeNet the size of the images, that the file was made for"
         )
 

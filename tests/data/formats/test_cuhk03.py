@@ -72,7 +72,7 @@ def test_in_markets_folders(tmp_path, cache):
 def test_which_kind_is_asked_where_both_are_there(tmp_path, cache):
     for kind in ("labeled", "detected"):
         write_cuhk03_cropped(tmp_path, kind)
-    with pytest.raises(DataError, match="--data.layout cuhk03-labelled or cuhk03-detected"):
+    with pytest.raises(DataError, match="`data.layout` cuhk03-labelled or cuhk03-detected"):
         find_layout(tmp_path, cache)
     assert find_layout(tmp_path, cache, "cuhk03-detected").layout == "cuhk03-detected"
 

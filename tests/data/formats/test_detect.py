@@ -148,7 +148,7 @@ def test_several_data_sets_in_one_folder_are_named(market):
     ):
         find(market.parent)
     write_manifest(market, "path,identity,split\na.jpg,1,train\n")
-    with pytest.raises(DataError, match="--data.layout market1501 or manifest"):
+    with pytest.raises(DataError, match="`data.layout` market1501 or manifest"):
         find(market)
     assert find(market, "manifest").layout == "manifest"
 

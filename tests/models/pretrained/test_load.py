@@ -153,7 +153,7 @@ def test_torch_names_in_safetensors_and_timms_normalisation(tmp_path):
 def test_a_network_that_config_json_knows_to_be_another_is_refused(tmp_path, network, file):
     write_torch(tmp_path / file)
     (tmp_path / "config.json").write_text(json.dumps({"architecture": network}))
-    said = f"^--model.weights {file}: is a {network}, as config.json beside it says, .* such as hf:timm/resnet50.tv"
+    said = f"^`model.weights` {file}: is a {network}, as config.json beside it says, .* such as hf:timm/resnet50.tv"
     with pytest.raises(WeightsError, match=said):
         read_pretrained(file)
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet50.tv_in1k"}))
@@ -256,7 +256,7 @@ def test_weights_of_another_network_name_both_networks_and_the_way_out():
     with pytest.raises(WeightsError) as caught:
         with_pretrained(variables("resnet50"), truth("resnet101"))
     message = str(caught.value)
-    assert "made here: holds a ResNet-101 and does not fit --model.backbone, a ResNet-50" in message
+    assert "made here: holds a ResNet-101 and does not fit `model.backbone`, a ResNet-50" in message
     assert "left over (stage3_block10/bn1/bias, " in message
     assert "and 251 more" in message
     assert "Choose the backbone" in message
@@ -319,7 +319,7 @@ def test_a_file_of_the_hub_is_chosen_by_its_name(hub, file):
 
 @pytest.mark.parametrize("spec", ["hf:timm/resnet50.tv_in1k:none.pth", "hf:timm/resnet18.tv_in1k"])
 def test_what_is_neither_in_the_cache_nor_can_be_fetched_is_explained(hub, spec):
-    with pytest.raises(WeightsError, match=f"--model.weights {spec}: cannot be had from the Hugging Face hub"):
+    with pytest.raises(WeightsError, match=f"`model.weights` {spec}: cannot be had from the Hugging Face hub"):
         read_pretrained(spec)
 
 

@@ -156,7 +156,7 @@ def test_files_that_cannot_be_read_are_explained(tmp_path, case):
     spec = str(write(tmp_path))
     with pytest.raises(WeightsError, match=message) as caught:
         read_pretrained(spec)
-    assert str(caught.value).startswith(f"--model.weights {spec}: ")
+    assert str(caught.value).startswith(f"`model.weights` {spec}: ")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "exploded").exists()
 

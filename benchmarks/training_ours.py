@@ -11,15 +11,15 @@ import numpy as np
 from benchmarks.training_case import LAST_SCALE, STD, Case, random_images
 from benchmarks.turns import Ready
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.config.schema import Model, PhaseKind, Run
-from svdnet_jax.data.loader import feed, mean_image
+from svdnet_jax.config.schema import Config, Model, PhaseKind
+from svdnet_jax.data.loader import make_loader, mean_image
 from svdnet_jax.data.types import Split
-from svdnet_jax.distributed.mesh import Devices, choose, keep_memory
+from svdnet_jax.distributed.mesh import MeshContext, create_mesh, disable_malloc_trim
 from svdnet_jax.models.resnet import ResNet
-from svdnet_jax.models.svdnet import BACKBONES, Backbones, build
+from svdnet_jax.models.svdnet import BACKBONES, Backbones, create_model
 from svdnet_jax.training.compile import steps_per_call
 from svdnet_jax.training.loop import CompiledPhase, compile_phases
-from svdnet_jax.training.state import TrainState, begin, create
+from svdnet_jax.training.state import TrainState, begin_phase, init_state
 
 PRESET = PRESETS["paper-resnet50"]
 
@@ -49,8 +49,8 @@ def case_of(kind: str, height: int, width: int, dtype: str, batch: int, platform
 class Made(NamedTuple):
     """What trains, and the state to start from."""
 
-    config: Run
-    devices: Devices
+    config: Config
+    devices: MeshContext
     program: CompiledPhase
     state: TrainState
     split: Split
@@ -66,24 +66,28 @@ def make(case: Case) -> Made:
     )
     images, classes = random_images(case)
     split = Split(images, classes + 1, np.ones_like(classes), np.array([f"{i}.jpg" for i in range(len(images))]))
-    devices = choose(config)
+    devices = create_mesh(config)
     size = case.height, case.width
-    model = build(config.model, case.classes, _backbones(case))
-    state = create(model, size, 0, np.asarray(mean_image(images, size)), (STD,) * 3)
+    model = create_model(config.model, case.classes, _backbones(case))
+    state = init_state(model, size, 0, np.asarray(mean_image(images, size)), (STD,) * 3)
     state = devices.put(state.replace(params=jax.tree_util.tree_map_with_path(_livelier, state.params)))
     kind = cast(PhaseKind, case.kind)
     program = compile_phases(model, state.params, config, devices)[kind]
     return Made(
-        config, devices, program, begin(state, 0, program.optimizer, 0.0, config.optimizer.learning_rate), split
+        config,
+        devices,
+        program,
+        begin_phase(state, program.optimizer, config.optimizer.learning_rate, phase=0, correlation=0.0),
+        split,
     )
 
 
 def prepare(case: Case) -> Ready:
     """Trains as `svdnet_jax.training.loop` does: images on the device, positions sent ahead, metrics left there."""
-    keep_memory()
+    disable_malloc_trim()
     config, devices, program, state, split = make(case)
     steps = steps_per_call(config)
-    made = feed(split, config.data, config.seed, 0, steps, devices, resident=True)
+    made = make_loader(split, config.data, config.seed, 0, steps, devices, resident=True)
     where = state.step.sharding
 
     def calls() -> Any:

@@ -1,17 +1,15 @@
 """Person re-identification with SVDNet, purely functional, in JAX and Flax.
 
-The method is here; the rest is in `models`, `training`, `data`, `runs`, `retrieval` and `config`. What these packages
-name is the public interface; everything else may change. Names are imported when they are first used, so that the help
-of the command line need not import JAX.
+The method is here; the rest is in `models`, `training`, `data`, `runs` and `retrieval`. What these packages name is the
+public interface; everything else may change.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from svdnet_jax._version import __version__ as __version__
+from svdnet_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from svdnet_jax import config as config
     from svdnet_jax import data as data
     from svdnet_jax import models as models
     from svdnet_jax import retrieval as retrieval
@@ -22,24 +20,18 @@ if TYPE_CHECKING:
     from svdnet_jax.eigenlayer import gram as gram
     from svdnet_jax.eigenlayer import match_columns as match_columns
     from svdnet_jax.eigenlayer import spectrum as spectrum
-    from svdnet_jax.retrieval.embeddings import Embeddings as Embeddings
-    from svdnet_jax.retrieval.metrics import evaluate as evaluate
-    from svdnet_jax.retrieval.results import Report as Report
 
-_NAMESPACES = ("config", "data", "models", "retrieval", "runs", "training")
 _HOMES = {
-    **dict.fromkeys(("correlation", "decorrelate", "gram", "match_columns", "spectrum"), "svdnet_jax.eigenlayer"),
-    "Embeddings": "svdnet_jax.retrieval.embeddings",
-    "evaluate": "svdnet_jax.retrieval.metrics",
-    "Report": "svdnet_jax.retrieval.results",
+    "correlation": "svdnet_jax.eigenlayer",
+    "data": "svdnet_jax.data",
+    "decorrelate": "svdnet_jax.eigenlayer",
+    "gram": "svdnet_jax.eigenlayer",
+    "match_columns": "svdnet_jax.eigenlayer",
+    "models": "svdnet_jax.models",
+    "retrieval": "svdnet_jax.retrieval",
+    "runs": "svdnet_jax.runs",
+    "spectrum": "svdnet_jax.eigenlayer",
+    "training": "svdnet_jax.training",
 }
-__all__ = sorted([*_NAMESPACES, *_HOMES, "__version__"])
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a name when it is first used."""
-    if name in _NAMESPACES:
-        return import_module(f"svdnet_jax.{name}")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = [*_HOMES] + ["__version__"]
+__getattr__ = lazy_names(__name__, _HOMES)

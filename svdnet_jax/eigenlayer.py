@@ -59,13 +59,13 @@ def spectrum(W: Float[Array, "C D"]) -> Float[Array, " R"]:
     Raises:
         ValueError: W is no float matrix, has NaN or Inf, or a singular value is too large for the type.
     """
-    S = factorise(W)[1]
+    S = factorize(W)[1]
     return rounded(S, np.promote_types(W.dtype, np.float32))
 
 
 def decorrelate(
-    W: Float[Array, "C D"], method: Method = "us", *, match: bool = False, seed: Seed = 0
-) -> Float[Array, "C D"]:
+    W: Float[Array, "*N C D"], method: Method = "us", *, match: bool = False, seed: Seed = 0
+) -> Float[Array, "*N C D"]:
     """Replaces W by a matrix with orthogonal columns (section 3.3; table 3 for the alternatives).
 
     Of W = U S Vᵀ and W = Q R, ``us`` gives U S, ``u`` gives U, ``uvt`` gives U Vᵀ, ``qd`` gives Q diag(R),
@@ -77,7 +77,8 @@ def decorrelate(
     matrices of any rank and scale are decorrelated or refused.
 
     Args:
-        W: The matrix; at least as many rows as columns.
+        W: The matrix; at least as many rows as columns. Of a stack of matrices, as a study over seeds has it, each is
+            replaced by itself.
         method: What to put in its place.
         match: Order and sign the new columns after the old ones, by `match_columns`.
         seed: Seed of ``rotation``; the other methods draw nothing.
@@ -88,6 +89,8 @@ def decorrelate(
     """
     if method not in get_args(Method):
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(get_args(Method))}")
+    if getattr(W, "ndim", 0) > 2:
+        return jnp.stack([decorrelate(each, method, match=match, seed=seed) for each in W])
     _check_replaceable(W)
     if method == "none":
         return W
@@ -127,7 +130,7 @@ def rotate(
     with jax.enable_x64(True):
         W64 = jnp.asarray(np.asarray(W), dtype=jnp.float64)
         if method == "us":
-            U, S, Vt = factorise(W)
+            U, S, Vt = factorize(W)
             new, R = jnp.asarray(U * S[None, :]), Vt.T
         else:
             R = random_rotation(W.shape[1], seed)
@@ -145,7 +148,7 @@ def random_rotation(D: int, seed: Seed) -> Float64[np.ndarray, "D D"]:
     return Q * np.sign(np.diag(R))[None, :]
 
 
-def factorise(
+def factorize(
     W: Float[Array, "C D"],
 ) -> tuple[Float64[np.ndarray, "C R"], Float64[np.ndarray, " R"], Float64[np.ndarray, "R D"]]:
     """Computes the thin SVD, W = U S Vᵀ, in float64 whatever W's dtype; R = min(C, D).
@@ -161,7 +164,10 @@ def factorise(
     """
     check_matrix(W)
     if isinstance(W, jax.core.Tracer):
-        raise ValueError("W is traced: the SVD looks at values; call it outside of jit, grad, vmap and pmap")
+        raise ValueError(
+            "W is traced: the SVD looks at values. Call it between steps, outside of jit, grad, vmap and pmap; for "
+            "many matrices at once give decorrelate a stack (N, C, D)"
+        )
     _check_finite(W)
     return thin_svd(np.asarray(W))
 
@@ -201,7 +207,7 @@ def _replacement(W: Float[Array, "C D"], method: Method) -> Float[Array, "C D"]:
     if method == "qd":
         Q, R = thin_qr(np.asarray(W))
         return jnp.asarray(Q * np.diag(R)[None, :])
-    U, _, Vt = factorise(W)
+    U, _, Vt = factorize(W)
     return jnp.asarray(U if method == "u" else U @ Vt)
 
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.distributed.mesh import keep_compiled
+from svdnet_jax.distributed.mesh import enable_compilation_cache
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -89,7 +89,7 @@ def compiled_once(workshop, tmp_path_factory):
         shared = tmp_path_factory.getbasetemp().parent / "compiled"
         shared.mkdir(exist_ok=True)
         (workshop / "compiled").symlink_to(shared)
-    keep_compiled(workshop / "compiled")
+    enable_compilation_cache(workshop / "compiled")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -121,6 +121,6 @@ def tiny(workshop):
 @pytest.fixture(scope="session")
 def dataset(tiny):
     """The tiny preset's synthetic pedestrians, loaded."""
-    from svdnet_jax.runs.dataset import load_dataset
+    from svdnet_jax.runs.dataset import load_configured_dataset
 
-    return load_dataset(tiny, Console(quiet=True))
+    return load_configured_dataset(tiny, Console(quiet=True))

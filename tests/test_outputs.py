@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from svdnet_jax import outputs
 from svdnet_jax.cli import check_data, compare, embed, evaluate, search
 from svdnet_jax.cli.study import run
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import refuse_inside, refuse_overwrite, write_whole
 from svdnet_jax.reporting import figures
 from svdnet_jax.retrieval.doubts import are_copies, doubts
 from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS, Embeddings
+from svdnet_jax.retrieval.index import build_index, save_index
 from svdnet_jax.retrieval.metrics import evaluate as measure
 from svdnet_jax.retrieval.rerank import Rerank
-from svdnet_jax.retrieval.search import build, save
 from svdnet_jax.runs.directory import open_run_dir
 from svdnet_jax.studies import comparison, study
 
@@ -33,7 +33,7 @@ def files(tmp_path):
         Embeddings(random.normal(size=(n, 6)), np.arange(n) % 4 + 1, random.integers(0, 2, n)).save(
             tmp_path / f"{name}.npz"
         )
-    save(build(Embeddings.load(tmp_path / "g.npz")), tmp_path / "i.npz")
+    save_index(build_index(Embeddings.load(tmp_path / "g.npz")), tmp_path / "i.npz")
     (tmp_path / "mine").write_text(MINE)
     return tmp_path
 
@@ -176,13 +176,13 @@ def test_a_run_does_not_take_a_folder_of_other_settings_for_its_own(tmp_path):
     (tmp_path / "config.json").write_text('{"mine": true}')
     with (
         pytest.raises(ConfigError, match=r"config\.json: exists and is not what this command writes"),
-        open_run_dir(Run(out=tmp_path)),
+        open_run_dir(Config(out=tmp_path)),
     ):
         pass
     assert json.loads((tmp_path / "config.json").read_text()) == {"mine": True}
     (tmp_path / "config.json").unlink()
     for _ in range(2):
-        with open_run_dir(Run(out=tmp_path)):
+        with open_run_dir(Config(out=tmp_path)):
             pass
 
 

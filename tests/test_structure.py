@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = {
     "errors": -2,
     "methods": -2,
+    "lazy": -2,
     "linalg": -1,
     "_version": 0,
     "eigenlayer": 0,

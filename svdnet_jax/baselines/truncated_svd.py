@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from svdnet_jax.eigenlayer import factorise
+from svdnet_jax.eigenlayer import factorize
 from svdnet_jax.linalg import rounded, scaled
 
 
@@ -49,7 +49,7 @@ def truncate(W: Float[Array, "C D"], k: int) -> LowRank:
     Raises:
         ValueError: W is no float matrix, has NaN or Inf, there is no such rank, or A is too large for W's dtype.
     """
-    U, S, Vt = factorise(W)
+    U, S, Vt = factorize(W)
     _check_rank(k, len(S))
     return LowRank(rounded(U[:, :k] * S[None, :k], W.dtype), rounded(Vt[:k], W.dtype))
 
@@ -58,7 +58,7 @@ def truncation_error(values: Float[np.ndarray, " R"], k: int) -> tuple[float, fl
     """How far W is from its best approximation of rank k: the bound of Eckart and Young, which `truncate` reaches.
 
     Args:
-        values: All singular values of W, largest first, as `svdnet_jax.eigenlayer.factorise` gives them.
+        values: All singular values of W, largest first, as `svdnet_jax.eigenlayer.factorize` gives them.
         k: The rank.
 
     Returns:

@@ -30,7 +30,7 @@ from svdnet_jax.cli.exits import fail
 from svdnet_jax.config.schema import Layout
 from svdnet_jax.data.cache import is_prepared, read_prepared
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.index import SHOWN, SPLITS, Listing
+from svdnet_jax.data.index import SHOWN, SPLITS, DatasetIndex
 from svdnet_jax.data.inspect import Report, inspect, sheet
 from svdnet_jax.data.load import prepare
 from svdnet_jax.data.types import check_identities
@@ -140,7 +140,7 @@ def _print(report: Report, console: Console) -> None:
     say(console, f"{errors} errors, {len(report.findings) - errors} warnings")
 
 
-def _write(folder: Path, report: Report, listing: Listing) -> None:
+def _write(folder: Path, report: Report, listing: DatasetIndex) -> None:
     content = dataclasses.asdict(report)
     content["table"] = [row._asdict() for row in report.table]
     content["findings"] = [finding._asdict() for finding in report.findings]

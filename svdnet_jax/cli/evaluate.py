@@ -36,7 +36,7 @@ import tyro
 from svdnet_jax.cli.exits import fail
 from svdnet_jax.cli.measures import FIGURES, Findings, Measures, as_json, draw, run_evaluation, text
 from svdnet_jax.config.flags import Flag
-from svdnet_jax.config.schema import Layout, Run
+from svdnet_jax.config.schema import Config, Layout
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_bytes, is_figure, refuse_overwrite
 from svdnet_jax.reporting.terminal import say, terminal
@@ -163,7 +163,7 @@ def _network(options: Options) -> dict[str, Findings]:
     if options.export:
         write_pretrained(options.export, embedder.weights)
     config = _with_data(embedder.config, options)
-    dataset = inference.load_for(config, console)
+    dataset = inference.load_eval_dataset(config, console)
     say(console, f"{embedder.weights.source}, on {dataset.name}")
     found = inference.embed_test(embedder, dataset, console)
     if options.save:
@@ -174,7 +174,7 @@ def _network(options: Options) -> dict[str, Findings]:
     return {kind: run_evaluation(*pair, *protocol, options.measures) for kind, pair in found.items()}
 
 
-def _with_data(config: Run, options: Options) -> Run:
+def _with_data(config: Config, options: Options) -> Config:
     """The settings of a network with the data and the protocol that were asked for."""
     data = replace(config.data, cache=options.data.cache)
     if options.data.root or options.weights:

@@ -23,22 +23,24 @@ def exit_code_of(work: Callable[[], None]) -> int:
     # Training needs jax; help and refusals do not.
     import jax
 
-    from svdnet_jax.distributed.multihost import leave
+    from svdnet_jax.distributed.multihost import exit_process
 
     try:
         work()
     except (ConfigError, DataError, LogError) as error:
-        return leave(fail(str(error), 2))
+        return exit_process(fail(str(error), 2))
     except TrainingDiverged as error:
-        return leave(fail(str(error), 1))
+        return exit_process(fail(str(error), 1))
     except KeyboardInterrupt as stop:
         number = stop.signal if isinstance(stop, Stopped) else signal.SIGINT
-        return leave(fail(str(stop) or "stopped; the same command goes on from the last checkpoint", 128 + number))
+        return exit_process(
+            fail(str(stop) or "stopped; the same command goes on from the last checkpoint", 128 + number)
+        )
     except jax.errors.JaxRuntimeError as error:
         # Of the devices, or of the connection to another process.
         memory = "; give --optimizer.accumulate 2, --model.recompute or --compute.images host, or a smaller batch"
-        return leave(fail(f"{error}{memory if 'RESOURCE_EXHAUSTED' in str(error) else ''}", 3))
+        return exit_process(fail(f"{error}{memory if 'RESOURCE_EXHAUSTED' in str(error) else ''}", 3))
     except Exception:
         traceback.print_exc()
-        return leave(1)
+        return exit_process(1)
     return 0

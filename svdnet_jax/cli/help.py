@@ -3,7 +3,7 @@
 from typing import Any
 
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 
 OPTIONS = {
     "Data": {
@@ -46,7 +46,7 @@ OPTIONS = {
 """Settings by their names, and what they are; grouped for people."""
 
 
-def short_help(prog: str, preset: Run) -> str:
+def short_help(prog: str, preset: Config) -> str:
     """Returns the text of --help.
 
     Args:
@@ -85,7 +85,7 @@ def _option(name: str) -> str:
     return name.replace("_", "-")
 
 
-def _value(preset: Run, name: str) -> str:
+def _value(preset: Config, name: str) -> str:
     value: Any = preset
     for part in name.split("."):
         value = getattr(value, part)

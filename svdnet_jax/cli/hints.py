@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 
 
-def hint_of(arguments: Sequence[str], preset: Run) -> str | None:
+def hint_of(arguments: Sequence[str], preset: Config) -> str | None:
     """Returns what to type in place of the first option that belongs to another toolkit; None if there is none.
 
     Args:

@@ -37,7 +37,7 @@ from svdnet_jax.reporting.terminal import printable, say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.doubts import NEAR
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.search import Index, Kind, build, load, save, search
+from svdnet_jax.retrieval.index import Index, Kind, build_index, load_index, save_index, search
 
 CHOICE = "give --gallery with --index, --query or both, or --index with --query"
 SHOWN = 20
@@ -113,11 +113,11 @@ def _check(options: Options) -> None:
 def _index(options: Options) -> Index:
     """The index that was asked for: read, or built and, if it has a name, saved."""
     if options.gallery is None:
-        return load(options.index or "")
+        return load_index(options.index or "")
     gallery = Embeddings.load(options.gallery)
-    index = build(gallery, options.kind or "exact", options.metric or "euclidean", options.options)
+    index = build_index(gallery, options.kind or "exact", options.metric or "euclidean", options.options)
     if options.index:
-        save(index, options.index)
+        save_index(index, options.index)
         model = f"of the model {gallery.model}" if gallery.model else "of an unknown model"
         line = f"{options.index}: {len(gallery.pids)} images {model}, kind {index.kind}, {index.metric} distance"
         say(terminal(stderr=options.json), line)

@@ -12,7 +12,7 @@ from svdnet_jax.cli.help import short_help
 from svdnet_jax.cli.hints import hint_of
 from svdnet_jax.config.flags import TYRO_FLAGS
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.config.schema import Layout, Run
+from svdnet_jax.config.schema import Config, Layout
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.terminal import say, terminal
 
@@ -37,17 +37,17 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet train", layout: 
         return fail(hint, 2)
 
     def work() -> None:
-        from svdnet_jax.distributed.multihost import joined
+        from svdnet_jax.distributed.multihost import distributed_context
         from svdnet_jax.runs.training import train
 
         config = parse(arguments, prog, preset, layout)
-        with joined(config.machines):
+        with distributed_context(config.machines):
             train(config, terminal())
 
     return exit_code_of(work)
 
 
-def read_preset(arguments: Sequence[str], default: str) -> Run:
+def read_preset(arguments: Sequence[str], default: str) -> Config:
     """Returns the settings that a command line starts from.
 
     Raises:
@@ -61,7 +61,7 @@ def read_preset(arguments: Sequence[str], default: str) -> Run:
     return PRESETS[chosen.preset]
 
 
-def parse(arguments: Sequence[str], prog: str, preset: Run, layout: Layout = "auto") -> Run:
+def parse(arguments: Sequence[str], prog: str, preset: Config, layout: Layout = "auto") -> Config:
     """Returns the settings of a command line; prints all options for --help-all, or the mistake, and exits.
 
     Args:
@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str], prog: str, preset: Run, layout: Layout = "au
     default = replace(preset, data=replace(preset.data, layout=layout))
     shown = ["--help" if argument == "--help-all" else argument for argument in arguments]
     description = f"Every option; {prog} --help shows those that people use most."
-    config = tyro.cli(Run, prog=prog, default=default, args=shown, description=description, config=TYRO_FLAGS)
+    config = tyro.cli(Config, prog=prog, default=default, args=shown, description=description, config=TYRO_FLAGS)
     if layout != "auto" and config.data.root is None:
         raise ConfigError("`data.root`: not given; this experiment has no built-in data. Give the unpacked data set")
     return config

@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_type_hints
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 
 ARGUMENTS = frozenset({"cross_camera", "gallery", "index", "k", "k1", "k2", "kind", "query", "run", "weights"})
 """Arguments of the library's functions that are options of a command, under the same name."""
@@ -16,7 +16,7 @@ _NAME = re.compile(r"(?<!`)`([a-z][a-z0-9_.]*)`(?!`)( False)?")
 @cache
 def setting_names() -> frozenset[str]:
     """Returns the names of all settings, those in sections with a dot: ``data.batch_size``."""
-    return frozenset(_names(Run, ""))
+    return frozenset(_names(Config, ""))
 
 
 def as_options(text: str) -> str:

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from svdnet_jax.config.schema import RRI, Data, Eval, Loss, Model, Optimizer, Phase, Run, Synthetic
+from svdnet_jax.config.schema import RRI, Config, Data, Eval, Loss, Model, Optimizer, Phase, Synthetic
 
 # The whole loop in under a minute, to see that everything works; its numbers mean nothing.
-_TINY = Run(
+_TINY = Config(
     preset="tiny",
     log_every=4,
     checkpoint_every=8,
@@ -28,7 +28,7 @@ _TINY = Run(
 
 # The authors' release, SVDNet/resnet: solver_*.prototxt, *_resnet*.prototxt, base_lr.txt and train_RRI.sh.
 _FASTER_BIAS = (("classifier/bias", 2.0),)
-_PAPER_RESNET50 = Run(
+_PAPER_RESNET50 = Config(
     preset="paper-resnet50",
     log_every=50,
     checkpoint_every=1000,
@@ -53,7 +53,7 @@ _PAPER_RESNET50 = Run(
 # The authors' release, SVDNet/caffenet. The restraint trains fc6 at full rate, the other phases at half.
 _FASTER_BIASES = (("*/bias", 2.0),)
 _SLOWER_FC6 = (("backbone/fc6/kernel", 0.5), ("backbone/fc6/bias", 1.0), *_FASTER_BIASES)
-_PAPER_CAFFENET = Run(
+_PAPER_CAFFENET = Config(
     preset="paper-caffenet",
     log_every=50,
     checkpoint_every=1000,
@@ -88,7 +88,7 @@ _SHORT_RESNET50 = replace(
 
 # Luo et al. 2019, "Bag of Tricks and a Strong Baseline for Deep Person Re-identification", without center loss.
 _EPOCH = 185  # of Market-1501: 2 969 groups of four images, 16 groups a batch
-_MODERN_RESNET50 = Run(
+_MODERN_RESNET50 = Config(
     preset="modern-resnet50",
     log_every=50,
     checkpoint_every=10 * _EPOCH,
@@ -123,11 +123,11 @@ _MODERN_RESNET50_RRI = replace(
     ),
 )
 
-PRESETS: Mapping[str, Run] = MappingProxyType(
+PRESETS: Mapping[str, Config] = MappingProxyType(
     {
         run.preset: run
         for run in (
-            Run(),
+            Config(),
             _TINY,
             _PAPER_RESNET50,
             _PAPER_CAFFENET,

@@ -246,7 +246,7 @@ class Machines:
 
 
 @dataclass(frozen=True)
-class Run:
+class Config:
     """One training run: Step 0, then rounds of decorrelation, restraint and relaxation."""
 
     preset: str = "synthetic"
@@ -288,3 +288,8 @@ class Run:
         root = self.data.root.resolve()
         name = root.stem if root.suffix == ".csv" else root.name
         return Path("runs") / (name if self.preset == "synthetic" else f"{name}-{self.preset}")
+
+
+def input_size(data: Data) -> tuple[int, int]:
+    """Returns height and width that the network sees."""
+    return data.height, data.width

@@ -7,14 +7,14 @@ from fnmatch import fnmatchcase
 from itertools import chain, starmap
 from typing import Any
 
-from svdnet_jax.config.schema import Phase, Run
+from svdnet_jax.config.schema import Config, Phase
 from svdnet_jax.errors import ConfigError
 
 Rule = tuple[str, Any, bool, str]
 """Option, value, whether it is valid, and what it must be."""
 
 
-def check(config: Run) -> None:
+def validate(config: Config) -> None:
     """Refuses settings that cannot work: first values that no other setting could mend, then what does not go together.
 
     Raises:
@@ -31,12 +31,12 @@ def check(config: Run) -> None:
             raise ConfigError(f"`{option.replace('-', '_')}` {value}: must be {rule}")
 
 
-def _finite(config: Run) -> Iterator[Rule]:
+def _finite(config: Config) -> Iterator[Rule]:
     for option, value in _floats("", dataclasses.asdict(config)):
         yield option, value, math.isfinite(value), "a finite number"
 
 
-def _least(config: Run) -> Iterator[Rule]:
+def _least(config: Config) -> Iterator[Rule]:
     """Of a value by itself: the least that it may be."""
     data, rri, people, loss = config.data, config.rri, config.data.synthetic, config.loss
     at_least = {
@@ -76,7 +76,7 @@ def _least(config: Run) -> Iterator[Rule]:
         yield option, number, number >= least, f"{least} or more"
 
 
-def _within(config: Run) -> Iterator[Rule]:
+def _within(config: Config) -> Iterator[Rule]:
     """Of a value by itself: the other bounds."""
     data, model, loss, optimizer = config.data, config.model, config.loss, config.optimizer
     for option, seed in (("seed", config.seed), ("data.synthetic.seed", data.synthetic.seed)):
@@ -102,13 +102,13 @@ def _within(config: Run) -> Iterator[Rule]:
     yield "out", config.folder, _is_text(folder), rule
 
 
-def _data(config: Run) -> Iterator[Rule]:
+def _data(config: Config) -> Iterator[Rule]:
     data = config.data
     rule = f"a divisor of `data.batch_size`, which is {data.batch_size}"
     yield "data.per-identity", data.per_identity, data.batch_size % (data.per_identity or 1) == 0, rule
 
 
-def _model(config: Run) -> Iterator[Rule]:
+def _model(config: Config) -> Iterator[Rule]:
     model, rounds = config.model, config.rri.rounds
     yield "model.mean", model.mean, not (model.mean and model.mean_image), "left out where `model.mean_image` is given"
     frozen = model.batch_norm == "frozen" and model.neck == "batchnorm"
@@ -116,7 +116,7 @@ def _model(config: Run) -> Iterator[Rule]:
     yield "rri.rounds", rounds, model.dim > 0 or rounds == 0, "0 where `model.dim` 0 leaves out the Eigenlayer"
 
 
-def _training(config: Run) -> Iterator[Rule]:
+def _training(config: Config) -> Iterator[Rule]:
     every, data, loss, optimizer, rri = config.log_every, config.data, config.loss, config.optimizer, config.rri
     # A checkpoint between two lines of the log would make a resumed log differ from an unbroken one.
     rule = f"a multiple of `log_every` {every}"
@@ -142,7 +142,7 @@ def _training(config: Run) -> Iterator[Rule]:
         yield "rri.final.steps", rri.final.steps, rri.stop == "never", rule
 
 
-def _penalty(config: Run) -> Iterator[Rule]:
+def _penalty(config: Config) -> Iterator[Rule]:
     """Of penalties: nothing that is set may be without effect."""
     penalty, rri, dim = config.loss.penalty, config.rri, config.model.dim
     on = penalty.kind != "none"

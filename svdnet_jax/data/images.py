@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from svdnet_jax.data.index import Listing
+from svdnet_jax.data.index import DatasetIndex
 from svdnet_jax.errors import DataError
 
 _PLAIN = ("RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBX")
@@ -94,7 +94,7 @@ def read_picture(file: Path | io.BytesIO, name: str) -> Picture:
     return Picture(converted, tuple(change for change, made in changes.items() if made))
 
 
-def of_one_size(listing: Listing) -> bool:
+def of_one_size(listing: DatasetIndex) -> bool:
     """Returns whether all images of a data set have one height and width.
 
     Raises:

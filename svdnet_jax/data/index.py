@@ -16,7 +16,7 @@ SHOWN = 5
 """At most so many problems of one kind are spelled out in a message."""
 
 
-class Crop(NamedTuple):
+class ImageRecord(NamedTuple):
     """One image of a person."""
 
     path: Path
@@ -27,13 +27,13 @@ class Crop(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Listing:
+class DatasetIndex:
     """Files, identities and cameras of a data set, each split sorted by name."""
 
     name: str
     layout: str
     root: Path
-    splits: Mapping[str, tuple[Crop, ...]]
+    splits: Mapping[str, tuple[ImageRecord, ...]]
     """``train``, ``query`` and ``gallery``."""
     strange: tuple[Path, ...] = ()
     """Images that are in the folders but whose names say neither identity nor camera."""
@@ -45,7 +45,7 @@ class Listing:
     """What else lies in its folders, by kind."""
 
 
-def counts(listing: Listing) -> dict[str, int]:
+def counts(listing: DatasetIndex) -> dict[str, int]:
     """Images and identities of each split, junk, and cameras; junk and distractors are nobody's identity."""
     found = {}
     for split, crops in listing.splits.items():
@@ -57,7 +57,7 @@ def counts(listing: Listing) -> dict[str, int]:
     return found
 
 
-def stamp(listing: Listing) -> str:
+def stamp(listing: DatasetIndex) -> str:
     """A short hash of the listing and of the files' sizes and times; a moved data set keeps it.
 
     Raises:
@@ -75,7 +75,7 @@ def stamp(listing: Listing) -> str:
     return digest.hexdigest()
 
 
-def refuse_strange(listing: Listing) -> None:
+def refuse_strange(listing: DatasetIndex) -> None:
     """Keeps images of unknown identity from being left out silently.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from svdnet_jax.data import images
-from svdnet_jax.data.index import SPLITS, Crop, Listing, counts
+from svdnet_jax.data.index import SPLITS, DatasetIndex, ImageRecord, counts
 from svdnet_jax.data.resizing import resize_to_bytes
 from svdnet_jax.data.synthetic.generate import contact_sheet
 from svdnet_jax.data.types import DISTRACTOR, JUNK
@@ -70,7 +70,7 @@ class Look(NamedTuple):
     """All over."""
 
 
-def inspect(listing: Listing, advance: Callable[[int], None] = lambda n: None) -> Report:
+def inspect(listing: DatasetIndex, advance: Callable[[int], None] = lambda n: None) -> Report:
     """Looks at all files of a data set.
 
     Args:
@@ -91,7 +91,7 @@ def inspect(listing: Listing, advance: Callable[[int], None] = lambda n: None) -
     return Report(*named, table, dict(sizes.most_common()), tuple(_notes(listing, looks)), tuple(found))
 
 
-def sheet(listing: Listing, people: int = 6, columns: int = 12) -> UInt8[np.ndarray, "H W 3"] | None:
+def sheet(listing: DatasetIndex, people: int = 6, columns: int = 12) -> UInt8[np.ndarray, "H W 3"] | None:
     """First training images of evenly spread identities, a row each, brought to 128 x 64; None if there are none."""
     train = listing.splits["train"]
     known = sorted({crop.pid for crop in train})
@@ -106,11 +106,11 @@ def sheet(listing: Listing, people: int = 6, columns: int = 12) -> UInt8[np.ndar
     return contact_sheet(shown, columns) if shown else None
 
 
-def _label(split: str, crop: Crop) -> str:
+def _label(split: str, crop: ImageRecord) -> str:
     return f"{split}/{crop.name}"
 
 
-def _look(crop: Crop) -> Look:
+def _look(crop: ImageRecord) -> Look:
     try:
         content = crop.path.read_bytes()
         image, changed = images.read_picture(io.BytesIO(content), crop.name)
@@ -122,7 +122,7 @@ def _look(crop: Crop) -> Look:
     return Look(f"{image.height}x{image.width}", digest, changed=changed, black=image.getbbox() is None)
 
 
-def _notes(listing: Listing, looks: Mapping[str, Look]) -> Iterator[str]:
+def _notes(listing: DatasetIndex, looks: Mapping[str, Look]) -> Iterator[str]:
     changed = Counter(change for look in looks.values() for change in look.changed)
     for change, number in changed.most_common():
         yield f"{number} images were {change}"
@@ -130,18 +130,18 @@ def _notes(listing: Listing, looks: Mapping[str, Look]) -> Iterator[str]:
         yield unread_line({UNNAMED: left_out}, listing.root)
 
 
-def _table(listing: Listing) -> tuple[Row, ...]:
+def _table(listing: DatasetIndex) -> tuple[Row, ...]:
     published = listing.published or {}
     return tuple(Row(what, number, published.get(what)) for what, number in counts(listing).items())
 
 
-def _names(listing: Listing) -> Iterator[Finding]:
+def _names(listing: DatasetIndex) -> Iterator[Finding]:
     if listing.strange:
         files = tuple(f"{path.parent.name}/{path.name}" for path in listing.strange)
         yield Finding("error", f"{len(files)} image names are not of the form {listing.example}", files)
 
 
-def _unread(listing: Listing) -> Iterator[Finding]:
+def _unread(listing: DatasetIndex) -> Iterator[Finding]:
     """What lies in the folders and is not read; what a list leaves out is left out on purpose."""
     for kind, paths in listing.unread.items():
         if kind != UNNAMED:
@@ -149,7 +149,7 @@ def _unread(listing: Listing) -> Iterator[Finding]:
             yield Finding("error" if kind == LINKS else "warning", f"not read: {len(paths)} {kind}", files)
 
 
-def _counts(listing: Listing, table: tuple[Row, ...]) -> Iterator[Finding]:
+def _counts(listing: DatasetIndex, table: tuple[Row, ...]) -> Iterator[Finding]:
     wrong = [row for row in table if row.expected not in (None, row.found)]
     if wrong:
         parts = ", ".join(f"{row.found} {row.what} for {row.expected}" for row in wrong)
@@ -160,7 +160,7 @@ def _counts(listing: Listing, table: tuple[Row, ...]) -> Iterator[Finding]:
         )
 
 
-def _people(listing: Listing) -> Iterator[Finding]:
+def _people(listing: DatasetIndex) -> Iterator[Finding]:
     train, query, gallery = (listing.splits[split] for split in SPLITS)
     for split, crops in listing.splits.items():
         if not crops:
@@ -220,7 +220,7 @@ def _too_small(height: int, width: int) -> bool:
     return height < SMALLEST or width < SMALLEST // 2
 
 
-def _copies(listing: Listing, looks: Mapping[str, Look]) -> Iterator[Finding]:
+def _copies(listing: DatasetIndex, looks: Mapping[str, Look]) -> Iterator[Finding]:
     """Files of equal bytes: of one identity they are waste, of two they are contradictions."""
     groups = defaultdict(list)
     for split, crops in listing.splits.items():

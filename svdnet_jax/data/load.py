@@ -6,7 +6,7 @@ from pathlib import Path
 
 from svdnet_jax.data.cache import REMEDY, is_prepared, read_prepared, remove_prepared, write_rows
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.index import Listing, refuse_strange, stamp
+from svdnet_jax.data.index import DatasetIndex, refuse_strange, stamp
 from svdnet_jax.data.types import Dataset
 from svdnet_jax.data.unread import unread_line
 from svdnet_jax.errors import DataError
@@ -16,7 +16,7 @@ def _silent(line: str) -> None:
     pass
 
 
-def load(
+def load_dataset(
     root: Path, cache: Path, size: tuple[int, int], layout: str = "auto", say: Callable[[str], None] = _silent
 ) -> Dataset:
     """Reads a data set; its images lie on disk and are mapped into memory.
@@ -58,16 +58,16 @@ def load(
 
 
 def prepare(
-    listing: Listing, cache: Path, size: tuple[int, int], folder: Path, say: Callable[[str], None] = _silent
+    listing: DatasetIndex, cache: Path, size: tuple[int, int], folder: Path, say: Callable[[str], None] = _silent
 ) -> None:
     """Decodes a data set into a prepared folder.
 
     Args:
         listing: What `find_layout` found.
         cache: Where records go.
-        size: As for `load`.
+        size: As for `load_dataset`.
         folder: The new folder.
-        say: As for `load`.
+        say: As for `load_dataset`.
 
     Raises:
         DataError: A name says no identity, an image cannot be decoded, or the folder exists.
@@ -76,7 +76,7 @@ def prepare(
     _prepare(listing, cache, _resize(listing, size), folder, say)
 
 
-def _resize(listing: Listing, size: tuple[int, int]) -> tuple[int, int] | None:
+def _resize(listing: DatasetIndex, size: tuple[int, int]) -> tuple[int, int] | None:
     """The size that images are brought to; None if they have one size already."""
     from svdnet_jax.data.images import of_one_size  # imports Pillow
 
@@ -84,7 +84,7 @@ def _resize(listing: Listing, size: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def _prepare(
-    listing: Listing, cache: Path, size: tuple[int, int] | None, folder: Path, say: Callable[[str], None]
+    listing: DatasetIndex, cache: Path, size: tuple[int, int] | None, folder: Path, say: Callable[[str], None]
 ) -> None:
     from svdnet_jax.data.tfds_records import pack, unpack  # imports tensorflow-datasets
 

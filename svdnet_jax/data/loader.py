@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
 from svdnet_jax.config.schema import Data
-from svdnet_jax.data.sampling import Order, by_identity, shuffled
+from svdnet_jax.data.sampling import BatchSampler, pk_batches, shuffle_batches
 from svdnet_jax.data.types import Split, labels
-from svdnet_jax.distributed.mesh import Devices
+from svdnet_jax.distributed.mesh import MeshContext
 
 
 class Batch(NamedTuple):
@@ -30,18 +30,18 @@ class Batch(NamedTuple):
     """Class numbers of the identities, 0 .. K-1."""
 
 
-def sample_order(split: Split, settings: Data, seed: int) -> Order:
+def sample_order(split: Split, settings: Data, seed: int) -> BatchSampler:
     """Which images make the batch of each step: all in turn, or so many of each identity."""
     if settings.per_identity:
-        return by_identity(labels(split.pids)[0], settings.batch_size, settings.per_identity, seed)
-    return shuffled(len(split), settings.batch_size, seed)
+        return pk_batches(labels(split.pids)[0], settings.batch_size, settings.per_identity, seed)
+    return shuffle_batches(len(split), settings.batch_size, seed)
 
 
 Samples = Int[Array, "K ..."] | Batch
 """What K steps train on: positions in the store, or the images themselves, by step."""
 
 
-class Feed(NamedTuple):
+class TrainLoader(NamedTuple):
     """Training images on their way to the steps."""
 
     store: Batch | None
@@ -50,7 +50,9 @@ class Feed(NamedTuple):
     """For each call of K steps what they train on; endless, made ahead. Close it at the end."""
 
 
-def feed(split: Split, settings: Data, seed: int, start: int, steps: int, devices: Devices, *, resident: bool) -> Feed:
+def make_loader(
+    split: Split, settings: Data, seed: int, start: int, steps: int, devices: MeshContext, *, resident: bool
+) -> TrainLoader:
     """Batches from optimiser step ``start`` on, so many steps at a time; a function of position alone.
 
     Args:
@@ -82,7 +84,7 @@ def feed(split: Split, settings: Data, seed: int, start: int, steps: int, device
             return devices.spread(positions.shape, lambda index: positions[index], 1)
         return Batch(read(split.images, positions), read(classes, positions))
 
-    return Feed(store, _ahead(samples, count(start, steps)))
+    return TrainLoader(store, _ahead(samples, count(start, steps)))
 
 
 def _ahead(make: Callable[[int], Samples], places: Iterator[int]) -> Generator[Samples]:

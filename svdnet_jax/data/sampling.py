@@ -13,13 +13,13 @@ from jaxtyping import Float, Int, UInt64
 
 from svdnet_jax.errors import ConfigError, DataError
 
-Order = Callable[[int], Int[np.ndarray, " B"]]
+BatchSampler = Callable[[int], Int[np.ndarray, " B"]]
 """Step, counted from zero -> positions in the training split of the images of its batch."""
 Bits = Callable[[int], UInt64[np.ndarray, " n"]]
 """How many -> the next so many random numbers of 64 bits."""
 
 
-def shuffled(samples: int, batch_size: int, seed: int) -> Order:
+def shuffle_batches(samples: int, batch_size: int, seed: int) -> BatchSampler:
     """Every image once an epoch, in a new order each epoch; a batch may reach across epochs.
 
     Args:
@@ -44,7 +44,7 @@ def shuffled(samples: int, batch_size: int, seed: int) -> Order:
     return order
 
 
-def by_identity(classes: Int[np.ndarray, " N"], batch_size: int, per_identity: int, seed: int) -> Order:
+def pk_batches(classes: Int[np.ndarray, " N"], batch_size: int, per_identity: int, seed: int) -> BatchSampler:
     """Batches of P = B / K identities with K images each (PK sampling: Hermans et al. 2017, section 2).
 
     In each epoch every identity's images are shuffled and cut into groups of K. Those of an identity with fewer than

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from svdnet_jax.data import images
 from svdnet_jax.data.cache import Rows
 from svdnet_jax.data.formats.detect import LAYOUTS
-from svdnet_jax.data.index import SPLITS, Crop, Listing
+from svdnet_jax.data.index import SPLITS, DatasetIndex, ImageRecord
 from svdnet_jax.data.resizing import resize_to_bytes
 from svdnet_jax.errors import DataError
 
@@ -34,7 +34,7 @@ class Reid(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("2.0.0")
     BUILDER_CONFIGS = tuple(tfds.core.BuilderConfig(name=name, description=LAYOUTS[name].sign) for name in LAYOUTS)
 
-    def __init__(self, *, listing: Listing | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, listing: DatasetIndex | None = None, **kwargs: Any) -> None:
         self._listing = listing
         super().__init__(**kwargs)
 
@@ -57,12 +57,12 @@ class Reid(tfds.core.GeneratorBasedBuilder):
         # TFDS refuses a split without examples.
         return {split: self._generate_examples(crops) for split, crops in self._listing.splits.items() if crops}
 
-    def _generate_examples(self, crops: Sequence[Crop]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, crops: Sequence[ImageRecord]) -> Iterator[tuple[str, dict[str, Any]]]:
         for path, pid, camera, name in crops:
             yield name, {"image": str(path), "pid": pid, "camera": camera, "name": name}
 
 
-def pack(listing: Listing, folder: Path) -> Reid:
+def pack(listing: DatasetIndex, folder: Path) -> Reid:
     """Packs the files of a data set into records below ``folder``, unless they are there.
 
     Raises:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Int, PyTree
 
-from svdnet_jax.config.schema import Parallel, Run
+from svdnet_jax.config.schema import Config, Parallel
 from svdnet_jax.errors import ConfigError
 
 AXIS = "data"
@@ -30,7 +30,7 @@ Index = Any
 
 
 @dataclass(frozen=True)
-class Devices:
+class MeshContext:
     """Devices in a row, and what is done on them."""
 
     mode: Parallel
@@ -52,7 +52,7 @@ class Devices:
 
     def put(self, tree: Tree) -> Tree:
         """The same arrays, whole on each device; every process must bring the same."""
-        return put(tree, self.everywhere)
+        return replicate_on(tree, self.everywhere)
 
     def spread(self, shape: tuple[int, ...], read: Callable[[Index], np.ndarray], axis: int) -> Array:
         """An array shared out along an axis, of which each process reads only what its own devices hold.
@@ -73,7 +73,7 @@ class Devices:
         return positions.reshape(len(positions), self.count, -1) if self.mode == "pmap" else positions
 
 
-def put(tree: Tree, sharding: Sharding) -> Tree:
+def replicate_on(tree: Tree, sharding: Sharding) -> Tree:
     """The same arrays under another sharding, which may be over the devices of several processes."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
@@ -87,7 +87,7 @@ def put(tree: Tree, sharding: Sharding) -> Tree:
     return jax.tree.map(leaf, tree)
 
 
-def choose(config: Run) -> Devices:
+def create_mesh(config: Config) -> MeshContext:
     """The devices that settings ask for.
 
     Raises:
@@ -99,7 +99,7 @@ def choose(config: Run) -> Devices:
             f"`parallel` {config.parallel}: works in one process, and there are {jax.process_count()}; give auto"
         )
     devices = jax.devices()[:1] if config.parallel == "single" else jax.devices()
-    found = Devices(
+    found = MeshContext(
         config.parallel, jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     )
     size, parts = config.data.batch_size, config.optimizer.accumulate
@@ -113,7 +113,7 @@ def choose(config: Run) -> Devices:
     return found
 
 
-def keep_compiled(folder: Path | None) -> None:
+def enable_compilation_cache(folder: Path | None) -> None:
     """Lets later processes use again what is compiled from now on; every program that takes a tenth of a second.
 
     Raises:
@@ -129,7 +129,7 @@ def keep_compiled(folder: Path | None) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def keep_memory() -> bool:
+def disable_malloc_trim() -> bool:
     """Lets this process keep the memory that it frees, where it works on a CPU and the C library is GNU's.
 
     XLA takes and frees its temporaries in every step. The system would take them back and hand them out again page by
@@ -145,7 +145,7 @@ def keep_memory() -> bool:
     return mallopt is not None and all(mallopt(which, 2**30) for which in (TRIM_THRESHOLD, MMAP_THRESHOLD))
 
 
-def resident(config: Run, nbytes: int) -> bool:
+def fits_on_device(config: Config, nbytes: int) -> bool:
     """Whether training images of so many bytes in all lie on the devices."""
     if config.compute.images != "auto":
         return config.compute.images == "device"
@@ -154,7 +154,7 @@ def resident(config: Run, nbytes: int) -> bool:
     return 4 * nbytes <= statistics.get("bytes_limit", 8 * 2**30)
 
 
-def describe(devices: Devices, config: Run) -> str:
+def describe(devices: MeshContext, config: Config) -> str:
     """What a run works on, and a warning where a large network is about to train on a CPU."""
     first = devices.mesh.devices.flat[0]
     where = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""

@@ -29,7 +29,7 @@ _WATCH = "import sys; sys.stdin.read() or sys.exit(sys.argv[1])"
 
 
 @contextmanager
-def joined(settings: Machines) -> Iterator[None]:
+def distributed_context(settings: Machines) -> Iterator[None]:
     """Makes this process one of several, before anything is computed; does nothing for a process by itself.
 
     A process that leaves by an exception does not wait for the others, which JAX ends `Machines.timeout` seconds later.
@@ -74,7 +74,7 @@ def _find_others(settings: Machines) -> None:
         raise ConfigError(f"`machines.coordinator` {settings.coordinator}: {error}") from None
 
 
-def leave(code: int) -> int:
+def exit_process(code: int) -> int:
     """Ends this process at once if others may still wait for it; else gives the exit code back."""
     if code and jax.process_count() > 1:
         sys.stdout.flush()
@@ -83,22 +83,22 @@ def leave(code: int) -> int:
     return code
 
 
-def is_first() -> bool:
+def is_lead_host() -> bool:
     """Whether this process is the one that writes."""
     return jax.process_index() == 0
 
 
 @contextmanager
-def first_before_others() -> Iterator[None]:
+def lead_host_first() -> Iterator[None]:
     """Work of which the first process leaves files behind that the others find."""
-    if not is_first():
+    if not is_lead_host():
         multihost_utils.sync_global_devices("the first process is done")
     yield
-    if is_first() and jax.process_count() > 1:
+    if is_lead_host() and jax.process_count() > 1:
         multihost_utils.sync_global_devices("the first process is done")
 
 
-def agree(what: str, text: str) -> None:
+def assert_same_on_all_hosts(what: str, text: str) -> None:
     """Makes sure that all processes have the same text.
 
     Raises:
@@ -113,6 +113,6 @@ def agree(what: str, text: str) -> None:
         raise ConfigError(f"process {', '.join(others)}: {what} differ from those of process 0; they must be the same")
 
 
-def from_first(array: np.ndarray) -> np.ndarray:
+def broadcast_from_lead(array: np.ndarray) -> np.ndarray:
     """An array as the first process has it."""
     return array if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(array))

@@ -78,6 +78,8 @@ class SVDNet(nn.Module):
     """
 
     backbone: nn.Module
+    """Any module that maps normalized images (N, H, W, 3) to a feature map (N, h, w, C) or features (N, C), called as
+    ``backbone(images, train=...)``. For `jax.pmap` it hands a field ``axis_name`` to each BatchNorm."""
     dim: int
     """Outputs of the Eigenlayer; 0 leaves it out."""
     classes: int
@@ -105,7 +107,7 @@ class SVDNet(nn.Module):
                 f"expected images (N, {size}, 3), of the size of the mean image if there is one; found {x.shape}"
             )
         x = (x - mean[None]) / std[None]
-        maps = self.backbone(x, train=train)
+        maps = _as_maps(self.backbone(x, train=train), len(x))
         # For a penalty on it; nothing is kept where nobody asks for the collection.
         self.sow("intermediates", "maps", maps)
         features = jnp.mean(maps, axis=(1, 2))
@@ -125,7 +127,38 @@ class SVDNet(nn.Module):
         return Outputs(features, pooled, embedding, classifier(use_bias=self.classifier_bias)(dropped))
 
 
-def build(config: Model, classes: int, backbones: Backbones = BACKBONES) -> SVDNet:
+def _as_maps(found: Float[Array, "..."], n: int) -> Float[Array, "N h w C"]:
+    """Returns what a backbone gives as a feature map; features alone are a map of one pixel.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if found.ndim == 2 and len(found) == n:
+        return found[:, None, None, :]
+    if found.ndim != 4 or len(found) != n:
+        raise ValueError(
+            f"the backbone returned the shape {found.shape} for {n} images; expected a feature map (N, h, w, C), "
+            "channels last, or features (N, C)"
+        )
+    return found
+
+
+def create_backbone(name: str, **settings: Any) -> nn.Module:
+    """Returns a backbone by name, for an `SVDNet` of your own.
+
+    Args:
+        name: One of `BACKBONES`: mini, resnet18, resnet34, resnet50, resnet101 or caffenet.
+        settings: Those of `svdnet_jax.config.schema.Model` that are about the backbone, such as ``last_stride=1``.
+
+    Raises:
+        ConfigError: No such backbone, or a setting that it does not have.
+    """
+    if name not in BACKBONES:
+        raise ConfigError(f"no backbone {name!r}; choose one of {', '.join(BACKBONES)}")
+    return BACKBONES[name](Model(backbone=name, **settings))
+
+
+def create_model(config: Model, classes: int, backbones: Backbones = BACKBONES) -> SVDNet:
     """The network for a number of training identities.
 
     Args:
@@ -156,7 +189,7 @@ def build(config: Model, classes: int, backbones: Backbones = BACKBONES) -> SVDN
     )
 
 
-def synchronised(model: SVDNet, axis: str) -> SVDNet:
+def with_sync_batch_norm(model: SVDNet, axis: str) -> SVDNet:
     """Returns the network for a step that each device takes by itself: statistics of a batch are over a mapped axis.
 
     Args:

@@ -18,7 +18,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 from svdnet_jax.outputs import write_whole
 from svdnet_jax.reporting.log import Record, after_rounds, borders
 from svdnet_jax.reporting.terminal import printable
-from svdnet_jax.training.schedule import PlannedPhase
+from svdnet_jax.training.schedule import ScheduledPhase
 
 INK = "#222222"
 FAINT = "#8a8a8a"
@@ -34,7 +34,7 @@ def save(figure: Figure, path: Path) -> None:
     write_whole(path, content.getvalue())
 
 
-def curves(records: Sequence[Record], phases: Sequence[PlannedPhase]) -> Figure:
+def curves(records: Sequence[Record], phases: Sequence[ScheduledPhase]) -> Figure:
     """Draws training loss and S(W) over the steps of a run, with its phases shaded.
 
     Args:
@@ -150,7 +150,7 @@ def singular_values(spectra: Mapping[str, Float[np.ndarray, " D"]]) -> Figure:
     return figure
 
 
-def _draw_loss(axes: Axes, records: Sequence[Record], phases: Sequence[PlannedPhase]) -> None:
+def _draw_loss(axes: Axes, records: Sequence[Record], phases: Sequence[ScheduledPhase]) -> None:
     """Draws the loss of steps and of borders, and marks where a phase lowers its learning rate."""
     steps = [r for r in records if r["event"] == "step"]
     last = _last_step(records)
@@ -191,7 +191,7 @@ def _last_step(records: Sequence[Record]) -> int:
     return max(record["step"] for record in records if record["event"] in ("step", "phase"))
 
 
-def _reached(records: Sequence[Record], phases: Sequence[PlannedPhase]) -> list[PlannedPhase]:
+def _reached(records: Sequence[Record], phases: Sequence[ScheduledPhase]) -> list[ScheduledPhase]:
     """The phases of the plan that were begun.
 
     Raises:
@@ -209,7 +209,7 @@ def _reached(records: Sequence[Record], phases: Sequence[PlannedPhase]) -> list[
     return begun
 
 
-def _shade(axes: Axes, records: Sequence[Record], phases: Sequence[PlannedPhase]) -> None:
+def _shade(axes: Axes, records: Sequence[Record], phases: Sequence[ScheduledPhase]) -> None:
     """Shades the phases and draws a line at each decorrelation."""
     last = _last_step(records)
     for phase in phases:
@@ -223,7 +223,7 @@ def _shade(axes: Axes, records: Sequence[Record], phases: Sequence[PlannedPhase]
     axes.set_xlim(0, last)
 
 
-def _number_rounds(axes: Axes, records: Sequence[Record], phases: Sequence[PlannedPhase]) -> None:
+def _number_rounds(axes: Axes, records: Sequence[Record], phases: Sequence[ScheduledPhase]) -> None:
     """Writes `base`, `round 1`, 2, 3 ... over the phases, inside the axes' upper edge."""
     numbers = sorted({phase.round for phase in phases})
     names = {number: str(number) for number in numbers} | {0: "base"}

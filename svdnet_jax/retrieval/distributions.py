@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float32, Float64, Int, Int32, Int64
 from svdnet_jax.retrieval.direct import of_pairs
 from svdnet_jax.retrieval.distances import CLOSE, Metric, Points, offsets, points
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.matches import Matches, explain_no_match, match
+from svdnet_jax.retrieval.protocol import Matches, explain_no_match, match
 
 STEPS_LOG2 = 16
 """The grid has 2^16 steps; at least about half of them lie below the largest distance that there can be."""

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, PyTree, UInt8
 
 
-def embed(
+def apply_in_batches(
     infer: Callable[[Any], PyTree[jax.Array]],
     images: UInt8[np.ndarray, "N H W 3"] | Float32[np.ndarray, "N H W 3"],
     batch_size: int,

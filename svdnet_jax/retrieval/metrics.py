@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Float64, Int, Int32
 from svdnet_jax.retrieval.direct import between
 from svdnet_jax.retrieval.distances import Metric, points, too_close
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.matches import Matches, explain_no_match, match
-from svdnet_jax.retrieval.ranks import Ranks, rank_blocks
-from svdnet_jax.retrieval.rerank import Rerank, mix
+from svdnet_jax.retrieval.protocol import Matches, explain_no_match, match
+from svdnet_jax.retrieval.ranking import Ranks, rank_blocks
+from svdnet_jax.retrieval.rerank import Rerank, rerank_scores
 from svdnet_jax.retrieval.results import Report, RightAnswers
 
 
@@ -59,7 +59,7 @@ def evaluate(
     n, g = len(query.pids), len(matches.kept)
     if rerank:
         chosen = query, np.flatnonzero(valid), gallery, matches.kept, metric
-        mixture = mix(points(*chosen), *chosen, rerank)
+        mixture = rerank_scores(points(*chosen), *chosen, rerank)
         blocks = list(rank_blocks(mixture.ready, matches, chosen[1], block, mixture.nearer))
     else:
         blocks = _ranked(query, gallery, matches, metric, block)

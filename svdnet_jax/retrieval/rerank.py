@@ -63,16 +63,16 @@ class Rerank:
             raise ValueError(f"the weight of the original distance must be in [0, 1]; found {self.weight}.")
 
 
-class Mixture(NamedTuple):
+class JaccardTerm(NamedTuple):
     """The distance d* as far as it orders the gallery of a query: offsets, less what the vectors take off."""
 
     ready: Points
     """Each query scaled so that its offsets count as in d*."""
-    nearer: Callable[[Int[np.ndarray, " b"]], Float32[np.ndarray, "b g"]]
+    subtract: Callable[[Int[np.ndarray, " b"]], Float32[np.ndarray, "b g"]]
     """From rows of `ready.query` to what comes off their offsets."""
 
 
-def mix(
+def rerank_scores(
     ready: Points,
     query: Embeddings,
     query_rows: Int[np.ndarray, " v"],
@@ -80,7 +80,7 @@ def mix(
     gallery_rows: Int[np.ndarray, " g"],
     metric: Metric,
     settings: Rerank,
-) -> Mixture:
+) -> JaccardTerm:
     """Re-ranks all of query and gallery, for some rows of them.
 
     Args:
@@ -104,7 +104,7 @@ def mix(
         shared *= np.float32(1 - settings.weight)
         return shared
 
-    return Mixture(ready._replace(query=ready.query * factor.astype(np.float32)[:, None]), nearer)
+    return JaccardTerm(ready._replace(query=ready.query * factor.astype(np.float32)[:, None]), nearer)
 
 
 def reciprocal(

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int, Int64
 
 from svdnet_jax.retrieval.distances import Metric
-from svdnet_jax.retrieval.matches import Matches
-from svdnet_jax.retrieval.ranks import Ranks
+from svdnet_jax.retrieval.protocol import Matches
+from svdnet_jax.retrieval.ranking import Ranks
 from svdnet_jax.retrieval.rerank import Rerank
 
 

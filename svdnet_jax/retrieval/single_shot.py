@@ -22,8 +22,8 @@ from jaxtyping import Array, Bool, Float, Int32, Int64
 
 from svdnet_jax.retrieval.distances import Metric, Points, offsets, points, too_close
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.matches import explain_no_match, match
-from svdnet_jax.retrieval.ranks import MAX_BLOCK_ELEMENTS
+from svdnet_jax.retrieval.protocol import explain_no_match, match
+from svdnet_jax.retrieval.ranking import MAX_BLOCK_ELEMENTS
 
 
 @dataclass(frozen=True, eq=False)

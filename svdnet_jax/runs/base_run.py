@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from svdnet_jax.config.schema import RRI, Penalty, Run
-from svdnet_jax.config.serialize import FREE, differences, to_json
+from svdnet_jax.config.schema import RRI, Config, Penalty
+from svdnet_jax.config.serialize import RESUMABLE_FIELDS, diff, to_json
 from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.runs.load import load_run
 from svdnet_jax.runs.restore import RunPosition, read_run_log
@@ -19,7 +19,7 @@ from svdnet_jax.training.events import Record
 from svdnet_jax.training.state import TrainState
 
 OF_ROUNDS = ("rri.", "preset:")
-"""Beginnings of lines of `differences` that say nothing of Step 0."""
+"""Beginnings of lines of `diff` that say nothing of Step 0."""
 
 
 class BaseRun(NamedTuple):
@@ -38,7 +38,7 @@ class BaseRun(NamedTuple):
     """Whether its numbers are known to be those that were saved."""
 
 
-def without_rounds(config: Run) -> Run:
+def without_rounds(config: Config) -> Config:
     """Returns the settings of the base run of a run: no rounds, and no penalty that begins in them."""
     loss = config.loss
     if loss.penalty.begin == "rounds":
@@ -46,7 +46,7 @@ def without_rounds(config: Run) -> Run:
     return replace(config, loss=loss, rri=RRI(rounds=0), base_from=None)
 
 
-def read_base_run(config: Run) -> BaseRun | None:
+def read_base_run(config: Config) -> BaseRun | None:
     """Reads the base run that settings name; None if they name none.
 
     Raises:
@@ -58,8 +58,8 @@ def read_base_run(config: Run) -> BaseRun | None:
     if trained.config.rri.rounds or not trained.finished:
         wrong = "has rounds of its own" if trained.config.rri.rounds else "has not ended"
         raise ConfigError(f"`base_from` {folder}: {wrong}; give a finished run with `rri.rounds` 0")
-    free, wanted = (*FREE, *OF_ROUNDS), to_json(without_rounds(config))
-    changed = [line for line in differences(to_json(trained.config), wanted) if not line.startswith(free)]
+    free, wanted = (*RESUMABLE_FIELDS, *OF_ROUNDS), to_json(without_rounds(config))
+    changed = [line for line in diff(to_json(trained.config), wanted) if not line.startswith(free)]
     if changed:
         raise ConfigError(f"`base_from` {folder}: its Step 0 had other settings: {'; '.join(changed)}")
     records = read_run_log(folder)

@@ -41,7 +41,7 @@ class Checkpoints(NamedTuple):
     orbax: ocp.training.Checkpointer
 
 
-class Saved(NamedTuple):
+class StoredCheckpoint(NamedTuple):
     """What a checkpoint holds beside its state."""
 
     step: int
@@ -51,7 +51,7 @@ class Saved(NamedTuple):
 
 
 @contextmanager
-def checkpoints(folder: Path, best: Callable[[Any], float], read_only: bool = False) -> Iterator[Checkpoints]:
+def open_checkpoints(folder: Path, best: Callable[[Any], float], read_only: bool = False) -> Iterator[Checkpoints]:
     """Opens a folder of checkpoints, which keeps the latest `KEPT` and the best one.
 
     Args:
@@ -123,17 +123,17 @@ def steps(saved: Checkpoints) -> list[int]:
     return [found.step for found in saved.orbax.checkpoints]
 
 
-def latest(saved: Checkpoints) -> Saved | None:
+def read_latest_stored(saved: Checkpoints) -> StoredCheckpoint | None:
     """What the latest complete checkpoint holds beside its state, None if there is none.
 
     Raises:
         CheckpointError: It cannot be read, or is not what was saved.
     """
     found = steps(saved)
-    return look(saved, found[-1]) if found else None
+    return read_stored(saved, found[-1]) if found else None
 
 
-def look(saved: Checkpoints, step: int) -> Saved:
+def read_stored(saved: Checkpoints, step: int) -> StoredCheckpoint:
     """What the checkpoint of a step holds beside its state.
 
     Raises:
@@ -145,7 +145,7 @@ def look(saved: Checkpoints, step: int) -> Saved:
         hashes = metadata.pop(HASHES, None)
         if hashes is not None and hashes["metadata"] != _text_hash(metadata):
             raise ValueError("its settings and its place in the run are not those that were saved")
-    return Saved(step, metadata, None if hashes is None else hashes["state"])
+    return StoredCheckpoint(step, metadata, None if hashes is None else hashes["state"])
 
 
 def restore(saved: Checkpoints, step: int, like: TrainState) -> TrainState:
@@ -159,7 +159,7 @@ def restore(saved: Checkpoints, step: int, like: TrainState) -> TrainState:
     Raises:
         CheckpointError: It cannot be read, or is not what was saved.
     """
-    expected = look(saved, step).hash
+    expected = read_stored(saved, step).hash
     abstract = jax.tree.map(ocp.arrays.to_shape_dtype_struct, like)
     with _damage(saved.folder, step):
         state = saved.orbax.load(step, abstract)

@@ -6,15 +6,15 @@ from functools import partial
 import numpy as np
 from rich.console import Console
 
-from svdnet_jax.config.schema import Data, Run
+from svdnet_jax.config.schema import Config, Data
 from svdnet_jax.data.holdout import hold_out
-from svdnet_jax.data.load import load
+from svdnet_jax.data.load import load_dataset
 from svdnet_jax.data.synthetic import generate
 from svdnet_jax.data.types import DISTRACTOR, JUNK, Dataset
 from svdnet_jax.errors import DataError
 from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say
-from svdnet_jax.retrieval import matches as protocol
+from svdnet_jax.retrieval import protocol
 from svdnet_jax.retrieval.embeddings import Embeddings
 
 BUILT_IN = (
@@ -23,7 +23,7 @@ BUILT_IN = (
 )
 
 
-def load_dataset(config: Run, console: Console) -> Dataset:
+def load_configured_dataset(config: Config, console: Console) -> Dataset:
     """The data set of a run; the built-in one is drawn first if it is not there yet.
 
     With ``data.validation`` training identities take the place of the test set, which is not looked at.
@@ -47,11 +47,11 @@ def _load(data: Data, console: Console) -> Dataset:
         if not root.exists():
             with counting("Drawing pedestrians", generate.count_images(data.synthetic), console) as advance:
                 generate.write_synthetic(root, data.synthetic, advance)
-    dataset = load(root, data.cache, (data.height, data.width), data.layout, partial(say, console))
+    dataset = load_dataset(root, data.cache, (data.height, data.width), data.layout, partial(say, console))
     return dataset if data.root else replace(dataset, name="synthetic pedestrians")
 
 
-def count_valid(dataset: Dataset, config: Run) -> int:
+def count_valid(dataset: Dataset, config: Config) -> int:
     """Queries that have a right answer in the gallery, counted before any training.
 
     Raises:

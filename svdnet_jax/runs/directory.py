@@ -24,8 +24,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from jaxtyping import Float
 
-from svdnet_jax.config.schema import Run
-from svdnet_jax.config.serialize import FREE, differences, to_json
+from svdnet_jax.config.schema import Config
+from svdnet_jax.config.serialize import RESUMABLE_FIELDS, diff, to_json
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_json, refuse_overwrite, write_json, write_whole
 from svdnet_jax.reporting.log import refuse_to_lose
@@ -113,7 +113,7 @@ def steps_on_disk(folder: Path) -> list[int]:
 
 
 @contextmanager
-def open_run_dir(config: Run) -> Iterator[RunDir]:
+def open_run_dir(config: Config) -> Iterator[RunDir]:
     """Makes the folder of a run, or finds it as the same settings left it, and keeps other processes out of it.
 
     The settings bind from the first checkpoint on: before it there is nothing to resume.
@@ -153,7 +153,7 @@ def refuse_other_settings(run_dir: RunDir, old: Mapping[str, Any], new: Mapping[
     Raises:
         ConfigError: The settings differ in more than where things lie and how the work is done; names the options.
     """
-    changed = [line for line in differences(old, new) if not line.startswith(FREE)]
+    changed = [line for line in diff(old, new) if not line.startswith(RESUMABLE_FIELDS)]
     if changed:
         raise ConfigError(
             f"`out` {run_dir.path}: holds a run with other settings: {'; '.join(changed)}. "

@@ -17,26 +17,26 @@ from jaxtyping import Float32, UInt8
 from rich.console import Console
 
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.config.schema import Run
-from svdnet_jax.data.index import SHOWN, Crop
+from svdnet_jax.config.schema import Config, input_size
+from svdnet_jax.data.index import SHOWN, ImageRecord
 from svdnet_jax.data.resizing import resize_image
 from svdnet_jax.data.types import JUNK, Dataset
 from svdnet_jax.data.unread import FOLDERS, IMAGES, Unread, by_kind, unread_line, why_not
 from svdnet_jax.errors import ConfigError, DataError
-from svdnet_jax.models.pretrained.load import Pretrained, read_pretrained
-from svdnet_jax.models.svdnet import Outputs, SVDNet, build
+from svdnet_jax.models.pretrained.load import Pretrained, load_pretrained
+from svdnet_jax.models.svdnet import Outputs, SVDNet, create_model
 from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say
-from svdnet_jax.retrieval.embed import embed
+from svdnet_jax.retrieval.embed import apply_in_batches
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.runs.dataset import count_valid, load_dataset
+from svdnet_jax.runs.dataset import count_valid, load_configured_dataset
 from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.load import finished_note, load_run
-from svdnet_jax.training.evaluation import embeddings
+from svdnet_jax.training.eval_fn import make_eval_fn, make_eval_fn_resized
+from svdnet_jax.training.evaluation import embed_split
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.init import as_pretrained, pixel_statistics, with_weights
-from svdnet_jax.training.state import TrainState, create
-from svdnet_jax.training.step import inputs_of, make_infer, make_infer_resized
+from svdnet_jax.training.state import TrainState, init_state
 
 
 class Embedder(NamedTuple):
@@ -48,7 +48,7 @@ class Embedder(NamedTuple):
     """To pixels in [0, 255] of the network's size."""
     kinds: tuple[str, ...]
     """Its embeddings that mean something: ``embedding`` and ``pooled``."""
-    config: Run
+    config: Config
     """Of the run; of the preset for weights as they are."""
     weights: Pretrained
     """Its backbone."""
@@ -67,7 +67,7 @@ def from_run(folder: Path) -> Embedder:
     return _embedder(trained.config, trained.model, trained.state, ("embedding", "pooled"), weights)
 
 
-def preset(name: str, size: tuple[int, int] | None) -> Run:
+def preset(name: str, size: tuple[int, int] | None) -> Config:
     """The settings that weights as they are are tried with.
 
     Args:
@@ -84,11 +84,11 @@ def preset(name: str, size: tuple[int, int] | None) -> Run:
     return replace(config, data=replace(config.data, height=height, width=width))
 
 
-def from_weights(spec: str, config: Run) -> Embedder:
+def from_weights(spec: str, config: Config) -> Embedder:
     """A pretrained backbone as it is; its pooled feature is the only embedding.
 
     Args:
-        spec: What `read_pretrained` reads.
+        spec: What `load_pretrained` reads.
         config: Its network and input size; the graph is the one that the weights were trained in.
 
     Raises:
@@ -96,21 +96,23 @@ def from_weights(spec: str, config: Run) -> Embedder:
     """
     if RunDir(Path(spec)).is_run:
         raise ConfigError(f"`weights` {spec}: is the folder of a run; give it as `run`")
-    weights = read_pretrained(spec)
+    weights = load_pretrained(spec)
     if weights.layouts and config.model.layout not in weights.layouts:
         config = replace(config, model=replace(config.model, layout=cast(Any, weights.layouts[0])))
-    model = build(config.model, classes=2)
-    state = create(model, inputs_of(config).size, config.seed, *pixel_statistics(config, weights))
+    model = create_model(config.model, classes=2)
+    state = init_state(model, input_size(config.data), config.seed, *pixel_statistics(config, weights))
     return _embedder(config, model, with_weights(state, weights), ("pooled",), weights)
 
 
-def _embedder(config: Run, model: SVDNet, state: TrainState, kinds: tuple[str, ...], weights: Pretrained) -> Embedder:
+def _embedder(
+    config: Config, model: SVDNet, state: TrainState, kinds: tuple[str, ...], weights: Pretrained
+) -> Embedder:
     variables, models = jax.device_put(state.variables), fingerprints(state.variables, config, kinds)
-    apply, resized = make_infer(model, inputs_of(config).size), make_infer_resized(model)
+    apply, resized = make_eval_fn(model, input_size(config.data)), make_eval_fn_resized(model)
     return Embedder(partial(apply, variables), partial(resized, variables), kinds, config, weights, models)
 
 
-def load_for(config: Run, console: Console) -> Dataset:
+def load_eval_dataset(config: Config, console: Console) -> Dataset:
     """The data set that a network is to be tried on; refused before any work if nothing could be measured.
 
     Args:
@@ -120,7 +122,7 @@ def load_for(config: Run, console: Console) -> Dataset:
     Raises:
         DataError: Data that cannot be used.
     """
-    dataset = load_dataset(config, console)
+    dataset = load_configured_dataset(config, console)
     for name in ("query", "gallery"):
         if not len(getattr(dataset, name)):
             raise DataError(f"{dataset.name}: the {name} split has no images")
@@ -132,22 +134,22 @@ def embed_test(embedder: Embedder, dataset: Dataset, console: Console) -> dict[s
     """Query and gallery of a data set, by each embedding."""
     with counting("Embedding images", len(dataset.query) + len(dataset.gallery), console) as advance:
         look = partial(
-            embeddings, embedder.apply, settings=embedder.config.eval, advance=advance, models=embedder.models
+            embed_split, embedder.apply, settings=embedder.config.eval, advance=advance, models=embedder.models
         )
         query, gallery = look(dataset.query), look(dataset.gallery)
     return {kind: (query[kind], gallery[kind]) for kind in embedder.kinds}
 
 
-class Found(NamedTuple):
+class FoundImages(NamedTuple):
     """What a folder of images holds."""
 
-    crops: tuple[Crop, ...]
+    crops: tuple[ImageRecord, ...]
     """Its images."""
     unread: Unread
     """What else is there, by kind."""
 
 
-def find_images(folder: Path) -> Found:
+def find_images(folder: Path) -> FoundImages:
     """Returns all images in a folder and the folders in it, sorted by their paths there, which are their names.
 
     Nobody knows whom they show: pids are -1, as for junk, and cameras 0.
@@ -167,11 +169,11 @@ def find_images(folder: Path) -> Found:
             paths[path.relative_to(folder).as_posix()] = path
         elif kind:
             unread.append((kind, path))
-    crops = tuple(Crop(paths[name], JUNK, 0, name) for name in sorted(paths))
+    crops = tuple(ImageRecord(paths[name], JUNK, 0, name) for name in sorted(paths))
     if not crops:
         there = f" ({unread_line(by_kind(unread), folder)})" if unread else ""
         raise DataError(f"{folder}: no image there; expected files named {', '.join(f'*{e}' for e in IMAGES)}{there}")
-    return Found(crops, by_kind(unread))
+    return FoundImages(crops, by_kind(unread))
 
 
 def _entries(folder: Path) -> Iterator[tuple[Path, str | None]]:
@@ -189,7 +191,7 @@ def _entries(folder: Path) -> Iterator[tuple[Path, str | None]]:
                 yield from _entries(Path(entry.path))
 
 
-def embed_images(embedder: Embedder, crops: Sequence[Crop], kind: str | None, console: Console) -> Embeddings:
+def embed_images(embedder: Embedder, crops: Sequence[ImageRecord], kind: str | None, console: Console) -> Embeddings:
     """Returns embeddings of image files.
 
     Each image is brought to the network's size by itself, so that its embedding does not depend on what lies beside it:
@@ -220,12 +222,12 @@ def embed_images(embedder: Embedder, crops: Sequence[Crop], kind: str | None, co
         for start in range(0, len(crops), batch):
             chosen = crops[start : start + batch]
             images = np.stack([_pixels(crop, (data.height, data.width)) for crop in chosen])
-            features.append(getattr(embed(embedder.apply_resized, images, batch, advance), kind))
+            features.append(getattr(apply_in_batches(embedder.apply_resized, images, batch, advance), kind))
     pids, cameras, names = (np.array([getattr(crop, name) for crop in crops]) for name in ("pid", "camera", "name"))
     return Embeddings(np.concatenate(features), pids, cameras, names, embedder.models[kind])
 
 
-def _looked_at(crops: Sequence[Crop], advance: Callable[[int], None]) -> Counter[str]:
+def _looked_at(crops: Sequence[ImageRecord], advance: Callable[[int], None]) -> Counter[str]:
     """How images were changed that are known then to be decodable to their end."""
     from svdnet_jax.data.images import read_picture  # imports Pillow, which nothing else here needs
 
@@ -244,7 +246,7 @@ def _looked_at(crops: Sequence[Crop], advance: Callable[[int], None]) -> Counter
     return changed
 
 
-def _pixels(crop: Crop, size: tuple[int, int]) -> Float32[np.ndarray, "H W 3"]:
+def _pixels(crop: ImageRecord, size: tuple[int, int]) -> Float32[np.ndarray, "H W 3"]:
     from svdnet_jax.data.images import decode
 
     return resize_image(np.asarray(decode(crop.path, str(crop.path))), size)

@@ -1,29 +1,27 @@
 """`load_run`: a trained model read back from the folder of its run."""
 
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config, input_size
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.models.svdnet import SVDNet, build
-from svdnet_jax.retrieval.embed import embed
+from svdnet_jax.models.svdnet import SVDNet, create_model
 from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.restore import UNVERIFIED, RunPosition, abstract_state, read_latest, read_patiently
+from svdnet_jax.training.eval_fn import embed
 from svdnet_jax.training.loop import make_optimizers
-from svdnet_jax.training.schedule import plan
-from svdnet_jax.training.state import TrainState, create
-from svdnet_jax.training.step import inputs_of, make_infer
+from svdnet_jax.training.schedule import build_schedule
+from svdnet_jax.training.state import TrainState, init_state
 
 
 class TrainedRun(NamedTuple):
     """The latest checkpoint of a run."""
 
-    config: Run
+    config: Config
     model: SVDNet
     state: TrainState
     finished: bool
@@ -32,7 +30,11 @@ class TrainedRun(NamedTuple):
     """Whether the numbers are known to be those that were saved."""
 
     def embed(
-        self, images: UInt8[np.ndarray, "N h w 3"], *, name: str = "embedding", batch_size: int | None = None
+        self,
+        images: UInt8[np.ndarray, "N h w 3"],
+        *,
+        name: Literal["embedding", "pooled"] = "embedding",
+        batch_size: int | None = None,
     ) -> Float32[np.ndarray, "N D"]:
         """Returns the embeddings of images.
 
@@ -44,11 +46,8 @@ class TrainedRun(NamedTuple):
         Raises:
             ValueError: Images that are not bytes (N, h, w, 3), or no such embedding.
         """
-        if name not in ("embedding", "pooled"):
-            raise ValueError(f"name is {name!r}; expected 'embedding' or 'pooled'")
-        apply = partial(make_infer(self.model, inputs_of(self.config).size), self.state.variables)
-        outputs = embed(apply, images, batch_size or self.config.eval.batch_size)
-        return np.asarray(getattr(outputs, name))
+        size, batch = input_size(self.config.data), batch_size or self.config.eval.batch_size
+        return embed(self.model, self.state, images, size, name=name, batch_size=batch)
 
 
 def load_run(folder: Path | str, *, model: SVDNet | None = None) -> TrainedRun:
@@ -62,20 +61,20 @@ def load_run(folder: Path | str, *, model: SVDNet | None = None) -> TrainedRun:
         ConfigError: There is no checkpoint, or none that this version can read.
     """
 
-    def network(config: Run, position: RunPosition) -> SVDNet:
-        return build(config.model, position.identities) if model is None else model
+    def network(config: Config, position: RunPosition) -> SVDNet:
+        return create_model(config.model, position.identities) if model is None else model
 
-    def abstract(config: Run, position: RunPosition) -> TrainState:
-        size = inputs_of(config).size
+    def abstract(config: Config, position: RunPosition) -> TrainState:
+        size = input_size(config.data)
         mean = np.zeros((*size, 3), np.float32) if config.model.mean_image else np.zeros(3, np.float32)
-        fresh = create(network(config, position), size, config.seed, mean)
-        return abstract_state(fresh, position.phase, plan(config), make_optimizers(fresh.params, config))
+        fresh = init_state(network(config, position), size, config.seed, mean)
+        return abstract_state(fresh, position.phase, build_schedule(config), make_optimizers(fresh.params, config))
 
     restored = read_patiently(RunDir(Path(folder)), lambda saved: read_latest(saved, abstract))
     if restored is None:
         raise ConfigError(f"{folder}: the run has no complete checkpoint yet")
     config, position, state, verified = restored
-    finished = position.phase >= len(plan(config))
+    finished = position.phase >= len(build_schedule(config))
     return TrainedRun(config, network(config, position), state, finished, verified)
 
 

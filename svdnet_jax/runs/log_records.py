@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.data.types import Dataset, labels
 from svdnet_jax.models.pretrained.load import Pretrained
@@ -14,7 +14,7 @@ from svdnet_jax.training.events import Record
 from svdnet_jax.training.state import TrainState
 
 
-def start_record(config: Run, dataset: Dataset, data: str, state: TrainState, weights: Pretrained | None) -> Record:
+def start_record(config: Config, dataset: Dataset, data: str, state: TrainState, weights: Pretrained | None) -> Record:
     """The first line: what is trained, from what, on what, and what a control must share with it."""
     return {
         "event": "start",
@@ -34,7 +34,7 @@ def start_record(config: Run, dataset: Dataset, data: str, state: TrainState, we
     }
 
 
-def _compared(config: Run) -> dict[str, Any]:
+def _compared(config: Config) -> dict[str, Any]:
     """The settings that a run and its control must share beside steps and rates."""
     settings = {name: to_json(config)[name] for name in ("data", "model", "loss", "optimizer", "eval")}
     for section, place in (("data", "root"), ("data", "cache"), ("data", "layout"), ("model", "weights")):
@@ -43,7 +43,7 @@ def _compared(config: Run) -> dict[str, Any]:
     return settings
 
 
-def end_record(config: Run, records: Sequence[Record], step: int) -> Record:
+def end_record(config: Config, records: Sequence[Record], step: int) -> Record:
     """The last line: why the run stopped, and the time that training took."""
     ended = [record for record in records if record["event"] == "phase"]
     early = ended[-1]["round"] < config.rri.rounds
@@ -55,7 +55,7 @@ def end_record(config: Run, records: Sequence[Record], step: int) -> Record:
     }
 
 
-def report_facts(config: Run, dataset: Dataset, start: Record) -> dict[str, str]:
+def report_facts(config: Config, dataset: Dataset, start: Record) -> dict[str, str]:
     """What a reader must know to judge the numbers of the report."""
     chosen_on = "held-out training identities" if config.data.validation else "the test set"
     facts = {}

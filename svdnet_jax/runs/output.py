@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.reporting.log import Log
 from svdnet_jax.runs import checkpoint
@@ -25,7 +25,7 @@ LATEST_OF = ("base", "relaxation", "final")
 class RunOutput(NamedTuple):
     """Where a run that is going on writes."""
 
-    config: Run
+    config: Config
     run_dir: RunDir
     checkpoints: checkpoint.Checkpoints
     log: Log | None

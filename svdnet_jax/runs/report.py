@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.data.synthetic.generate import contact_sheet
 from svdnet_jax.data.types import Dataset, Split
@@ -21,7 +21,7 @@ from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
 from svdnet_jax.runs.directory import RunDir, load_eigenlayer, save_embeddings
-from svdnet_jax.training.schedule import plan
+from svdnet_jax.training.schedule import build_schedule
 
 SHOWN = 10
 """Gallery images in a ranked list."""
@@ -29,7 +29,7 @@ SHOWN = 10
 
 def write_artifacts(
     run_dir: RunDir,
-    config: Run,
+    config: Config,
     dataset: Dataset,
     records: Sequence[Record],
     query: Mapping[str, Embeddings],
@@ -52,7 +52,7 @@ def write_artifacts(
     """
     save_embeddings(run_dir, query, gallery)
     drawn = {
-        "curves": ("Loss and S(W) while training", figures.curves(records, plan(config))),
+        "curves": ("Loss and S(W) while training", figures.curves(records, build_schedule(config))),
         "rounds": ("Retrieval by round, for both embeddings", figures.rounds(records)),
         **_distances(run_dir, config, query, gallery),
         "gram": ("Cosines between the columns of W", _gram(run_dir)),
@@ -84,7 +84,7 @@ def write_artifacts(
 
 
 def _distances(
-    run_dir: RunDir, config: Run, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]
+    run_dir: RunDir, config: Config, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]
 ) -> dict[str, tuple[str, Any]]:
     """Distances before and after the rounds, as caption and figure; nothing for a test set of one identity."""
     kind, by = ("embedding", "the Eigenlayer's output") if config.model.dim else ("pooled", "the pooled feature")
@@ -119,7 +119,7 @@ def _spectra(records: Sequence[Record]) -> dict[str, np.ndarray]:
     return {border_name(record): np.array(record["spectrum"]) for record in after_rounds(records)}
 
 
-def _ranked(config: Run, dataset: Dataset, query: Embeddings, gallery: Embeddings) -> Any:
+def _ranked(config: Config, dataset: Dataset, query: Embeddings, gallery: Embeddings) -> Any:
     protocol: dict[str, Any] = {"metric": config.eval.metric, "cross_camera": config.eval.cross_camera}
     ap = evaluate(query, gallery, **protocol).ap
     sections = {}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import optax
 
-from svdnet_jax.config.schema import PhaseKind, Run
+from svdnet_jax.config.schema import Config, PhaseKind
 from svdnet_jax.config.serialize import from_json
 from svdnet_jax.errors import CheckpointError, ConfigError
 from svdnet_jax.reporting.log import check_log, read_log
@@ -14,8 +14,8 @@ from svdnet_jax.runs import checkpoint
 from svdnet_jax.runs.directory import RunDir, steps_on_disk
 from svdnet_jax.training.events import Unreported
 from svdnet_jax.training.loop import optimizer_at
-from svdnet_jax.training.schedule import PlannedPhase
-from svdnet_jax.training.state import TrainState, begin
+from svdnet_jax.training.schedule import ScheduledPhase
+from svdnet_jax.training.state import TrainState, begin_phase
 
 T = TypeVar("T")
 TRIES = 5
@@ -48,14 +48,14 @@ class RunPosition(NamedTuple):
 class RestoredRun(NamedTuple):
     """A checkpoint read back."""
 
-    config: Run
+    config: Config
     position: RunPosition
     state: TrainState
     verified: bool
     """Whether its numbers are known to be those that were saved."""
 
 
-Abstract = Callable[[Run, RunPosition], TrainState]
+Abstract = Callable[[Config, RunPosition], TrainState]
 """From settings and position to a state with the structure of the checkpoint there. It may refuse."""
 
 
@@ -78,7 +78,7 @@ def position_from_json(fields: Mapping[str, Any]) -> RunPosition:
 def abstract_state(
     fresh: TrainState,
     phase: int,
-    schedule: Sequence[PlannedPhase],
+    schedule: Sequence[ScheduledPhase],
     by_kind: Mapping[PhaseKind, optax.GradientTransformation],
 ) -> TrainState:
     """Returns a state with the structure of a checkpoint in a phase: the target to restore it into.
@@ -90,7 +90,9 @@ def abstract_state(
         by_kind: The optimizer of each kind of phase.
     """
     rate = schedule[phase].learning_rate_at(0) if phase < len(schedule) else 0.0
-    return begin(fresh, phase, optimizer_at(phase, schedule, by_kind), fresh.cursor.correlation, rate)
+    return begin_phase(
+        fresh, optimizer_at(phase, schedule, by_kind), rate, phase=phase, correlation=fresh.cursor.correlation
+    )
 
 
 def checkpoint_metric(metrics: Mapping[str, float]) -> float:
@@ -110,7 +112,7 @@ def read_patiently(run_dir: RunDir, read: Callable[[checkpoint.Checkpoints], T])
     for tries_left in reversed(range(TRIES)):
         before = run_dir.checkpoint_steps
         try:
-            with checkpoint.checkpoints(run_dir.checkpoints, checkpoint_metric, read_only=True) as saved:
+            with checkpoint.open_checkpoints(run_dir.checkpoints, checkpoint_metric, read_only=True) as saved:
                 return read(saved)
         except CheckpointError:
             # In the folder of a run that stands still nothing comes or goes.
@@ -147,7 +149,7 @@ def read_position(run_dir: RunDir) -> RunPosition | None:
     """
 
     def read(saved: checkpoint.Checkpoints) -> RunPosition | None:
-        stored = checkpoint.latest(saved)
+        stored = checkpoint.read_latest_stored(saved)
         return stored and read_metadata(saved.folder, stored)[1]
 
     return read_patiently(run_dir, read)
@@ -168,7 +170,7 @@ def read_run_log(folder: Path) -> list[dict[str, Any]]:
     return read_log(run_dir.log)
 
 
-def read_metadata(folder: Path, stored: checkpoint.Saved) -> tuple[Run, RunPosition]:
+def read_metadata(folder: Path, stored: checkpoint.StoredCheckpoint) -> tuple[Config, RunPosition]:
     """Returns settings and position of a checkpoint.
 
     Raises:
@@ -184,7 +186,7 @@ def read_metadata(folder: Path, stored: checkpoint.Saved) -> tuple[Run, RunPosit
 
 
 def _read(saved: checkpoint.Checkpoints, step: int, abstract: Abstract) -> RestoredRun:
-    stored = checkpoint.look(saved, step)
+    stored = checkpoint.read_stored(saved, step)
     config, position = read_metadata(saved.folder, stored)
     state = checkpoint.restore(saved, step, abstract(config, position))
     return RestoredRun(config, position, state, stored.hash is not None)

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.data.types import Dataset, fingerprint, labels
 from svdnet_jax.errors import DataError
-from svdnet_jax.models.pretrained.load import Pretrained, read_pretrained
+from svdnet_jax.models.pretrained.load import Pretrained, load_pretrained
 from svdnet_jax.reporting.terminal import say
 from svdnet_jax.runs.base_run import BaseRun, after_base_run, read_base_run
 from svdnet_jax.runs.checkpoint import Checkpoints
@@ -35,7 +35,7 @@ class Start(NamedTuple):
     """Whether it is from a checkpoint of the run itself."""
 
 
-def read_source(config: Run, console: Console) -> Pretrained | BaseRun | None:
+def read_source(config: Config, console: Console) -> Pretrained | BaseRun | None:
     """Reads what a new run starts from, and checks that it fits; a resumed run has its own weights.
 
     Raises:
@@ -63,7 +63,7 @@ def read_weights(spec: str | None) -> Pretrained | None:
     if RunDir(Path(spec)).is_run:
         trained = load_run(spec)
         return as_pretrained(trained.state, f"{spec}, {finished_note(trained)}", (trained.config.model.layout,))
-    return read_pretrained(spec)
+    return load_pretrained(spec)
 
 
 def restore_or_start(
@@ -93,7 +93,7 @@ def restore_or_start(
     data, identities = fingerprint(dataset), labels(dataset.train.pids)[1]
     optimizers = {kind: compiled.optimizer for kind, compiled in task.compiled.items()}
 
-    def restore_target(stored: Run, position: RunPosition) -> TrainState:
+    def restore_target(stored: Config, position: RunPosition) -> TrainState:
         refuse_other_settings(run_dir, to_json(stored), to_json(task.config))
         if position.data != data:
             raise DataError(

@@ -9,22 +9,29 @@ from typing import NamedTuple
 import jax
 from rich.console import Console
 
-from svdnet_jax.config.schema import Run
-from svdnet_jax.config.serialize import PLACES, differences, to_json
-from svdnet_jax.config.validate import check
-from svdnet_jax.data.loader import feed
+from svdnet_jax.config.schema import Config, input_size
+from svdnet_jax.config.serialize import PATH_FIELDS, diff, to_json
+from svdnet_jax.config.validate import validate
+from svdnet_jax.data.loader import make_loader
 from svdnet_jax.data.types import Dataset, check_identities, fingerprint
-from svdnet_jax.distributed.mesh import Devices, choose, describe, keep_compiled, keep_memory, resident
-from svdnet_jax.distributed.multihost import agree, first_before_others, is_first
+from svdnet_jax.distributed.mesh import (
+    MeshContext,
+    create_mesh,
+    describe,
+    disable_malloc_trim,
+    enable_compilation_cache,
+    fits_on_device,
+)
+from svdnet_jax.distributed.multihost import assert_same_on_all_hosts, is_lead_host, lead_host_first
 from svdnet_jax.models.pretrained.load import Pretrained
-from svdnet_jax.models.svdnet import SVDNet, build
+from svdnet_jax.models.svdnet import SVDNet, create_model
 from svdnet_jax.outputs import write_json
 from svdnet_jax.reporting.log import open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.runs.base_run import BaseRun
-from svdnet_jax.runs.checkpoint import checkpoints
-from svdnet_jax.runs.dataset import count_valid, load_dataset, summary
+from svdnet_jax.runs.checkpoint import open_checkpoints
+from svdnet_jax.runs.dataset import count_valid, load_configured_dataset, summary
 from svdnet_jax.runs.directory import RunDir, open_run_dir
 from svdnet_jax.runs.environment import environment
 from svdnet_jax.runs.evaluate import divisible_batches, embed_test
@@ -34,18 +41,18 @@ from svdnet_jax.runs.report import write_artifacts
 from svdnet_jax.runs.restore import checkpoint_metric
 from svdnet_jax.runs.start import read_source, restore_or_start
 from svdnet_jax.training.compile import steps_per_call
-from svdnet_jax.training.evaluation import measure
+from svdnet_jax.training.eval_fn import EvalFn, make_eval_fn
+from svdnet_jax.training.evaluation import evaluate_model
 from svdnet_jax.training.events import Decorrelated, PhaseEnded, SaveDue, StepLogged
 from svdnet_jax.training.init import initial_state
 from svdnet_jax.training.loop import Task, compile_phases, make_optimizers, run_rri
-from svdnet_jax.training.schedule import plan
-from svdnet_jax.training.state import TrainState, create
-from svdnet_jax.training.step import Infer, inputs_of, make_infer
+from svdnet_jax.training.schedule import build_schedule
+from svdnet_jax.training.state import TrainState, init_state
 from svdnet_jax.training.stopping import asked_to_stop
 
 
 def train(
-    config: Run,
+    config: Config,
     console: Console | None = None,
     *,
     dataset: Dataset | None = None,
@@ -70,20 +77,22 @@ def train(
         TrainingDiverged: The loss is no longer finite; checkpoints and log are intact.
     """
     devices = preflight(config, model)
-    chosen = differences(to_json(Run()), to_json(config))
-    agree("settings", str([line for line in chosen if not line.startswith((*PLACES, "machines."))]))
-    keep_compiled(config.compute.cache)
-    keep_memory()
-    if console is None or not is_first():
+    chosen = diff(to_json(Config()), to_json(config))
+    assert_same_on_all_hosts(
+        "settings", str([line for line in chosen if not line.startswith((*PATH_FIELDS, "machines."))])
+    )
+    enable_compilation_cache(config.compute.cache)
+    disable_malloc_trim()
+    if console is None or not is_lead_host():
         console = terminal(quiet=True)
-    with open_run_dir(config) if is_first() else nullcontext(RunDir(config.folder)) as run_dir:
+    with open_run_dir(config) if is_lead_host() else nullcontext(RunDir(config.folder)) as run_dir:
         say(console, describe(devices, config))
         source = None if run_dir.has_checkpoint else read_source(config, console)
         if dataset is None:
-            with first_before_others():
-                dataset = load_dataset(config, console)
+            with lead_host_first():
+                dataset = load_configured_dataset(config, console)
         check_identities(dataset)
-        agree("images or identities", fingerprint(dataset))
+        assert_same_on_all_hosts("images or identities", fingerprint(dataset))
         say(console, summary(dataset, count_valid(dataset, config)))
         session = _prepare(config, dataset, source, model, devices)
         state = _train(session, run_dir, source, console)
@@ -92,7 +101,7 @@ def train(
     return run_dir.path
 
 
-def preflight(config: Run, model: SVDNet | None = None) -> Devices:
+def preflight(config: Config, model: SVDNet | None = None) -> MeshContext:
     """Refuses settings that cannot work before anything is made: values, names, sizes, freeze patterns, devices.
 
     Returns:
@@ -101,11 +110,11 @@ def preflight(config: Run, model: SVDNet | None = None) -> Devices:
     Raises:
         ConfigError: Names the setting.
     """
-    check(config)
-    network = model or build(config.model, classes=2)
-    state = jax.eval_shape(lambda: create(network, inputs_of(config).size, config.seed))
+    validate(config)
+    network = model or create_model(config.model, classes=2)
+    state = jax.eval_shape(lambda: init_state(network, input_size(config.data), config.seed))
     make_optimizers(state.params, config)
-    return choose(config)
+    return create_mesh(config)
 
 
 class _Session(NamedTuple):
@@ -115,22 +124,22 @@ class _Session(NamedTuple):
     dataset: Dataset
     fresh: TrainState
     """The state to begin from: before the first step, or of a base run after its last."""
-    infer: Infer
-    devices: Devices
+    infer: EvalFn
+    devices: MeshContext
 
 
 def _prepare(
-    config: Run, dataset: Dataset, source: Pretrained | BaseRun | None, model: SVDNet | None, devices: Devices
+    config: Config, dataset: Dataset, source: Pretrained | BaseRun | None, model: SVDNet | None, devices: MeshContext
 ) -> _Session:
     """Makes the network, its first state and its programs; nothing is compiled before it is used."""
     base = source if isinstance(source, BaseRun) else None
     weights = source if isinstance(source, Pretrained) else None
     network, fresh = initial_state(config, dataset.train, weights, model)
     fresh = devices.put(base.state if base else fresh)
-    infer = make_infer(network, inputs_of(config).size, devices)
-    evaluate = partial(measure, infer=infer, dataset=dataset, settings=divisible_batches(config.eval, devices))
+    infer = make_eval_fn(network, input_size(config.data), devices)
+    evaluate = partial(evaluate_model, infer=infer, dataset=dataset, settings=divisible_batches(config.eval, devices))
     compiled = compile_phases(network, fresh.params, config, devices)
-    task = Task(config, plan(config), compiled, evaluate, steps_per_call(config))
+    task = Task(config, build_schedule(config), compiled, evaluate, steps_per_call(config))
     return _Session(task, dataset, fresh, infer, devices)
 
 
@@ -140,16 +149,16 @@ def _train(session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | No
     config = task.config
     base = source if isinstance(source, BaseRun) else None
     with (
-        checkpoints(run_dir.checkpoints, checkpoint_metric) as saved,
+        open_checkpoints(run_dir.checkpoints, checkpoint_metric) as saved,
         progress(task.schedule[-1].end, console) as show,
         asked_to_stop(jax.process_count() > 1) as stop_signal,
     ):
         state, position, resumed = restore_or_start(task, fresh, base, dataset, run_dir, saved, console)
-        log = open_log(run_dir.log, position.log_offset, position.log_hash) if is_first() else None
+        log = open_log(run_dir.log, position.log_offset, position.log_hash) if is_lead_host() else None
         embed = partial(embed_test, config=config, dataset=dataset, infer=infer, devices=devices)
         output = RunOutput(config, run_dir, saved, log, show, position, embed)
         over = position.phase >= len(task.schedule)
-        if is_first():
+        if is_lead_host():
             _describe_run(run_dir, config, over)
         if not resumed:
             weights = source if isinstance(source, Pretrained) else None
@@ -159,8 +168,10 @@ def _train(session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | No
             log_record(output, {"event": "resume", "step": position.step})
         # A run that was stopped may be at a step where no call of this machine ends.
         steps = gcd(task.steps_per_call, int(state.cursor.step))
-        on_device = resident(config, dataset.train.images.nbytes)
-        batches = feed(dataset.train, config.data, config.seed, position.step, steps, devices, resident=on_device)
+        on_device = fits_on_device(config, dataset.train.images.nbytes)
+        batches = make_loader(
+            dataset.train, config.data, config.seed, position.step, steps, devices, resident=on_device
+        )
         # Closed, so that its thread is gone before the interpreter is.
         with closing(batches.samples):
             for event in run_rri(
@@ -184,7 +195,7 @@ def _train(session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | No
     return state
 
 
-def _describe_run(run_dir: RunDir, config: Run, over: bool) -> None:
+def _describe_run(run_dir: RunDir, config: Config, over: bool) -> None:
     """Writes the settings where they are missing, and what trains the run unless it is over."""
     if not run_dir.config.exists():
         write_json(run_dir.config, to_json(config))
@@ -196,7 +207,7 @@ def _report(session: _Session, run_dir: RunDir, state: TrainState, console: Cons
     """Embeds the test set, and writes and prints the results; all hosts embed, the lead host writes."""
     task, dataset, _, infer, devices = session
     query, gallery = embed_test(state, config=task.config, dataset=dataset, infer=infer, devices=devices)
-    if not is_first():
+    if not is_lead_host():
         return
     records = read_log(run_dir.log)
     facts = report_facts(task.config, dataset, records[0])

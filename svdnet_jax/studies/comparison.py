@@ -8,7 +8,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from svdnet_jax.config.serialize import differences
+from svdnet_jax.config.serialize import diff
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.reporting.report import write_report
@@ -57,7 +57,7 @@ def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[tuple[lis
         ours, theirs = _read(run), _read(control)
         if theirs[0].get("method") != "none":
             raise ConfigError(f"--controls {control}: decorrelates by {theirs[0].get('method')}; a control must not")
-        changed = [line for line in differences(ours[0], theirs[0]) if not line.startswith(("method:", "preset:"))]
+        changed = [line for line in diff(ours[0], theirs[0]) if not line.startswith(("method:", "preset:"))]
         if changed:
             raise ConfigError(f"--controls {control}: not the control of {run}: {'; '.join(changed)}")
         if _budget(ours) != _budget(theirs):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.studies import comparison, study, summary
 from svdnet_jax.studies.decorrelation import with_rri
@@ -19,7 +19,7 @@ from svdnet_jax.studies.decorrelation import with_rri
 NAMES = {"Step 0": ("us", 0), "RRI": ("us", -1), "control": ("none", -1)}
 
 
-def variants(options: study.Options) -> dict[str, Run]:
+def variants(options: study.Options) -> dict[str, Config]:
     """RRI and its control."""
     return {method: with_rri(options.run, method=method) for method in ("us", "none")}
 

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from svdnet_jax import eigenlayer
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.methods import Method
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal
@@ -53,7 +53,7 @@ class Options(study.Options):
     """Outputs of the narrower Eigenlayer, fewer than training identities; 0 leaves that comparison out."""
 
 
-def variants(options: Options) -> dict[str, Run]:
+def variants(options: Options) -> dict[str, Config]:
     """Settings of all runs by name; US and nothing have the names that other studies give them, which share them."""
     config = options.run
     few = replace(config, rri=replace(config.rri, rounds=min(options.variants_rounds, config.rri.rounds)))
@@ -67,7 +67,7 @@ def variants(options: Options) -> dict[str, Run]:
     return found
 
 
-def with_rri(config: Run, **changes: object) -> Run:
+def with_rri(config: Config, **changes: object) -> Config:
     """The settings with other rounds."""
     return replace(config, rri=replace(config.rri, **changes))  # type: ignore[arg-type]
 
@@ -86,7 +86,7 @@ def replaced(folder: Path, seed: int) -> list[Record]:
     embedder, W = inference.from_run(folder), load_eigenlayer(RunDir(folder), "base")
     assert W is not None, "written before the log's line"
     quiet = terminal(quiet=True)
-    dataset = inference.load_for(embedder.config, quiet)
+    dataset = inference.load_eval_dataset(embedder.config, quiet)
     query, gallery = inference.embed_test(embedder, dataset, quiet)["pooled"]
     settings = embedder.config.eval
     lines: list[Record] = []

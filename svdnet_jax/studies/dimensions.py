@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.models.svdnet import build
+from svdnet_jax.models.svdnet import create_model
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import against
 from svdnet_jax.studies import study, summary
@@ -34,7 +34,7 @@ class Options(study.Options):
     """Rounds of each; the preset's own number of outputs is shared with other studies and may have more."""
 
 
-def variants(options: Options) -> dict[str, Run]:
+def variants(options: Options) -> dict[str, Config]:
     """US and the control with each number of outputs.
 
     Raises:
@@ -46,7 +46,7 @@ def variants(options: Options) -> dict[str, Run]:
     for dim in options.dims:
         if dim < 1:
             raise ConfigError(f"--dims {dim}: must be 1 or more")
-        build(replace(config.model, dim=dim), classes=2)
+        create_model(replace(config.model, dim=dim), classes=2)
         own = dim == config.model.dim
         for method in ("none", "us"):
             if own:

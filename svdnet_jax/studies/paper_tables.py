@@ -19,7 +19,7 @@ from typing import Annotated
 import tyro
 
 from svdnet_jax.config.flags import Flag
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_figure, is_text, refuse_overwrite, write_whole
 from svdnet_jax.reporting import figures
@@ -59,7 +59,7 @@ class Options:
     """Penalties that begin after Step 0."""
     from_start: tuple[penalties.Kind, ...] = penalties.Options().from_start
     """Penalties that begin with the first step."""
-    run: Annotated[Run, tyro.conf.arg(name="")] = field(default_factory=Run)
+    run: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
 def budget(options: Options) -> dict[str, study.Options]:

@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from svdnet_jax.baselines import pcanet
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.data.loader import resize
 from svdnet_jax.data.types import Dataset, fingerprint, labels
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import side_by_side
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate
-from svdnet_jax.runs.dataset import count_valid, load_dataset
+from svdnet_jax.runs.dataset import count_valid, load_configured_dataset
 from svdnet_jax.studies import study, summary
 
 TITLES = {"pixels": "pixels", "plain": "PCANet", "root": "PCANet, square roots"}
@@ -46,7 +46,7 @@ class Options(study.Options):
 
 def measure(options: Options, console: Console) -> list[Record]:
     """Learns the filters and evaluates each kind of feature; kept by the data's fingerprint."""
-    dataset = load_dataset(options.run, console)
+    dataset = load_configured_dataset(options.run, console)
     data, settings = options.run.data, options.run.eval
     how = f"{data.height}x{data.width}-{options.fit_images}-{settings.metric}-{settings.cross_camera}"
     path = options.folder / f"pcanet-{fingerprint(dataset)}-{how}.jsonl"
@@ -98,7 +98,7 @@ def shrunk(images: np.ndarray, size: tuple[int, int], block: int = 256) -> np.nd
     return np.concatenate([np.rint(part).astype(np.uint8) for part in blocks])
 
 
-def one(sides: Sequence[np.ndarray], dataset: Dataset, config: Run) -> dict[str, Any]:
+def one(sides: Sequence[np.ndarray], dataset: Dataset, config: Config) -> dict[str, Any]:
     """Retrieval by features of queries and gallery."""
     query, gallery = (
         Embeddings(features, split.pids, split.cameras, split.names)

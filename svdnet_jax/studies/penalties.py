@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 
 from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
-from svdnet_jax.config.schema import Penalty, Run
+from svdnet_jax.config.schema import Config, Penalty
 from svdnet_jax.data.loader import resize
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.study_figures import side_by_side
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.runs.base_run import without_rounds
-from svdnet_jax.runs.dataset import load_dataset
+from svdnet_jax.runs.dataset import load_configured_dataset
 from svdnet_jax.runs.load import load_run
 from svdnet_jax.studies import study, summary
 from svdnet_jax.studies.comparison import spread
@@ -68,7 +68,7 @@ def measure(options: Options, console: Console) -> list[Record]:
     return [{**line, "weight": weights[line["variant"]]} for line in lines]
 
 
-def variants(options: Options, settings: Mapping[Kind, Penalty]) -> dict[str, Run]:
+def variants(options: Options, settings: Mapping[Kind, Penalty]) -> dict[str, Config]:
     """Settings of all runs by name, from those of each penalty that begins in the rounds."""
     config = options.run
     runs = {method: with_rri(config, method=method) for method in ("none", "us")}
@@ -103,8 +103,8 @@ def sizes(base: Path, kinds: Sequence[Kind]) -> dict[Kind, float]:
 
 def feature_maps(trained: Any) -> Any:
     """The last feature maps (N, h, w, C) of some training images."""
-    config: Run = trained.config
-    images = load_dataset(config, terminal(quiet=True)).train.images
+    config: Config = trained.config
+    images = load_configured_dataset(config, terminal(quiet=True)).train.images
     some = images[np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int)]
     x = resize(jnp.asarray(some), (config.data.height, config.data.width))
     _, kept = trained.model.apply(trained.state.variables, x, train=False, mutable=["intermediates"])

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.retrieval.intervals import Interval, by_identity, over_seeds, per_identity
@@ -69,7 +69,7 @@ TITLES = {
 }
 
 
-def variants(options: Options) -> dict[str, Run]:
+def variants(options: Options) -> dict[str, Config]:
     """Settings of all runs by name; names and settings are those of other studies where these have them too."""
     config = options.run
     few = replace(config, rri=replace(config.rri, rounds=min(options.variants_rounds, config.rri.rounds)))
@@ -97,7 +97,7 @@ def identities(folder: Path, variant: str, seed: int) -> list[Record]:
     """Sums of rank-1 and AP over the queries of each identity, by both embeddings, of the last model of a run."""
     embedder = inference.from_run(folder)
     quiet, settings = terminal(quiet=True), embedder.config.eval
-    sides = inference.embed_test(embedder, inference.load_for(embedder.config, quiet), quiet)
+    sides = inference.embed_test(embedder, inference.load_eval_dataset(embedder.config, quiet), quiet)
     line: dict[str, Any] = {"event": "identities", "variant": variant, "seed": seed}
     for kind in KINDS:
         query, gallery = sides[kind]

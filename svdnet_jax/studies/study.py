@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
@@ -50,7 +50,7 @@ class Options:
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of the runs, in place of --seed."""
-    run: Annotated[Run, tyro.conf.arg(name="")] = field(default_factory=Run)
+    run: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     @property
     def folder(self) -> Path:
@@ -102,7 +102,7 @@ def text(study: Study, lines: Lines) -> str:
     return "\n".join(line.rstrip() for line in [*printed.splitlines(), *"\n".join(notes).splitlines()])
 
 
-def train(options: Options, variants: Mapping[str, Run], console: Console) -> list[Record]:
+def train(options: Options, variants: Mapping[str, Config], console: Console) -> list[Record]:
     """Trains all variants with all seeds, but for what is there.
 
     Args:
@@ -120,7 +120,7 @@ def train(options: Options, variants: Mapping[str, Run], console: Console) -> li
     return lines
 
 
-def trained(options: Options, name: str, config: Run, seed: int, console: Console) -> Path:
+def trained(options: Options, name: str, config: Config, seed: int, console: Console) -> Path:
     """The folder of a finished run, which is trained if it is not there."""
     config = replace(config, seed=seed, base_from=None, rri=replace(config.rri, stop="never"))
     base = without_rounds(config)
@@ -136,13 +136,13 @@ def trained(options: Options, name: str, config: Run, seed: int, console: Consol
     return config.folder
 
 
-def _digest(config: Run) -> str:
+def _digest(config: Config) -> str:
     """A few letters that differ between settings."""
     settings = {k: v for k, v in to_json(config).items() if k not in ("out", "seed", "preset", "compute", "machines")}
     return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
 
 
-def _finished(config: Run) -> bool:
+def _finished(config: Config) -> bool:
     """Whether nothing is left of a run.
 
     Raises:
@@ -158,7 +158,7 @@ def _finished(config: Run) -> bool:
     return text.rpartition('\n{"event": ')[2].startswith('"end"')
 
 
-def _finish(config: Run, console: Console) -> None:
+def _finish(config: Config, console: Console) -> None:
     """Runs what is left of a run; shown where somebody watches, else told in a line when it is over."""
     folder, log = config.folder, RunDir(config.folder).log
     train_run(config, console if console.is_terminal else terminal(quiet=True), report=False)

@@ -65,8 +65,10 @@ def cut(folder: Path, ranks: Sequence[int], variant: str, seed: int) -> list[Rec
     """Size, speed, error and retrieval at each rank and of the whole layer (rank 0), of a run's last weights."""
     embedder, W = inference.from_run(folder), jnp.asarray(load_run(folder).state.eigenlayer)
     quiet, settings = terminal(quiet=True), embedder.config.eval
-    query, gallery = inference.embed_test(embedder, inference.load_for(embedder.config, quiet), quiet)["pooled"]
-    (C, D), values = W.shape, eigenlayer.factorise(W)[1]
+    query, gallery = inference.embed_test(embedder, inference.load_eval_dataset(embedder.config, quiet), quiet)[
+        "pooled"
+    ]
+    (C, D), values = W.shape, eigenlayer.factorize(W)[1]
     lines: list[Record] = []
     for k in [*(k for k in sorted(ranks) if k <= D), 0]:
         layers = truncate(W, k) if k else (W,)

@@ -48,7 +48,7 @@ def check_labels(labels: Array | np.ndarray, images: Array | np.ndarray) -> None
         )
 
 
-def check_parts(size: int, parts: int, together: int) -> None:
+def check_grad_accum(size: int, parts: int, together: int) -> None:
     """Refuses a batch that cannot be divided into parts of whole identities.
 
     Raises:
@@ -62,7 +62,20 @@ def check_parts(size: int, parts: int, together: int) -> None:
         )
 
 
-def synchronised_only(axis: str | None) -> AbstractContextManager[Any]:
+def check_loss(loss: Array) -> None:
+    """Refuses a loss that is no scalar of a float type.
+
+    Raises:
+        ValueError: Says what was found.
+    """
+    if np.shape(loss) != () or not jnp.issubdtype(jnp.result_type(loss), jnp.floating):
+        raise ValueError(
+            f"loss_fn returned {jnp.result_type(loss)} of shape {np.shape(loss)}; expected one float: take the mean "
+            "over the images"
+        )
+
+
+def require_sync_batch_norm(axis: str | None) -> AbstractContextManager[Any]:
     """Within it, a BatchNorm that takes statistics of one device's images alone is refused; no axis, no refusal.
 
     Raises:

@@ -7,8 +7,10 @@ but that with dropout each device of ``pmap`` mode draws masks of its own.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import gcd
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +18,16 @@ import optax
 from jaxtyping import Array, Bool, Float, PyTree
 
 from svdnet_jax import eigenlayer
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config, Loss, Penalty, PhaseKind
 from svdnet_jax.data.loader import Batch, Samples
-from svdnet_jax.distributed.mesh import AXIS, Devices
-from svdnet_jax.models.svdnet import SVDNet, synchronised
+from svdnet_jax.distributed.mesh import AXIS, MeshContext
+from svdnet_jax.models.svdnet import SVDNet, with_sync_batch_norm
+from svdnet_jax.training.losses import make_loss_fn
 from svdnet_jax.training.optimizer import with_learning_rate
-from svdnet_jax.training.schedule import plan
+from svdnet_jax.training.preprocess import AugmentConfig, augment_config, make_preprocess
+from svdnet_jax.training.schedule import build_schedule
 from svdnet_jax.training.state import TrainState
-from svdnet_jax.training.step import Metrics, Recipe, looped, train_step
+from svdnet_jax.training.step import Metrics, scan_or_unroll, train_step
 
 TrainCall = Callable[[TrainState, Batch | None, Samples, Float[Array, " K"]], tuple[TrainState, Metrics]]
 """State (donated), store and samples of a `Feed`, learning rate of each step -> the state K steps later, and loss and
@@ -33,17 +37,38 @@ ON_CPU, ELSEWHERE = 1, 10
 compiles each of them."""
 
 
+class StepConfig(NamedTuple):
+    """What the settings compile into a step beside network and optimizer."""
+
+    augment: AugmentConfig
+    loss: Loss = Loss()
+    grad_accum_steps: int = 1
+    num_instances: int = 1
+
+
+def step_config(config: Config, kind: PhaseKind) -> StepConfig:
+    """Returns the part of the settings that `StepConfig` holds, for a kind of phase."""
+    loss = config.loss
+    if kind == "base" and loss.penalty.begin == "rounds":
+        loss = replace(loss, penalty=Penalty())
+    instances = max(config.data.per_identity, 1)
+    return StepConfig(augment_config(config.data), loss, config.optimizer.accumulate, instances)
+
+
 def make_train_call(
-    model: SVDNet, optimizer: optax.GradientTransformation, recipe: Recipe, devices: Devices
+    model: SVDNet, optimizer: optax.GradientTransformation, config: StepConfig, devices: MeshContext
 ) -> TrainCall:
     """Compiles, at its first use, what trains a phase; one program for all calls."""
     axis = AXIS if devices.mode == "pmap" else None
     step = partial(
         train_step,
-        model=synchronised(model, axis) if axis else model,
+        model=with_sync_batch_norm(model, axis) if axis else model,
         optimizer=optimizer,
-        recipe=recipe,
-        axis=axis,
+        preprocess=make_preprocess(config.augment),
+        loss_fn=make_loss_fn(config.loss, axis),
+        grad_accum_steps=config.grad_accum_steps,
+        num_instances=config.num_instances,
+        axis_name=axis,
     )
 
     def call(
@@ -54,7 +79,7 @@ def make_train_call(
             batch = sample if isinstance(sample, Batch) else _fetch(store, sample)
             return step(state.replace(opt_state=with_learning_rate(state.opt_state, rate)), batch)
 
-        state, metrics = looped(one, state, (samples, rates))
+        state, metrics = scan_or_unroll(one, state, (samples, rates))
         health = {"correlation": eigenlayer.correlation(state.eigenlayer), "finite": _all_finite(state.variables)}
         return state, metrics | health
 
@@ -63,11 +88,11 @@ def make_train_call(
     return jax.jit(call, donate_argnums=0, out_shardings=devices.everywhere)
 
 
-def steps_per_call(config: Run) -> int:
+def steps_per_call(config: Config) -> int:
     """Steps that one call takes: the most within the setting that end at every line of the log and every phase."""
     setting = config.compute.steps_per_call
     most = setting or (ON_CPU if jax.default_backend() == "cpu" else ELSEWHERE)
-    lengths = [config.log_every, config.checkpoint_every, *(phase.settings.steps for phase in plan(config))]
+    lengths = [config.log_every, config.checkpoint_every, *(phase.settings.steps for phase in build_schedule(config))]
     return _largest_divisor(lengths, most)
 
 

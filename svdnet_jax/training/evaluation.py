@@ -14,19 +14,19 @@ from svdnet_jax.config.schema import Eval
 from svdnet_jax.data.types import Dataset, Split, labels
 from svdnet_jax.errors import TrainingDiverged
 from svdnet_jax.models.svdnet import Outputs
-from svdnet_jax.retrieval.embed import embed
+from svdnet_jax.retrieval.embed import apply_in_batches
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.results import Report
+from svdnet_jax.training.eval_fn import EvalFn
 from svdnet_jax.training.state import TrainState
-from svdnet_jax.training.step import Infer
 
 UNKNOWN: Mapping[str, str] = MappingProxyType({})
 """No fingerprints: embeddings that are looked at and not kept."""
 
 
 @dataclass(frozen=True, eq=False)
-class Measurement:
+class EvalResult:
     """One look at a model, with dropout and augmentation off."""
 
     loss: float
@@ -43,7 +43,7 @@ class Measurement:
     """Retrieval by the Eigenlayer's input."""
 
 
-def measure(state: TrainState, *, infer: Infer, dataset: Dataset, settings: Eval) -> Measurement:
+def evaluate_model(state: TrainState, *, infer: EvalFn, dataset: Dataset, settings: Eval) -> EvalResult:
     """Measures a model on (a part of) the training set, the queries and the gallery.
 
     Raises:
@@ -53,19 +53,19 @@ def measure(state: TrainState, *, infer: Infer, dataset: Dataset, settings: Eval
     # Spread evenly: file names are sorted by identity, so the first ones would be few identities.
     count = min(len(dataset.train), settings.train_images)
     some = np.linspace(0, len(dataset.train) - 1, count).astype(int)
-    logits = embed(apply, dataset.train.images[some], settings.batch_size).logits
+    logits = apply_in_batches(apply, dataset.train.images[some], settings.batch_size).logits
     loss, accuracy = _fit(logits, labels(dataset.train.pids)[0][some])
     if not np.isfinite(loss):
         raise TrainingDiverged(
             f"the loss on training images is {loss} after step {int(state.step)}: training diverged. "
             "Lower the learning rate and start in another `out`; log and checkpoints are intact"
         )
-    query, gallery = (embeddings(apply, split, settings) for split in (dataset.query, dataset.gallery))
+    query, gallery = (embed_split(apply, split, settings) for split in (dataset.query, dataset.gallery))
     reports = {
         name: evaluate(query[name], gallery[name], metric=settings.metric, cross_camera=settings.cross_camera)
         for name in ("embedding", "pooled")
     }
-    return Measurement(
+    return EvalResult(
         loss=loss,
         accuracy=accuracy,
         correlation=float(eigenlayer.correlation(state.eigenlayer)),
@@ -74,7 +74,7 @@ def measure(state: TrainState, *, infer: Infer, dataset: Dataset, settings: Eval
     )
 
 
-def embeddings(
+def embed_split(
     apply: Any,
     split: Split,
     settings: Eval,
@@ -90,7 +90,7 @@ def embeddings(
         advance: Told how many images more are on their way.
         models: `fingerprints` of the network, where the embeddings are to be kept.
     """
-    outputs: Outputs = embed(apply, split.images, settings.batch_size, advance)
+    outputs: Outputs = apply_in_batches(apply, split.images, settings.batch_size, advance)
     return {
         name: Embeddings(getattr(outputs, name), split.pids, split.cameras, split.names, models.get(name, ""))
         for name in ("embedding", "pooled")

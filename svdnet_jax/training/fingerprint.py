@@ -13,9 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config, input_size
 from svdnet_jax.models.svdnet import parameter_paths
-from svdnet_jax.training.step import inputs_of
 
 UNUSED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"embedding": ("params/classifier/",), "pooled": ("params/classifier/", "params/eigenlayer/")}
@@ -23,7 +22,7 @@ UNUSED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Embeddings by name, and the weights that each does not depend on."""
 
 
-def model_fingerprint(variables: Mapping[str, PyTree[Any]], kind: str, config: Run) -> str:
+def model_fingerprint(variables: Mapping[str, PyTree[Any]], kind: str, config: Config) -> str:
     """The first 16 hex digits of a SHA-256, and the embedding: ``3f2a09c1d4e5b677-pooled``.
 
     It is taken over every number that the embedding depends on (path, type, shape and bytes of each array, in the
@@ -35,7 +34,7 @@ def model_fingerprint(variables: Mapping[str, PyTree[Any]], kind: str, config: R
         config: Of the run, or of the preset for weights as they are.
     """
     model = config.model
-    digest = hashlib.sha256(f"{inputs_of(config).size} {model.backbone} {model.layout} {model.last_stride}\n".encode())
+    digest = hashlib.sha256(f"{input_size(config.data)} {model.backbone} {model.layout} {model.last_stride}\n".encode())
     for path, leaf in sorted(parameter_paths(variables).items()):
         if not path.startswith(UNUSED[kind]):
             array = np.asarray(jax.device_get(leaf))
@@ -45,7 +44,7 @@ def model_fingerprint(variables: Mapping[str, PyTree[Any]], kind: str, config: R
 
 
 def fingerprints(
-    variables: Mapping[str, PyTree[Any]], config: Run, kinds: Iterable[str] = tuple(UNUSED)
+    variables: Mapping[str, PyTree[Any]], config: Config, kinds: Iterable[str] = tuple(UNUSED)
 ) -> dict[str, str]:
     """`model_fingerprint` of several embeddings, by name; a tenth of a second each for a ResNet-50."""
     return {kind: model_fingerprint(variables, kind, config) for kind in kinds}

@@ -5,19 +5,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config, input_size
 from svdnet_jax.data.loader import mean_image
 from svdnet_jax.data.types import Split, labels
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.pretrained.convert import IMAGENET_MEAN, IMAGENET_STD
 from svdnet_jax.models.pretrained.load import Pretrained, check_fit, with_pretrained
-from svdnet_jax.models.svdnet import SVDNet, build, parameter_paths
-from svdnet_jax.training.state import TrainState, create
-from svdnet_jax.training.step import inputs_of
+from svdnet_jax.models.svdnet import SVDNet, create_model, parameter_paths
+from svdnet_jax.training.state import TrainState, init_state
 
 
 def initial_state(
-    config: Run, train: Split, weights: Pretrained | None, model: SVDNet | None = None
+    config: Config, train: Split, weights: Pretrained | None, model: SVDNet | None = None
 ) -> tuple[SVDNet, TrainState]:
     """The network for a training set and its state before the first step.
 
@@ -30,19 +29,19 @@ def initial_state(
     Raises:
         ConfigError: Settings that cannot work, weights of another network, or a network for other identities.
     """
-    size = inputs_of(config).size
+    size = input_size(config.data)
     identities = labels(train.pids)[1]
-    model = model or build(config.model, identities)
+    model = model or create_model(config.model, identities)
     if model.classes != identities:
         raise ConfigError(f"model has {model.classes} classes; expected {identities}, one for each training identity")
     mean, std = pixel_statistics(config, weights)
     if config.model.mean_image:
         mean = np.asarray(mean_image(train.images, size))
-    state = create(model, size, config.seed, mean, std)
+    state = init_state(model, size, config.seed, mean, std)
     return model, with_weights(state, weights) if weights else state
 
 
-def pixel_statistics(config: Run, weights: Pretrained | None) -> tuple[Any, Any]:
+def pixel_statistics(config: Config, weights: Pretrained | None) -> tuple[Any, Any]:
     """What is subtracted from RGB in [0, 255] and what divides it: as set, as the weights want, or ImageNet's."""
     mean = config.model.mean or (weights.mean if weights else IMAGENET_MEAN)
     return mean, config.model.std or (weights.std if weights else IMAGENET_STD)
@@ -58,13 +57,15 @@ def with_weights(state: TrainState, weights: Pretrained) -> TrainState:
     return state.replace(params=variables["params"], batch_stats=variables["batch_stats"])
 
 
-def check_start(config: Run, weights: Pretrained | None) -> None:
+def check_start(config: Config, weights: Pretrained | None) -> None:
     """Refuses before any work what training could not start from.
 
     Raises:
         ConfigError: Weights of another network, or stored statistics wanted where there are none.
     """
-    state = jax.eval_shape(lambda: create(build(config.model, classes=2), inputs_of(config).size, config.seed))
+    state = jax.eval_shape(
+        lambda: init_state(create_model(config.model, classes=2), input_size(config.data), config.seed)
+    )
     if weights:
         check_fit({"params": state.params, "batch_stats": state.batch_stats}, weights)
         if weights.layouts and config.model.layout not in weights.layouts:

@@ -15,19 +15,18 @@ import numpy as np
 import optax
 
 from svdnet_jax import eigenlayer
-from svdnet_jax.config.schema import RRI, PhaseKind, Run
-from svdnet_jax.data.loader import Feed
-from svdnet_jax.distributed.mesh import Devices, put
-from svdnet_jax.distributed.multihost import from_first
+from svdnet_jax.config.schema import RRI, Config, PhaseKind
+from svdnet_jax.data.loader import TrainLoader
+from svdnet_jax.distributed.mesh import MeshContext, replicate_on
+from svdnet_jax.distributed.multihost import broadcast_from_lead
 from svdnet_jax.errors import Stopped
 from svdnet_jax.models.svdnet import SVDNet
-from svdnet_jax.training.compile import TrainCall, make_train_call
-from svdnet_jax.training.evaluation import Measurement
+from svdnet_jax.training.compile import TrainCall, make_train_call, step_config
+from svdnet_jax.training.evaluation import EvalResult
 from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged, Unreported
-from svdnet_jax.training.optimizer import make_optimizer, weight_groups
-from svdnet_jax.training.schedule import PlannedPhase, plan
-from svdnet_jax.training.state import TrainState, begin
-from svdnet_jax.training.step import recipe_of
+from svdnet_jax.training.optimizer import make_optimizer
+from svdnet_jax.training.schedule import ScheduledPhase, build_schedule
+from svdnet_jax.training.state import TrainState, begin_phase
 from svdnet_jax.training.step_records import LogInterval, restore_metrics, step_record, unreported_metrics
 
 
@@ -41,10 +40,10 @@ class CompiledPhase(NamedTuple):
 class Task(NamedTuple):
     """What a run trains, and with what: everything that stays the same while the state changes."""
 
-    config: Run
-    schedule: Sequence[PlannedPhase]
+    config: Config
+    schedule: Sequence[ScheduledPhase]
     compiled: Mapping[PhaseKind, CompiledPhase]
-    evaluate: Callable[[TrainState], Measurement]
+    evaluate: Callable[[TrainState], EvalResult]
     """Evaluates a state on the test set; called at the borders of phases."""
     steps_per_call: int
     """Steps that each item of the loader is for; see `svdnet_jax.training.compile.steps_per_call`."""
@@ -54,7 +53,7 @@ class Task(NamedTuple):
         return optimizer_at(phase, self.schedule, {kind: each.optimizer for kind, each in self.compiled.items()})
 
 
-def make_optimizers(params: Any, config: Run) -> dict[PhaseKind, optax.GradientTransformation]:
+def make_optimizers(params: Any, config: Config) -> dict[PhaseKind, optax.GradientTransformation]:
     """Makes the optimizer of each kind of phase; kinds that train weights alike share one.
 
     Args:
@@ -66,17 +65,21 @@ def make_optimizers(params: Any, config: Run) -> dict[PhaseKind, optax.GradientT
     """
     by_settings: dict[Any, optax.GradientTransformation] = {}
     by_kind: dict[PhaseKind, optax.GradientTransformation] = {}
-    for kind, settings in {phase.kind: phase.settings for phase in plan(config)}.items():
+    for kind, settings in {phase.kind: phase.settings for phase in build_schedule(config)}.items():
         trained = (settings.freeze, settings.multipliers)
         if trained not in by_settings:
-            by_settings[trained] = make_optimizer(weight_groups(params, settings, config.optimizer), config.optimizer)
+            by_settings[trained] = make_optimizer(
+                params, freeze=settings.freeze, lr_multipliers=settings.multipliers, settings=config.optimizer
+            )
         by_kind[kind] = by_settings[trained]
     return by_kind
 
 
-def compile_phases(model: SVDNet, params: Any, config: Run, devices: Devices) -> dict[PhaseKind, CompiledPhase]:
+def compile_phases(model: SVDNet, params: Any, config: Config, devices: MeshContext) -> dict[PhaseKind, CompiledPhase]:
     """Makes what trains each kind of phase; kinds that train weights alike, by the same loss, share one program."""
-    parts = {kind: (optimizer, recipe_of(config, kind)) for kind, optimizer in make_optimizers(params, config).items()}
+    parts = {
+        kind: (optimizer, step_config(config, kind)) for kind, optimizer in make_optimizers(params, config).items()
+    }
     compiled = {
         each: CompiledPhase(each[0], make_train_call(model, *each, devices)) for each in dict.fromkeys(parts.values())
     }
@@ -84,7 +87,7 @@ def compile_phases(model: SVDNet, params: Any, config: Run, devices: Devices) ->
 
 
 def optimizer_at(
-    phase: int, schedule: Sequence[PlannedPhase], by_kind: Mapping[PhaseKind, optax.GradientTransformation]
+    phase: int, schedule: Sequence[ScheduledPhase], by_kind: Mapping[PhaseKind, optax.GradientTransformation]
 ) -> optax.GradientTransformation:
     """Returns the optimizer of a phase of the schedule; one without state when the schedule is over."""
     return by_kind[schedule[phase].kind] if phase < len(schedule) else optax.identity()
@@ -93,7 +96,7 @@ def optimizer_at(
 def run_rri(
     state: TrainState,
     task: Task,
-    loader: Feed,
+    loader: TrainLoader,
     *,
     stop_signal: Callable[[], int] = lambda: 0,
     phase_seconds: float = 0.0,
@@ -113,7 +116,7 @@ def run_rri(
         Stopped: `stop_signal` asked for it; the event before was a `SaveDue`.
         TrainingDiverged: The loss is no longer finite.
     """
-    latest: Measurement | None = None
+    latest: EvalResult | None = None
     while (index := int(state.cursor.phase)) < len(task.schedule):
         phase = task.schedule[index]
         if phase.kind == "restraint" and int(state.cursor.step) == 0:
@@ -132,9 +135,9 @@ def run_rri(
 
 def _train_phase(
     state: TrainState,
-    phase: PlannedPhase,
+    phase: ScheduledPhase,
     task: Task,
-    loader: Feed,
+    loader: TrainLoader,
     stop_signal: Callable[[], int],
     started: float,
     unreported: Unreported,
@@ -148,7 +151,7 @@ def _train_phase(
     for done in range(int(state.cursor.step) + steps, phase.settings.steps + 1, steps):
         rates = [phase.learning_rate_at(step) for step in range(done - steps, done)]
         samples = next(loader.samples)
-        rates_on_devices: Any = put(np.array(rates, np.float32), sharding)
+        rates_on_devices: Any = replicate_on(np.array(rates, np.float32), sharding)
         with jax.transfer_guard("disallow"):
             state, metrics = compiled.call(state, loader.store, samples, rates_on_devices)
         pending = (*pending, metrics)
@@ -187,7 +190,7 @@ def is_stable(before: float, after: float, rri: RRI) -> bool:
     return rri.stop == "stable" and rri.method not in ("none", "rotation") and after - before < rri.tolerance
 
 
-def _begin_next(state: TrainState, index: int, evaluation: Measurement, task: Task) -> TrainState:
+def _begin_next(state: TrainState, index: int, evaluation: EvalResult, task: Task) -> TrainState:
     """Returns the state at the start of the next phase; at the end of the schedule if S(W) is stable."""
     phase, S = task.schedule[index], evaluation.correlation
     stable = phase.kind == "relaxation" and is_stable(float(state.cursor.correlation), S, task.config.rri)
@@ -195,10 +198,10 @@ def _begin_next(state: TrainState, index: int, evaluation: Measurement, task: Ta
     # The stopping rule compares the ends of relaxations; in a restraint S(W) is what the decorrelation made it.
     kept = np.array(S, np.float32) if phase.kind in ("base", "relaxation") else np.asarray(state.cursor.correlation)
     rate = task.schedule[following].learning_rate_at(0) if following < len(task.schedule) else 0.0
-    return begin(state, following, task.optimizer_of(following), kept, rate)
+    return begin_phase(state, task.optimizer_of(following), rate, phase=following, correlation=kept)
 
 
-def _decorrelate(state: TrainState, config: Run, number: int) -> TrainState:
+def _decorrelate(state: TrainState, config: Config, number: int) -> TrainState:
     """Returns the state with the new W of a round; its classifier is turned with W where that is asked for."""
     rri, seed = config.rri, (config.seed, number)
     match = rri.match and number > rri.unmatched_rounds
@@ -206,15 +209,17 @@ def _decorrelate(state: TrainState, config: Run, number: int) -> TrainState:
     W = jnp.asarray(jax.device_get(state.eigenlayer))
     if not rri.rotate_classifier:
         replaced = eigenlayer.decorrelate(W, rri.method, match=match, seed=seed)
-        return state.with_eigenlayer(jnp.asarray(from_first(np.asarray(replaced))))
+        return state.with_eigenlayer(jnp.asarray(broadcast_from_lead(np.asarray(replaced))))
     assert rri.method == "us" or rri.method == "rotation", "a rule of the settings"
     replaced, R = eigenlayer.rotate(W, rri.method, match=match, seed=seed)
     kernel = jax.device_get(state.params["classifier"]["kernel"])
-    turned = from_first((R.T @ kernel.astype(np.float64)).astype(kernel.dtype))
-    return state.with_eigenlayer(jnp.asarray(from_first(np.asarray(replaced)))).with_classifier(jnp.asarray(turned))
+    turned = broadcast_from_lead((R.T @ kernel.astype(np.float64)).astype(kernel.dtype))
+    return state.with_eigenlayer(jnp.asarray(broadcast_from_lead(np.asarray(replaced)))).with_classifier(
+        jnp.asarray(turned)
+    )
 
 
-def _decorrelation_record(phase: PlannedPhase, state: TrainState, before: Measurement, task: Task) -> Record:
+def _decorrelation_record(phase: ScheduledPhase, state: TrainState, before: EvalResult, task: Task) -> Record:
     after = task.evaluate(state)
     return {
         "event": "decorrelate",
@@ -229,7 +234,7 @@ def _decorrelation_record(phase: PlannedPhase, state: TrainState, before: Measur
     }
 
 
-def _phase_record(phase: PlannedPhase, state: TrainState, evaluation: Measurement, seconds: float) -> Record:
+def _phase_record(phase: ScheduledPhase, state: TrainState, evaluation: EvalResult, seconds: float) -> Record:
     return {
         "event": "phase",
         "phase": phase.kind,

@@ -33,6 +33,8 @@ class Group(NamedTuple):
 
 
 FROZEN = Group(0.0, 0.0)
+SGD = Optimizer()
+"""The settings' own."""
 
 
 def weight_groups(params: Mapping[str, Any], phase: Phase, settings: Optimizer) -> PyTree[Group]:
@@ -65,15 +67,32 @@ def weight_groups(params: Mapping[str, Any], phase: Phase, settings: Optimizer) 
     return jax.tree.unflatten(jax.tree.structure(params), found)
 
 
-def make_optimizer(groups: PyTree[Group], settings: Optimizer) -> optax.GradientTransformation:
-    """Returns SGD or Adam for each group of weights, the learning rate held as data in the optimiser's state.
+def make_optimizer(
+    params: Mapping[str, Any],
+    *,
+    freeze: Sequence[str] = (),
+    lr_multipliers: Sequence[tuple[str, float]] = (),
+    settings: Optimizer = SGD,
+) -> optax.GradientTransformation:
+    """Returns SGD or Adam for the weights of a phase, the learning rate held as data in the optimizer's state.
 
     SGD is Caffe's: the rate multiplies the gradient before it enters the momentum, so after a drop of the rate the
     velocity fades instead of shrinking at once. Decay is added to the gradient in both.
 
-    A new state has no learning rate, and an update refuses it: `svdnet_jax.training.state.begin` sets the first one,
-    and `with_learning_rate` another.
+    A new state has no learning rate, and an update refuses it: `begin_phase` sets the first one, and
+    `with_learning_rate` another.
+
+    Args:
+        params: Parameters of the network, or their shapes.
+        freeze: Shell patterns over paths of weights that do not move, such as ``eigenlayer/*``; ``*`` crosses slashes.
+        lr_multipliers: Patterns and factors of the learning rate; the first that matches counts.
+        settings: Momentum, weight decay, and what is spared it.
+
+    Raises:
+        ConfigError: A pattern that no path matches, or nothing left to train.
     """
+    phase = Phase(steps=1, freeze=tuple(freeze), multipliers=tuple(lr_multipliers))
+    groups = weight_groups(params, phase, settings)
     leaves = jax.tree.leaves(groups, is_leaf=_is_group)
     labels = jax.tree.map(str, groups, is_leaf=_is_group)
 
@@ -98,8 +117,8 @@ def make_optimizer(groups: PyTree[Group], settings: Optimizer) -> optax.Gradient
     def update(gradients: PyTree[Array], opt_state: Any, params: PyTree[Array] | None = None) -> Any:
         if opt_state.hyperparams["learning_rate"] is None:
             raise ValueError(
-                "the optimizer has no learning rate yet. Start the phase with svdnet_jax.training.state.begin(state, "
-                "..., learning_rate=0.1), or set one with with_learning_rate(opt_state, 0.1)"
+                "the optimizer has no learning rate yet. Start the phase with svdnet_jax.training.begin_phase(state, "
+                "optimizer, learning_rate=0.1), or set one with with_learning_rate(opt_state, 0.1)"
             )
         return injected.update(gradients, opt_state, params)
 
@@ -127,7 +146,7 @@ def check_begun(opt_state: Any, optimizer: optax.GradientTransformation, params:
         raise ValueError(
             "state.opt_state is not a state of this optimizer and these weights"
             + (": the phase was not begun" if not jax.tree.leaves(opt_state) else ": it is of another phase or network")
-            + ". Start each phase with svdnet_jax.training.state.begin(state, phase, optimizer, ...)"
+            + ". Start each phase with svdnet_jax.training.begin_phase(state, optimizer, learning_rate)"
         )
 
 

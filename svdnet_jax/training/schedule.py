@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from svdnet_jax.config.schema import Phase, PhaseKind, Run
+from svdnet_jax.config.schema import Config, Phase, PhaseKind
 
 
 @dataclass(frozen=True)
-class PlannedPhase:
+class ScheduledPhase:
     """A phase with its place in the run."""
 
     kind: PhaseKind
@@ -36,19 +36,19 @@ class PlannedPhase:
         return self.learning_rate * rise * 0.1**passed
 
 
-def plan(config: Run) -> tuple[PlannedPhase, ...]:
+def build_schedule(config: Config) -> tuple[ScheduledPhase, ...]:
     """All phases of a run, at most ``1 + 2 * rounds``; the stopping rule may leave out the last ones.
 
     With ``rri.final`` the last round has a second restraint in place of its relaxation: in the authors' CaffeNet
     recipe it starts from the model after the last restraint, so that nothing of that relaxation is used.
     """
-    phases = [PlannedPhase("base", 0, config.base, config.optimizer.learning_rate, 0)]
+    phases = [ScheduledPhase("base", 0, config.base, config.optimizer.learning_rate, 0)]
     rates = config.rri.learning_rates
     for number in range(1, config.rri.rounds + 1):
         rate = rates[min(number, len(rates)) - 1]
-        phases.append(PlannedPhase("restraint", number, config.rri.restraint, rate, phases[-1].end))
+        phases.append(ScheduledPhase("restraint", number, config.rri.restraint, rate, phases[-1].end))
         if config.rri.final and number == config.rri.rounds:
-            phases.append(PlannedPhase("final", number, config.rri.final, rate, phases[-1].end))
+            phases.append(ScheduledPhase("final", number, config.rri.final, rate, phases[-1].end))
         else:
-            phases.append(PlannedPhase("relaxation", number, config.rri.relaxation, rate, phases[-1].end))
+            phases.append(ScheduledPhase("relaxation", number, config.rri.relaxation, rate, phases[-1].end))
     return tuple(phases)

@@ -9,7 +9,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from svdnet_jax.distributed.mesh import put
+from svdnet_jax import eigenlayer
+from svdnet_jax.distributed.mesh import replicate_on
+from svdnet_jax.methods import Method
 from svdnet_jax.models.pretrained.convert import IMAGENET_MEAN, IMAGENET_STD
 from svdnet_jax.models.svdnet import SVDNet
 from svdnet_jax.training.optimizer import with_learning_rate
@@ -52,16 +54,16 @@ class TrainState(flax.struct.PyTreeNode):
 
     def with_eigenlayer(self, W: Float[Array, "C D"]) -> "TrainState":
         """The same state with another W."""
-        return self.replace(params={**self.params, "eigenlayer": {"kernel": put(W, self.eigenlayer.sharding)}})
+        return self.replace(params={**self.params, "eigenlayer": {"kernel": replicate_on(W, self.eigenlayer.sharding)}})
 
     def with_classifier(self, kernel: Float[Array, "D K"]) -> "TrainState":
         """The same state with another kernel of the classifier, its bias as it was."""
         old = self.params["classifier"]
-        new = {**old, "kernel": put(kernel, old["kernel"].sharding)}
+        new = {**old, "kernel": replicate_on(kernel, old["kernel"].sharding)}
         return self.replace(params={**self.params, "classifier": new})
 
 
-def create(
+def init_state(
     model: SVDNet,
     size: tuple[int, int],
     seed: int,
@@ -102,30 +104,45 @@ def create(
     return jax.device_put(state, jax.local_devices()[0])
 
 
-def begin(
+def begin_phase(
     state: TrainState,
-    phase: int,
     optimizer: optax.GradientTransformation,
-    correlation: Float[Array | np.ndarray, ""] | float,
     learning_rate: float,
+    *,
+    phase: int = 0,
+    correlation: Float[Array | np.ndarray, ""] | float = 0.0,
 ) -> TrainState:
     """Returns the state at the start of a phase: cursor moved, momentum fresh as in the authors' solver.
 
     Args:
         state: Before it.
-        phase: Its index in the plan; any number in a loop of one's own.
         optimizer: Of the phase.
-        correlation: S(W) after the last relaxation, for the stopping rule.
-        learning_rate: Of the first step, for an optimiser of `svdnet_jax.training.optimizer.make_optimizer`; others
-            have their own. A loop may set another before each step, by `with_learning_rate`.
+        learning_rate: Of the first step, for an optimizer of `svdnet_jax.training.make_optimizer`; others have their
+            own. A loop may set another before each step, by `with_learning_rate`.
+        phase: Index in the schedule of a run; of no meaning in a loop of your own.
+        correlation: S(W) after the last relaxation, for the stopping rule of a run.
     """
     where = state.step.sharding
     zero, S = jnp.zeros((), jnp.int32), jnp.asarray(correlation, jnp.float32)
-    cursor = put(Cursor(jnp.asarray(phase, jnp.int32), zero, S), where)
+    cursor = replicate_on(Cursor(jnp.asarray(phase, jnp.int32), zero, S), where)
     opt_state = jax.jit(optimizer.init, out_shardings=where)(state.params)
     if "learning_rate" in getattr(opt_state, "hyperparams", {}):
-        opt_state = with_learning_rate(opt_state, put(jnp.asarray(learning_rate, jnp.float32), where))
+        opt_state = with_learning_rate(opt_state, replicate_on(jnp.asarray(learning_rate, jnp.float32), where))
     return state.replace(opt_state=opt_state, cursor=cursor)
+
+
+def decorrelate_state(
+    state: TrainState, method: Method = "us", *, match: bool = True, seed: eigenlayer.Seed = 0
+) -> TrainState:
+    """Returns the state with its W replaced, before a restraint; a stack of states has each of its own replaced.
+
+    Args:
+        state: After Step 0 or a relaxation. Outside of jit: the SVD looks at values.
+        method: What to put in place of W; ``us`` keeps every distance between embeddings.
+        match: Order and sign the new columns after the old ones, near what the classifier expects.
+        seed: Of ``rotation``.
+    """
+    return state.with_eigenlayer(eigenlayer.decorrelate(state.eigenlayer, method, match=match, seed=seed))
 
 
 def _check_pixels(mean: tuple[int, ...], std: np.ndarray, size: tuple[int, int]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from svdnet_jax.errors import TrainingDiverged
 from svdnet_jax.training.events import Record, Unreported
-from svdnet_jax.training.schedule import PlannedPhase
+from svdnet_jax.training.schedule import ScheduledPhase
 from svdnet_jax.training.step import Metrics
 
 PER_STEP = ("loss", "accuracy")
@@ -24,7 +24,7 @@ PER_STEP = ("loss", "accuracy")
 class LogInterval(NamedTuple):
     """The calls between two lines of the log. Their metrics may still be computed on the devices."""
 
-    phase: PlannedPhase
+    phase: ScheduledPhase
     metrics: tuple[Metrics, ...]
     """Of each call."""
     end: int

@@ -15,7 +15,7 @@ from svdnet_jax.baselines.truncated_svd import (
     truncate,
     truncation_error,
 )
-from svdnet_jax.eigenlayer import decorrelate, factorise
+from svdnet_jax.eigenlayer import decorrelate, factorize
 
 # Both factors are rounded to float32 once; relative to the norm of W.
 ROUNDING = 1e-6
@@ -95,12 +95,12 @@ def test_full_rank_is_the_matrix_and_its_us():
     factors = truncate(W, 5)
     np.testing.assert_allclose(product(factors), W, atol=1e-6)
     np.testing.assert_array_equal(factors.A, decorrelate(W, "us"))
-    assert truncation_error(factorise(W)[1], 5) == (0.0, 0.0)
+    assert truncation_error(factorize(W)[1], 5) == (0.0, 0.0)
 
 
 def test_factorise_gives_back_the_matrix_in_float64():
     W = jax.random.normal(jax.random.key(0), (4, 6))
-    U, S, Vt = factorise(W)
+    U, S, Vt = factorize(W)
     assert U.dtype == S.dtype == Vt.dtype == np.float64
     np.testing.assert_allclose(U * S @ Vt, np.asarray(W, np.float64), atol=1e-14)
     assert (np.diff(S) <= 0).all()
@@ -109,7 +109,7 @@ def test_factorise_gives_back_the_matrix_in_float64():
 @given(matrices(), st.floats(0.01, 1))
 @settings(deadline=None, max_examples=60)
 def test_rank_for_energy_is_the_smallest_that_will_do(W, share):
-    values = factorise(W)[1]
+    values = factorize(W)[1]
     kept = [float((values[:k] ** 2).sum() / (values**2).sum()) for k in range(len(values) + 1)]
     k = rank_for_energy(values, share)
     assert kept[k] >= share - 1e-12

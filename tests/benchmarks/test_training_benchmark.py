@@ -11,7 +11,7 @@ from benchmarks import training, training_ours
 from benchmarks.table import read_rows, training_table
 from benchmarks.training_case import is_frozen, step_flops
 from benchmarks.turns import Ready, take_turns
-from svdnet_jax.data.loader import feed
+from svdnet_jax.data.loader import make_loader
 from svdnet_jax.models.svdnet import parameter_paths
 
 KINDS = ("base", "restraint", "relaxation")
@@ -31,7 +31,7 @@ def calm(kind):
 @contextmanager
 def call_of(made):
     """Our program and what it is called with."""
-    fed = feed(made.split, made.config.data, 0, 0, 1, made.devices, resident=True)
+    fed = make_loader(made.split, made.config.data, 0, 0, 1, made.devices, resident=True)
     with closing(fed.samples):
         rates = jax.device_put(np.full(1, 1e-3, np.float32), made.devices.everywhere)
         yield made.program.call, (made.state, fed.store, next(fed.samples), rates)

@@ -13,24 +13,24 @@ from small_data import write, write_truncated
 from svdnet_jax.cli.embed import main
 from svdnet_jax.cli.search import main as search
 from svdnet_jax.config.presets import PRESETS
+from svdnet_jax.config.schema import input_size
 from svdnet_jax.errors import ConfigError, DataError
-from svdnet_jax.models.svdnet import build
+from svdnet_jax.models.svdnet import create_model
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.runs import inference
 from svdnet_jax.training.init import as_pretrained
-from svdnet_jax.training.state import create
-from svdnet_jax.training.step import inputs_of
+from svdnet_jax.training.state import init_state
 
 TINY = PRESETS["tiny"]
-SIZE = inputs_of(TINY).size
+SIZE = input_size(TINY.data)
 NAMES = ["a.jpg", "b.png", "e.jpeg", "in/c.bmp", "in/deeper/d.WEBP"]
 
 
 @pytest.fixture(scope="module")
 def embedder():
     """A network that nobody trained: what is tested here is how images get to it."""
-    model = build(TINY.model, classes=2)
-    state = create(model, SIZE, seed=5)
+    model = create_model(TINY.model, classes=2)
+    state = init_state(model, SIZE, seed=5)
     kinds = ("embedding", "pooled")
     return inference._embedder(TINY, model, state, kinds, as_pretrained(state, "untrained", ()))
 
@@ -47,7 +47,7 @@ def network(embedder, monkeypatch):
     monkeypatch.setattr(inference, "from_weights", from_weights)
     yield ("--weights", "w.h5", "--preset", "tiny", "--size", "48", "24")
     for spec, config in asked:
-        assert (spec, inputs_of(config).size) == ("w.h5", (48, 24))
+        assert (spec, input_size(config.data)) == ("w.h5", (48, 24))
         assert config.model == TINY.model
 
 

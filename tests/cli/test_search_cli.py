@@ -12,7 +12,7 @@ import pytest
 
 from svdnet_jax.cli.search import main
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.search import build, load, search
+from svdnet_jax.retrieval.index import build_index, load_index, search
 
 ROOT = Path(__file__).parents[2]
 needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss-cpu is not installed")
@@ -46,7 +46,7 @@ def refused(capsys, folder, *argv):
 def expected(folder, k, metric="euclidean"):
     """What --json is to hold, from the library."""
     query, gallery = (Embeddings.load(folder / name) for name in ("q.npz", "g.npz"))
-    found = search(build(gallery, metric=metric), query, k)
+    found = search(build_index(gallery, metric=metric), query, k)
     return [
         {
             "query": name,
@@ -139,7 +139,7 @@ def test_faiss_is_reached_with_its_options(tmp_path, capsys):
     Embeddings(features, [-1] * 700, [0] * 700).save(tmp_path / "g.npz")
     options = ("--kind", "ivf", "--options", "nlist", "50", "nprobe", "1")
     called(capsys, tmp_path, "--gallery", "g.npz", "--index", "i.npz", *options)
-    assert load(tmp_path / "i.npz").faiss.nlist == 50
+    assert load_index(tmp_path / "i.npz").faiss.nlist == 50
     found = json.loads(called(capsys, tmp_path, "--index", "i.npz", "--query", "g.npz", "--k", 300, "--json"))
     numbers = [len(answer["nearest"]) for answer in found["results"]]
     assert 1 <= min(numbers) < 300  # what was not found is not listed

@@ -9,15 +9,15 @@ import pytest
 
 from svdnet_jax.baselines import orthogonality
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.config.schema import RRI, Data, Loss, Model, Optimizer, Penalty, Phase, Run
-from svdnet_jax.config.serialize import differences, from_json, to_json
-from svdnet_jax.config.validate import check
+from svdnet_jax.config.schema import RRI, Config, Data, Loss, Model, Optimizer, Penalty, Phase
+from svdnet_jax.config.serialize import diff, from_json, to_json
+from svdnet_jax.config.validate import validate
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.runs.training import preflight
 
 
 def with_penalty(rri=None, **values):
-    return Run(loss=Loss(penalty=Penalty(**values)), rri=rri or RRI())
+    return Config(loss=Loss(penalty=Penalty(**values)), rri=rri or RRI())
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -29,41 +29,44 @@ def test_presets_are_valid_and_know_their_name(name):
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (Run(data=Data(batch_size=1)), "`data.batch_size` 1: must be 2 or more"),
+        (Config(data=Data(batch_size=1)), "`data.batch_size` 1: must be 2 or more"),
         (
-            Run(log_every=30, checkpoint_every=100),
+            Config(log_every=30, checkpoint_every=100),
             "`checkpoint_every` 100: must be a multiple of `log_every` 30",
         ),
-        (Run(model=Model(dropout=1.0)), r"`model.dropout` 1.0: must be in \[0, 1\)"),
+        (Config(model=Model(dropout=1.0)), r"`model.dropout` 1.0: must be in \[0, 1\)"),
         (
-            Run(optimizer=Optimizer(learning_rate=float("nan"))),
+            Config(optimizer=Optimizer(learning_rate=float("nan"))),
             "`optimizer.learning_rate` nan: must be a finite number",
         ),
-        (Run(rri=RRI(learning_rates=())), "`rri.learning_rates`"),
-        (Run(rri=RRI(rounds=-1)), "`rri.rounds` -1: must be 0 or more"),
-        (Run(seed=2**32), "`seed` 4294967296: must be below"),
-        (Run(model=Model(mean=(float("nan"), 0.0, 0.0))), "`model.mean` nan: must be a finite number"),
-        (Run(optimizer=Optimizer(weight_decay=float("inf"))), "`optimizer.weight_decay` inf: must be a finite number"),
-        (Run(base=Phase(steps=10, milestones=(12,))), "`base.milestones`"),
-        (Run(rri=RRI(relaxation=Phase(steps=0))), "`rri.relaxation.steps` 0: must be 1 or more"),
-        (Run(model=Model(backbone="vgg")), "`model.backbone` vgg: unknown; choose one of mini"),
-        (Run(model=Model(dim=100_000)), "`model.dim` 100000: more outputs than"),
-        (Run(model=Model(last_stride=1)), "`model.last_stride` 1: only a ResNet"),
-        (Run(model=Model(dim=0)), "`rri.rounds` 4: must be 0 where `model.dim` 0"),
+        (Config(rri=RRI(learning_rates=())), "`rri.learning_rates`"),
+        (Config(rri=RRI(rounds=-1)), "`rri.rounds` -1: must be 0 or more"),
+        (Config(seed=2**32), "`seed` 4294967296: must be below"),
+        (Config(model=Model(mean=(float("nan"), 0.0, 0.0))), "`model.mean` nan: must be a finite number"),
         (
-            Run(model=Model(mean=(1.0, 2.0, 3.0), mean_image=True)),
+            Config(optimizer=Optimizer(weight_decay=float("inf"))),
+            "`optimizer.weight_decay` inf: must be a finite number",
+        ),
+        (Config(base=Phase(steps=10, milestones=(12,))), "`base.milestones`"),
+        (Config(rri=RRI(relaxation=Phase(steps=0))), "`rri.relaxation.steps` 0: must be 1 or more"),
+        (Config(model=Model(backbone="vgg")), "`model.backbone` vgg: unknown; choose one of mini"),
+        (Config(model=Model(dim=100_000)), "`model.dim` 100000: more outputs than"),
+        (Config(model=Model(last_stride=1)), "`model.last_stride` 1: only a ResNet"),
+        (Config(model=Model(dim=0)), "`rri.rounds` 4: must be 0 where `model.dim` 0"),
+        (
+            Config(model=Model(mean=(1.0, 2.0, 3.0), mean_image=True)),
             "must be left out where `model.mean_image`",
         ),
-        (Run(model=Model(neck="batchnorm", batch_norm="frozen")), "`model.neck` batchnorm: must be none with"),
-        (Run(data=Data(erase=1.5)), "`data.erase` 1.5"),
-        (Run(data=Data(crop_padding=-1)), "`data.crop_padding` -1"),
-        (Run(loss=Loss(smoothing=1.0)), "`loss.smoothing` 1.0"),
-        (Run(loss=Loss(margin=-0.1)), "`loss.margin` -0.1"),
-        (Run(model=Model(std=(1.0, 0.0, 1.0))), "`model.std`"),
-        (Run(model=Model(eigenlayer_std=0.0)), "`model.eigenlayer_std` 0.0"),
-        (Run(data=Data(batch_size=64, per_identity=5)), "`data.per_identity` 5: must be a divisor of"),
-        (Run(loss=Loss(triplet="soft")), "`loss.triplet` soft: must be none unless `data.per_identity`"),
-        (Run(rri=RRI(final=Phase(steps=5))), "`rri.final.steps` 5: must be given with `rri.stop` never"),
+        (Config(model=Model(neck="batchnorm", batch_norm="frozen")), "`model.neck` batchnorm: must be none with"),
+        (Config(data=Data(erase=1.5)), "`data.erase` 1.5"),
+        (Config(data=Data(crop_padding=-1)), "`data.crop_padding` -1"),
+        (Config(loss=Loss(smoothing=1.0)), "`loss.smoothing` 1.0"),
+        (Config(loss=Loss(margin=-0.1)), "`loss.margin` -0.1"),
+        (Config(model=Model(std=(1.0, 0.0, 1.0))), "`model.std`"),
+        (Config(model=Model(eigenlayer_std=0.0)), "`model.eigenlayer_std` 0.0"),
+        (Config(data=Data(batch_size=64, per_identity=5)), "`data.per_identity` 5: must be a divisor of"),
+        (Config(loss=Loss(triplet="soft")), "`loss.triplet` soft: must be none unless `data.per_identity`"),
+        (Config(rri=RRI(final=Phase(steps=5))), "`rri.final.steps` 5: must be given with `rri.stop` never"),
         (with_penalty(kind="soft"), "`loss.penalty.weight` 0.0: must be positive with, and 0 without"),
         (with_penalty(weight=0.1), "`loss.penalty.weight` 0.1: must be positive with, and 0 without"),
         (with_penalty(scale="columns"), "`loss.penalty.scale` columns: must be none without"),
@@ -74,11 +77,11 @@ def test_presets_are_valid_and_know_their_name(name):
             with_penalty(RRI(relaxation=Phase(9, freeze=("eigen*",))), kind="srip", weight=1.0, begin="rounds"),
             "`loss.penalty.kind` srip: must be none where every phase that it acts in freezes",
         ),
-        (Run(rri=RRI(method="u", rotate_classifier=True)), "`rri.rotate_classifier` True: must be left out unless"),
-        (Run(base=Phase(steps=9, warmup=10)), "`base.warmup` 10: must be at most `base.steps` 9"),
-        (Run(base=Phase(steps=9, multipliers=(("*", 0.0),))), "`base.multipliers`"),
-        (Run(base=Phase(steps=9, freeze=("eigenlayr/*",))), "'eigenlayr/\\*' matches no weight; there are"),
-        (Run(base=Phase(steps=9, freeze=("*",))), "leave no weight to train"),
+        (Config(rri=RRI(method="u", rotate_classifier=True)), "`rri.rotate_classifier` True: must be left out unless"),
+        (Config(base=Phase(steps=9, warmup=10)), "`base.warmup` 10: must be at most `base.steps` 9"),
+        (Config(base=Phase(steps=9, multipliers=(("*", 0.0),))), "`base.multipliers`"),
+        (Config(base=Phase(steps=9, freeze=("eigenlayr/*",))), "'eigenlayr/\\*' matches no weight; there are"),
+        (Config(base=Phase(steps=9, freeze=("*",))), "leave no weight to train"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(bad, message):
@@ -86,7 +89,7 @@ def test_impossible_settings_are_refused_by_name(bad, message):
         preflight(bad)
 
 
-def numbers(part=Run, prefix=""):
+def numbers(part=Config, prefix=""):
     """Path and type of every option that is a number or several."""
     for field in dataclasses.fields(part):
         kind, path = get_type_hints(part)[field.name], f"{prefix}{field.name}"
@@ -133,23 +136,23 @@ def test_the_table_knows_the_numbers():
 def test_a_number_that_cannot_be_is_refused_by_its_own_name(path, value):
     if NUMBERS[path] is int and isinstance(value, float):
         value = -(10**9)  # there is no such integer; one far below zero instead
-    config = put(dataclasses.replace(Run(), rri=RRI(stop="never")), path, value)
+    config = put(dataclasses.replace(Config(), rri=RRI(stop="never")), path, value)
     if path in (BELOW_ZERO if value == -1 else ZERO if value == 0 else ()):
-        return check(config)
+        return validate(config)
     with pytest.raises(ConfigError) as caught:
-        check(config)
+        validate(config)
     name = f"`{path}` "
     assert name in str(caught.value) if path in NAMED_BY_ANOTHER else str(caught.value).startswith(name)
 
 
 def test_a_folder_whose_name_is_no_text_is_refused():
     with pytest.raises(ConfigError, match=r"`out` .*: must be a name in UTF-8"):
-        check(Run(out=Path("caf\udce9")))
+        validate(Config(out=Path("caf\udce9")))
 
 
 def test_milestones_are_refused_beside_the_steps_that_they_are_of():
     with pytest.raises(ConfigError, match=r"`base.milestones` \(540, 780\): must be .* below `base.steps` 100"):
-        check(dataclasses.replace(Run(), base=dataclasses.replace(Run().base, steps=100)))
+        validate(dataclasses.replace(Config(), base=dataclasses.replace(Config().base, steps=100)))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -159,7 +162,7 @@ def test_settings_survive_json(name):
 
 
 def test_settings_of_an_older_version_get_the_defaults():
-    assert from_json({"preset": "synthetic", "model": {"dim": 7}}) == Run(model=Model(dim=7))
+    assert from_json({"preset": "synthetic", "model": {"dim": 7}}) == Config(model=Model(dim=7))
 
 
 def test_settings_of_something_else_are_refused():
@@ -168,10 +171,10 @@ def test_settings_of_something_else_are_refused():
 
 
 def test_differences_name_the_options():
-    old = Run()
+    old = Config()
     new = dataclasses.replace(old, seed=3, rri=dataclasses.replace(old.rri, rounds=9), data=Data(root=Path("x")))
-    assert differences(to_json(old), to_json(old)) == []
-    found = differences(to_json(old), to_json(new))
+    assert diff(to_json(old), to_json(old)) == []
+    found = diff(to_json(old), to_json(new))
     assert "seed: 0 -> 3" in found
     assert f"rri.rounds: {old.rri.rounds} -> 9" in found
     assert "data.root: None -> x" in found
@@ -184,9 +187,9 @@ def test_penalties_have_the_names_of_their_functions():
 
 
 def test_folder_is_named_by_the_preset():
-    check(Run())
-    assert Run().folder == Path("runs/synthetic")
-    assert Run(data=Data(root=Path("a/Market-1.5"))).folder == Path("runs/Market-1.5")
-    assert Run(data=Data(root=Path("a/mine.csv"))).folder == Path("runs/mine")
-    assert Run(preset="tiny", data=Data(root=Path("a/Market"))).folder == Path("runs/Market-tiny")
-    assert Run(out=Path("a")).folder == Path("a")
+    validate(Config())
+    assert Config().folder == Path("runs/synthetic")
+    assert Config(data=Data(root=Path("a/Market-1.5"))).folder == Path("runs/Market-1.5")
+    assert Config(data=Data(root=Path("a/mine.csv"))).folder == Path("runs/mine")
+    assert Config(preset="tiny", data=Data(root=Path("a/Market"))).folder == Path("runs/Market-tiny")
+    assert Config(out=Path("a")).folder == Path("a")

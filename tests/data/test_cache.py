@@ -13,7 +13,7 @@ from small_data import SIZE, cache_folder, shelved_market, write, write_truncate
 
 from svdnet_jax.data.cache import FORMAT, read_prepared, write_prepared
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.load import load, prepare
+from svdnet_jax.data.load import load_dataset, prepare
 from svdnet_jax.data.types import Dataset, Split, fingerprint
 from svdnet_jax.errors import DataError
 
@@ -90,11 +90,11 @@ def test_a_folder_prepared_from_another_layout_is_refused(dataset, market, cache
         match=r"`data.root` \S*prepared: was prepared from market1501, and `data.layout` cuhk03-detected is wanted; "
         "give the folder prepared from cuhk03-detected, or `data.layout` market1501$",
     ):
-        load(tmp_path / "prepared", cache, SIZE, "cuhk03-detected")
+        load_dataset(tmp_path / "prepared", cache, SIZE, "cuhk03-detected")
     write_prepared(dataset, tmp_path / "silent")  # does not say what it was made from
     for name, layouts in (("prepared", ("auto", "market1501")), ("silent", ("auto", "cuhk03-detected"))):
         for layout in layouts:
-            assert len(load(tmp_path / name, cache, SIZE, layout).query)
+            assert len(load_dataset(tmp_path / name, cache, SIZE, layout).query)
 
 
 def damage_truncate(folder):
@@ -166,12 +166,12 @@ def test_damage_is_named_with_its_remedy(folder, damage):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_our_own_cache_is_made_again(market, cache, damage):
-    before = load(market, cache, SIZE)
+    before = load_dataset(market, cache, SIZE)
     before = type(before)(before.name, *(copy_of(part) for part in (before.train, before.query, before.gallery)))
     [folder] = cache.glob("prepared-*")
     damage(folder)
     said = []
-    assert_same(load(market, cache, SIZE, say=said.append), before)
+    assert_same(load_dataset(market, cache, SIZE, say=said.append), before)
     assert str(folder) in said[0]
     assert said[0].endswith("it is taken away and made again from the files")
     read_prepared(folder)
@@ -183,35 +183,35 @@ def copy_of(split):
 
 def test_changed_folders_are_read_anew_and_unchanged_ones_are_not(market, cache):
     said = []
-    load(market, cache, SIZE, say=said.append)
+    load_dataset(market, cache, SIZE, say=said.append)
     kept = sorted(path.name for path in cache.iterdir())
-    load(market, cache, (99, 99), say=said.append)  # images of one size serve every network
+    load_dataset(market, cache, (99, 99), say=said.append)  # images of one size serve every network
     assert sorted(path.name for path in cache.iterdir()) == kept
     assert [line.split(":")[0] for line in said] == [market.name]
     assert "8 images" in said[0]
     write(market / "bounding_box_train" / "0009_c1s1_000001_01.jpg")
-    assert load(market, cache, SIZE).train.pids.tolist() == [2, 2, 7, 7, 9]
+    assert load_dataset(market, cache, SIZE).train.pids.tolist() == [2, 2, 7, 7, 9]
 
 
 def test_images_of_several_sizes_are_kept_for_each_size_asked_for(market, cache):
     write(market / "query" / "0001_c3s1_000001_00.jpg", size=(40, 90))
-    shapes = [load(market, cache, size).query.images.shape[1:3] for size in ((16, 8), (32, 16), (16, 8))]
+    shapes = [load_dataset(market, cache, size).query.images.shape[1:3] for size in ((16, 8), (32, 16), (16, 8))]
     assert shapes == [(16, 8), (32, 16), (16, 8)]
     assert len(list(cache.glob("prepared-*"))) == 2
     assert len(list(cache.glob("records-*"))) == 1
 
 
 def test_a_moved_data_set_keeps_its_cache_and_takes_its_new_name(market, cache):
-    load(market, cache, SIZE)
+    load_dataset(market, cache, SIZE)
     kept = sorted(cache.iterdir())
     moved = market.rename(market.parent / "elsewhere")
-    assert load(moved, cache, SIZE).name == "elsewhere"
+    assert load_dataset(moved, cache, SIZE).name == "elsewhere"
     assert sorted(cache.iterdir()) == kept
 
 
 def test_prepared_data_need_no_image_library(market, cache, tmp_path):
     prepare(find_layout(market, cache), cache, SIZE, tmp_path / "prepared")
-    load(market, cache, SIZE)
+    load_dataset(market, cache, SIZE)
     # None in sys.modules makes an import fail.
     blocked = ["tensorflow", "tensorflow_datasets", "array_record", "grain", "PIL", "h5py", "scipy"]
     program = f"""
@@ -223,7 +223,7 @@ for root in ({str(tmp_path / "prepared")!r}, {str(market)!r}):
     print(load(Path(root), Path({str(cache)!r}), (16, 8)).train.images.sum())
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, capture_output=True, text=True)
-    total = int(load(market, cache, SIZE).train.images.sum())
+    total = int(load_dataset(market, cache, SIZE).train.images.sum())
     assert done.stdout.split() == [str(total)] * 2
 
 

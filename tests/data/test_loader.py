@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from svdnet_jax.config.schema import Compute, Data, Optimizer, Run
-from svdnet_jax.data.loader import Batch, feed, mean_image, resize
+from svdnet_jax.config.schema import Compute, Config, Data, Optimizer
+from svdnet_jax.data.loader import Batch, make_loader, mean_image, resize
 from svdnet_jax.data.types import Split, labels
-from svdnet_jax.distributed.mesh import choose, resident
+from svdnet_jax.distributed.mesh import create_mesh, fits_on_device
 from svdnet_jax.errors import ConfigError
 
 
@@ -24,12 +24,12 @@ def split():
     return Split(images, pids, np.ones(15, np.int64), np.arange(15).astype(str))
 
 
-ONE = choose(Run(parallel="single"))
+ONE = create_mesh(Config(parallel="single"))
 
 
 def batches(split, start=0, count=1, devices=ONE, resident=False, **settings):
     """The batches of some steps, whichever way they come."""
-    made = feed(split, Data(**settings), 5, start, 1, devices, resident=resident)
+    made = make_loader(split, Data(**settings), 5, start, 1, devices, resident=resident)
     with closing(made.samples):
         samples = [next(made.samples) for _ in range(count)]
     if resident:
@@ -45,8 +45,8 @@ def test_a_stream_started_late_is_the_rest_of_the_stream(split):
 
 
 def test_steps_come_several_at_a_time(split):
-    one = feed(split, Data(batch_size=4), 5, 0, 1, ONE, resident=False)
-    three = feed(split, Data(batch_size=4), 5, 0, 3, ONE, resident=False)
+    one = make_loader(split, Data(batch_size=4), 5, 0, 1, ONE, resident=False)
+    three = make_loader(split, Data(batch_size=4), 5, 0, 3, ONE, resident=False)
     with closing(one.samples), closing(three.samples):
         together = [next(three.samples) for _ in range(2)]
         apart = [next(one.samples) for _ in range(6)]
@@ -58,7 +58,7 @@ def test_steps_come_several_at_a_time(split):
 @pytest.mark.parametrize("mode", ["single", "auto", "pmap"])
 @pytest.mark.parametrize("resident", [True, False])
 def test_the_batch_is_the_same_wherever_images_lie_and_whoever_shares_it(split, mode, resident):
-    devices = choose(Run(parallel=mode))
+    devices = create_mesh(Config(parallel=mode))
     assert devices.count == (1 if mode == "single" else 8)
     found = batches(split, count=4, devices=devices, resident=resident, batch_size=8)
     chex.assert_trees_all_equal(found, batches(split, count=4, batch_size=8))
@@ -66,8 +66,8 @@ def test_the_batch_is_the_same_wherever_images_lie_and_whoever_shares_it(split, 
 
 @pytest.mark.parametrize("mode", ["auto", "pmap"])
 def test_each_device_has_its_own_part_of_the_samples(split, mode):
-    devices = choose(Run(parallel=mode))
-    made = feed(split, Data(batch_size=8), 0, 0, 2, devices, resident=True)
+    devices = create_mesh(Config(parallel=mode))
+    made = make_loader(split, Data(batch_size=8), 0, 0, 2, devices, resident=True)
     with closing(made.samples):
         positions = next(made.samples)
     assert {shard.data.size for shard in positions.addressable_shards} == {2}
@@ -78,18 +78,18 @@ def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(
         ConfigError, match="`data.batch_size` 12: cannot be shared among 8 devices; give a multiple of 8"
     ):
-        choose(Run(data=Data(batch_size=12)))
-    assert choose(Run(data=Data(batch_size=12), parallel="single")).count == 1
-    parts = Run(data=Data(batch_size=32, per_identity=4), optimizer=Optimizer(accumulate=2))
+        create_mesh(Config(data=Data(batch_size=12)))
+    assert create_mesh(Config(data=Data(batch_size=12), parallel="single")).count == 1
+    parts = Config(data=Data(batch_size=32, per_identity=4), optimizer=Optimizer(accumulate=2))
     with pytest.raises(ConfigError, match="in 2 parts .* give a multiple of 64"):
-        choose(parts)
+        create_mesh(parts)
 
 
 def test_where_images_lie_is_decided_by_their_size():
-    assert resident(Run(), 2**20)
-    assert not resident(Run(), 2**40)
-    assert not resident(Run(compute=Compute(images="host")), 1)
-    assert resident(Run(compute=Compute(images="device")), 2**50)
+    assert fits_on_device(Config(), 2**20)
+    assert not fits_on_device(Config(), 2**40)
+    assert not fits_on_device(Config(compute=Compute(images="host")), 1)
+    assert fits_on_device(Config(compute=Compute(images="device")), 2**50)
 
 
 def test_labels_go_with_their_images(split):

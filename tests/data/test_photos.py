@@ -13,7 +13,7 @@ from flax.traverse_util import unflatten_dict
 from jax.scipy.ndimage import map_coordinates
 from PIL import Image
 
-from svdnet_jax.models.pretrained.load import read_pretrained
+from svdnet_jax.models.pretrained.load import load_pretrained
 from svdnet_jax.models.resnet import resnet50
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def weights(request):
     path = request.config.getoption("--weights", default=None)
     if path is None:
         pytest.skip("needs --weights PATH, a ResNet-50 trained on ImageNet")
-    return read_pretrained(str(path))
+    return load_pretrained(str(path))
 
 
 def photo(name):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from svdnet_jax.data.sampling import by_identity, shuffled
+from svdnet_jax.data.sampling import pk_batches, shuffle_batches
 from svdnet_jax.errors import ConfigError, DataError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -20,7 +20,7 @@ def market_like():
 @given(st.integers(1, 30), st.integers(1, 70), SEEDS)
 @settings(deadline=None)
 def test_every_image_comes_once_an_epoch(samples, batch_size, seed):
-    order = shuffled(samples, batch_size, seed)
+    order = shuffle_batches(samples, batch_size, seed)
     drawn = [order(step) for step in range(-(-4 * samples // batch_size))]
     assert {len(positions) for positions in drawn} == {batch_size}
     epochs = np.concatenate(drawn)[: 4 * samples].reshape(4, samples)
@@ -35,18 +35,22 @@ def test_an_epoch_is_sorted_by_bits_of_philox(samples, batch_size, seed):
         epoch = len(expected) // samples
         bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(samples)
         expected += sorted(range(samples), key=lambda position: bits[position])
-    order = shuffled(samples, batch_size, seed)
+    order = shuffle_batches(samples, batch_size, seed)
     assert np.concatenate([order(0), order(1), order(2)]).tolist() == expected[: 3 * batch_size]
 
 
 def test_epochs_and_seeds_differ():
-    orders = [shuffled(50, 50, seed)(epoch).tolist() for seed in (0, 1, 2**32 - 1) for epoch in (0, 1, 2)]
+    orders = [shuffle_batches(50, 50, seed)(epoch).tolist() for seed in (0, 1, 2**32 - 1) for epoch in (0, 1, 2)]
     assert len(np.unique(orders, axis=0)) == 9
 
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: shuffled(23, 10, 3), lambda: shuffled(4, 10, 3), lambda: by_identity(np.arange(40) % 7, 8, 2, 3)],
+    [
+        lambda: shuffle_batches(23, 10, 3),
+        lambda: shuffle_batches(4, 10, 3),
+        lambda: pk_batches(np.arange(40) % 7, 8, 2, 3),
+    ],
     ids=["shuffled", "more than an epoch a batch", "by identity"],
 )
 def test_any_step_on_its_own_is_that_of_the_sequence(make):
@@ -58,7 +62,7 @@ def test_any_step_on_its_own_is_that_of_the_sequence(make):
         np.testing.assert_array_equal(make()(step), sequence[step])
 
 
-@pytest.mark.parametrize("order", [shuffled(9, 6, 0), by_identity(np.arange(9) % 3, 6, 2, 0)])
+@pytest.mark.parametrize("order", [shuffle_batches(9, 6, 0), pk_batches(np.arange(9) % 3, 6, 2, 0)])
 def test_positions_belong_to_the_caller(order):
     before = order(0).copy()
     order(0)[:] = 0
@@ -67,10 +71,10 @@ def test_positions_belong_to_the_caller(order):
 
 def test_orders_of_old_runs_stay_what_they_were():
     """A run must resume under another version of NumPy, and of this package."""
-    assert shuffled(10, 4, 7)(0).tolist() == [8, 4, 1, 6]
-    assert shuffled(10, 4, 7)(2).tolist() == [9, 0, 3, 9]
-    assert by_identity(np.arange(20) % 6, 6, 2, 7)(0).tolist() == [6, 12, 1, 19, 16, 4]
-    assert by_identity(np.arange(20) % 6, 6, 2, 7)(5).tolist() == [0, 18, 7, 19, 15, 3]
+    assert shuffle_batches(10, 4, 7)(0).tolist() == [8, 4, 1, 6]
+    assert shuffle_batches(10, 4, 7)(2).tolist() == [9, 0, 3, 9]
+    assert pk_batches(np.arange(20) % 6, 6, 2, 7)(0).tolist() == [6, 12, 1, 19, 16, 4]
+    assert pk_batches(np.arange(20) % 6, 6, 2, 7)(5).tolist() == [0, 18, 7, 19, 15, 3]
 
 
 @st.composite
@@ -91,7 +95,7 @@ def test_laws_of_an_epoch_by_identity(case, seed):
     counts, each, size = case
     # Any numbers will do for identities, in any order.
     classes = np.random.default_rng(seed).permutation(np.repeat(10 * np.arange(len(counts)) - 5, counts))
-    order = by_identity(classes, size * each, each, seed)
+    order = pk_batches(classes, size * each, each, seed)
     groups = [max(count // each, 1) for count in counts]
     steps = most_batches(groups, size)
     assert steps >= 1
@@ -113,7 +117,7 @@ def test_laws_of_an_epoch_by_identity(case, seed):
 
 def test_batches_of_market_1501():
     classes = market_like()
-    order = by_identity(classes, 64, 4, 0)
+    order = pk_batches(classes, 64, 4, 0)
     groups = np.maximum(np.bincount(classes) // 4, 1)
     steps = int(groups.sum()) // 16
     batches = np.stack([classes[order(step)].reshape(16, 4)[:, 0] for step in range(steps)])
@@ -126,7 +130,7 @@ def test_batches_of_market_1501():
 def test_an_identity_may_stand_anywhere_in_a_batch():
     """Not sorted: where a batch is divided among devices, each should see everybody."""
     classes = market_like()
-    order = by_identity(classes, 64, 4, 0)
+    order = pk_batches(classes, 64, 4, 0)
     batches = np.stack([classes[order(step)].reshape(16, 4)[:, 0] for step in range(180)])
     # Numbers 0 .. 750 have a standard deviation of 217, a mean of 180 of them one of 16; five of these.
     assert np.ptp(batches[:, [0, -1]].mean(axis=0)) < 5 * 16 * np.sqrt(2)
@@ -134,7 +138,7 @@ def test_an_identity_may_stand_anywhere_in_a_batch():
 
 def test_groups_of_an_identity_are_spread_over_the_epoch():
     classes = market_like()
-    order = by_identity(classes, 64, 4, 0)
+    order = pk_batches(classes, 64, 4, 0)
     groups = np.maximum(np.bincount(classes) // 4, 1)
     steps = int(groups.sum()) // 16
     batches = np.stack([classes[order(step)].reshape(16, 4)[:, 0] for step in range(steps)])
@@ -148,7 +152,7 @@ def test_groups_of_an_identity_are_spread_over_the_epoch():
 def test_who_meets_whom_is_another_matter_each_time():
     """Of the pairs of identities that meet in an epoch few meet again, though some come 18 times."""
     classes = market_like()
-    order = by_identity(classes, 64, 4, 0)
+    order = pk_batches(classes, 64, 4, 0)
     met = set()
     for step in range(180):
         batch = np.unique(classes[order(step)])
@@ -159,7 +163,7 @@ def test_who_meets_whom_is_another_matter_each_time():
 
 def test_what_was_left_out_comes_another_time():
     classes = np.repeat(np.arange(3), (7, 5, 9))
-    order = by_identity(classes, 8, 4, 0)
+    order = pk_batches(classes, 8, 4, 0)
     assert len(np.unique([order(step) for step in range(60)])) == len(classes)
 
 
@@ -169,7 +173,7 @@ def test_what_was_left_out_comes_another_time():
     ids=["one rules", "two rule", "all in every batch", "hardly anything"],
 )
 def test_few_identities(counts, size, steps):
-    order = by_identity(np.repeat(np.arange(len(counts)), counts), 4 * size, 4, 0)
+    order = pk_batches(np.repeat(np.arange(len(counts)), counts), 4 * size, 4, 0)
     epochs = [[np.unique(np.repeat(np.arange(len(counts)), counts)[order(s)]) for s in range(steps)] for _ in "ab"]
     assert all(len(batch) == size for epoch in epochs for batch in epoch)
 
@@ -177,9 +181,9 @@ def test_few_identities(counts, size, steps):
 @pytest.mark.parametrize("each", [0, -1, 3, 16])
 def test_groups_that_do_not_fill_a_batch_are_refused(each):
     with pytest.raises(ConfigError, match=f"`data.per_identity` {each}: must be a positive divisor of `data.batch_si"):
-        by_identity(np.arange(10), 8, each, 0)
+        pk_batches(np.arange(10), 8, each, 0)
 
 
 def test_more_identities_than_there_are_are_refused():
     with pytest.raises(DataError, match=r"puts 4 identities in a batch, and there are 3 to train on; lower"):
-        by_identity(np.arange(30) % 3, 16, 4, 0)
+        pk_batches(np.arange(30) % 3, 16, 4, 0)

@@ -11,7 +11,7 @@ from PIL import Image
 from small_data import SIZE, cache_folder, shelved_market, write, write_manifest, write_truncated
 
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.load import load
+from svdnet_jax.data.load import load_dataset
 from svdnet_jax.data.resizing import resize_to_bytes
 from svdnet_jax.data.tfds_records import Reid, pack
 from svdnet_jax.errors import DataError
@@ -21,7 +21,7 @@ cache = pytest.fixture(cache_folder)
 
 
 def test_real_folders_are_read(market, cache):
-    dataset = load(market, cache, SIZE)
+    dataset = load_dataset(market, cache, SIZE)
     assert dataset.name == "Market-1501-v15.09.15"
     assert dataset.train.pids.tolist() == [2, 2, 7, 7]
     assert dataset.train.cameras.tolist() == [1, 2, 1, 2]
@@ -38,7 +38,7 @@ def test_images_are_taken_as_they_are(market, cache):
     noise = np.random.default_rng(0).integers(0, 255, (16, 8, 3), np.uint8)
     path = market / "query" / "0001_c1s1_000001_00.jpg"
     Image.fromarray(noise).save(path, "JPEG", quality=70)
-    loaded = load(market, cache, SIZE).query.images[0]
+    loaded = load_dataset(market, cache, SIZE).query.images[0]
     np.testing.assert_array_equal(loaded, np.asarray(Image.open(io.BytesIO(path.read_bytes()))))
 
 
@@ -68,7 +68,7 @@ def test_png_and_grey_images_become_rgb(tmp_path, cache):
     root = write_manifest(tmp_path / "mine", text, [f"{name}.png" for name in "abcd"])
     Image.new("L", (8, 16), 77).save(root / "a.png")
     Image.new("RGBA", (8, 16), (1, 2, 3, 255)).save(root / "b.png")
-    images = load(root, cache, SIZE).train.images
+    images = load_dataset(root, cache, SIZE).train.images
     np.testing.assert_array_equal(images[:, 0, 0], [[77, 77, 77], [1, 2, 3]])
 
 
@@ -76,7 +76,7 @@ def test_images_of_several_sizes_are_brought_to_one(market, cache):
     noise = np.random.default_rng(0).integers(0, 255, (90, 40, 3), np.uint8)
     path = market / "query" / "0001_c3s1_000001_00.jpg"
     Image.fromarray(noise).save(path, quality=95)
-    dataset = load(market, cache, (20, 10))
+    dataset = load_dataset(market, cache, (20, 10))
     assert dataset.query.images.shape == (2, 20, 10, 3)
     assert dataset.train.images.shape == (4, 20, 10, 3)
     np.testing.assert_array_equal(dataset.query.images[1], resize_to_bytes(np.asarray(Image.open(path)), (20, 10)))
@@ -86,18 +86,18 @@ def test_undecodable_images_are_named(market, cache):
     path = market / "query" / "0001_c1s1_000001_00.jpg"
     path.write_bytes(b"\xff\xd8 this is no JPEG")
     with pytest.raises(DataError, match="0001_c1s1_000001_00.jpg: cannot be decoded .it is no image"):
-        load(market, cache, SIZE)
+        load_dataset(market, cache, SIZE)
     write_truncated(path)
     with pytest.raises(
         DataError, match="0001_c1s1_000001_00.jpg: cannot be decoded .image file is truncated.*; replace the file"
     ):
-        load(market, cache, SIZE)
+        load_dataset(market, cache, SIZE)
     assert [path.name.split("-")[0] for path in cache.iterdir()] == ["records"]
 
 
 def test_a_split_may_be_empty(tmp_path, cache):
     text = "path,identity,split\na.jpg,1,train\nb.jpg,2,train\n"
-    dataset = load(write_manifest(tmp_path / "mine", text), cache, SIZE)
+    dataset = load_dataset(write_manifest(tmp_path / "mine", text), cache, SIZE)
     assert (len(dataset.train), len(dataset.query), len(dataset.gallery)) == (2, 0, 0)
 
 
@@ -126,6 +126,6 @@ def test_another_process_may_be_quicker(market, cache, monkeypatch):
 
 
 def test_a_changed_file_is_packed_anew(market, cache):
-    load(market, cache, SIZE)
+    load_dataset(market, cache, SIZE)
     write(market / "query" / "0001_c1s1_000001_00.jpg", (250, 250, 250))
-    assert load(market, cache, SIZE).query.images.min() > 240
+    assert load_dataset(market, cache, SIZE).query.images.min() > 240

@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 from small_data import SIZE, cache_folder, shelved_market, write, write_cuhk03_config, write_cuhk03_images, write_msmt17
 
-from svdnet_jax.config.schema import Data, Run
+from svdnet_jax.config.schema import Config, Data
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.load import load
+from svdnet_jax.data.load import load_dataset
 from svdnet_jax.data.unread import unread_line
-from svdnet_jax.runs.dataset import load_dataset
+from svdnet_jax.runs.dataset import load_configured_dataset
 
 market = pytest.fixture(shelved_market)
 cache = pytest.fixture(cache_folder)
@@ -47,12 +47,12 @@ def test_every_kind_is_counted_at_every_load(market, cache, tmp_path, capsys):
     listing = find_layout(market, cache)
     assert unread_line(listing.unread, listing.root) == SAID
     first, again = [], []
-    load(market, cache, SIZE, say=first.append)
-    load(market, cache, SIZE, say=again.append)  # from the cache
+    load_dataset(market, cache, SIZE, say=first.append)
+    load_dataset(market, cache, SIZE, say=again.append)  # from the cache
     assert f"{market.name}: {SAID}" == first[0] == again[0]
     # Where training, evaluation and the studies get their data from.
-    config = Run(data=Data(root=market, cache=cache, height=16, width=8))
-    load_dataset(config, Console(width=300))
+    config = Config(data=Data(root=market, cache=cache, height=16, width=8))
+    load_configured_dataset(config, Console(width=300))
     assert SAID in capsys.readouterr().out
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from svdnet_jax.config.schema import Compute, Optimizer, Phase, Run
+from svdnet_jax.config.schema import Compute, Config, Optimizer
 from svdnet_jax.data.loader import Batch
 from svdnet_jax.distributed import mesh as module
-from svdnet_jax.distributed.mesh import AXIS, Devices, resident
+from svdnet_jax.distributed.mesh import AXIS, MeshContext, fits_on_device
 from svdnet_jax.models.svdnet import SVDNet
-from svdnet_jax.training.compile import make_train_call
-from svdnet_jax.training.optimizer import make_optimizer, weight_groups
-from svdnet_jax.training.state import begin, create
-from svdnet_jax.training.step import Inputs, Recipe
+from svdnet_jax.training.compile import StepConfig, make_train_call
+from svdnet_jax.training.optimizer import make_optimizer
+from svdnet_jax.training.preprocess import AugmentConfig
+from svdnet_jax.training.state import begin_phase, init_state
 
 GIB = 2**30
 
@@ -27,10 +27,10 @@ GIB = 2**30
 def test_images_lie_on_the_devices_where_they_fill_a_quarter_at_most(told, quarter, monkeypatch):
     device = SimpleNamespace(memory_stats=lambda: told)
     monkeypatch.setattr(module, "jax", SimpleNamespace(local_devices=lambda: [device]))
-    assert resident(Run(), quarter)
-    assert not resident(Run(), quarter + 1)
-    assert not resident(Run(compute=Compute(images="host")), 1)
-    assert resident(Run(compute=Compute(images="device")), quarter + 1)
+    assert fits_on_device(Config(), quarter)
+    assert not fits_on_device(Config(), quarter + 1)
+    assert not fits_on_device(Config(compute=Compute(images="host")), 1)
+    assert fits_on_device(Config(compute=Compute(images="device")), quarter + 1)
 
 
 UNITS = 64
@@ -50,14 +50,16 @@ class Ones(nn.Module):
 )
 def test_no_two_images_share_a_dropout(mode, count, parts):
     mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
-    devices = Devices(mode, mesh)
+    devices = MeshContext(mode, mesh)
     model = SVDNet(Ones(), dim=0, classes=2, dropout=0.5)
-    fresh = create(model, (1, 1), 0)
+    fresh = init_state(model, (1, 1), 0)
     settings = Optimizer(momentum=0.0, weight_decay=0.0)
-    optimizer = make_optimizer(weight_groups(fresh.params, Phase(steps=1), settings), settings)
+    optimizer = make_optimizer(fresh.params, settings=settings)
     # With no weights both classes have half of the chances, whatever is dropped.
-    state = begin(fresh.with_classifier(jnp.zeros((UNITS, 2))), 0, optimizer, fresh.cursor.correlation, 1.0)
-    call = make_train_call(model, optimizer, Recipe(Inputs((1, 1)), parts=parts), devices)
+    state = begin_phase(
+        fresh.with_classifier(jnp.zeros((UNITS, 2))), optimizer, 1.0, phase=0, correlation=fresh.cursor.correlation
+    )
+    call = make_train_call(model, optimizer, StepConfig(AugmentConfig((1, 1)), grad_accum_steps=parts), devices)
     shape = (1, count, 2 // count) if mode == "pmap" else (1, 2)
     batch = Batch(np.zeros((*shape, 1, 1, 3), np.uint8), np.zeros(shape, np.int32))
     if mode != "pmap":

@@ -14,9 +14,9 @@ import pytest
 import short_run
 from test_training import arguments, final_state, lines, timeless
 
-from svdnet_jax.config.schema import Machines, Run
-from svdnet_jax.config.validate import check
-from svdnet_jax.distributed.mesh import choose
+from svdnet_jax.config.schema import Config, Machines
+from svdnet_jax.config.validate import validate
+from svdnet_jax.distributed.mesh import create_mesh
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.log import read_log
 
@@ -139,7 +139,7 @@ def test_processes_that_do_not_agree_end_before_they_train(workshop, tmp_path):
 def test_a_run_of_several_is_not_for_pmap(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ConfigError, match="^`parallel` pmap: works in one process, and there are 2; give auto"):
-        choose(Run(parallel="pmap"))
+        create_mesh(Config(parallel="pmap"))
 
 
 def test_a_process_that_finds_no_other_says_so(tmp_path):
@@ -160,4 +160,4 @@ def test_a_process_that_finds_no_other_says_so(tmp_path):
 )
 def test_impossible_machines_are_refused(machines, message):
     with pytest.raises(ConfigError, match=message):
-        check(Run(machines=machines))
+        validate(Config(machines=machines))

@@ -10,7 +10,7 @@ import pytest
 
 from svdnet_jax.config.schema import Model
 from svdnet_jax.models.resnet import MiniResNet
-from svdnet_jax.models.svdnet import build, parameter_paths
+from svdnet_jax.models.svdnet import create_model, parameter_paths
 
 pytestmark = pytest.mark.unoptimized
 
@@ -26,13 +26,13 @@ CONFIG = Model(backbone="micro", dim=6)
 
 @functools.cache
 def initial(backbone, dim):
-    model = build(Model(backbone=backbone, dim=dim), 7, BACKBONES)
+    model = create_model(Model(backbone=backbone, dim=dim), 7, BACKBONES)
     return jax.jit(lambda key: model.lazy_init(key, jnp.zeros(SHAPE), train=False))(jax.random.key(0))
 
 
 def make(config):
     """A network and its first variables, which no mode of the network changes."""
-    return build(config, 7, BACKBONES), initial(config.backbone, config.dim)
+    return create_model(config, 7, BACKBONES), initial(config.backbone, config.dim)
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,17 @@ from fake_run import fake_run
 from matplotlib.colors import same_color
 from PIL import Image
 
-from svdnet_jax.config.schema import RRI, Phase, Run
+from svdnet_jax.config.schema import RRI, Config, Phase
 from svdnet_jax.reporting.figures import COLOURS, SHADES, curves, gram, rounds, save, singular_values
 from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
-from svdnet_jax.training.schedule import plan
+from svdnet_jax.training.schedule import build_schedule
 
 RNG = np.random.default_rng(0)
 
 
 def planned(rounds=4, base=None, **phases):
     """The plan that `fake_run` follows, or one with other phases."""
-    return plan(Run(base=base or Run().base, rri=RRI(rounds=rounds, **phases)))
+    return build_schedule(Config(base=base or Config().base, rri=RRI(rounds=rounds, **phases)))
 
 
 def line(axes, label):

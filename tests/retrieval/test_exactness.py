@@ -16,12 +16,12 @@ from svdnet_jax.retrieval.alike import first_alike, first_copies
 from svdnet_jax.retrieval.direct import between
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.matches import match
+from svdnet_jax.retrieval.index import build_index, load_index, save_index, search
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
 from svdnet_jax.retrieval.multi_query import multi_query
-from svdnet_jax.retrieval.ranks import rank_blocks
+from svdnet_jax.retrieval.protocol import match
+from svdnet_jax.retrieval.ranking import rank_blocks
 from svdnet_jax.retrieval.rerank import Rerank
-from svdnet_jax.retrieval.search import build, load, save, search
 from svdnet_jax.retrieval.single_shot import evaluate_single_shot
 
 needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss-cpu is not installed")
@@ -52,7 +52,7 @@ def everything(query, gallery, metric="euclidean"):
         "moments": [spread.of_positives().mean, spread.of_negatives().mean, spread.auc],
         "listed": ranked_list(*pair, 0, 9, metric)[0],
         "distances": ranked_list(*pair, 0, 9, metric)[2],
-        "found": search(build(gallery, "exact", metric), query, 9).rows,
+        "found": search(build_index(gallery, "exact", metric), query, 9).rows,
     }
 
 
@@ -73,7 +73,7 @@ def test_a_common_offset_changes_nothing(offset):
 def test_float32_features_are_ranked_as_exactly_as_they_are_given(offset):
     pair = changed(lambda x: np.float32(x * abs(offset) / 1e3 + offset), clusters(3))
     assert_equal_to_reference(evaluate(*pair), reference.evaluate(*pair))
-    found = search(build(pair[1]), pair[0], 5)
+    found = search(build_index(pair[1]), pair[0], 5)
     true = np.sort(reference.distances(pair[0].features, pair[1].features, "euclidean"), axis=1)
     np.testing.assert_allclose(found.distances, true[:, :5], rtol=1e-6)
 
@@ -99,7 +99,7 @@ def test_groups_far_apart_are_ranked_as_in_float64():
     np.testing.assert_array_equal(found.first_hit[own], np.array(expected["first_hit"])[own])
     matrix = reference.distances(*(e.features for e in pair), "euclidean")
     for k in (1, 7):
-        found = search(build(pair[1]), pair[0], k)
+        found = search(build_index(pair[1]), pair[0], k)
         np.testing.assert_array_equal(found.rows, np.argsort(matrix, axis=1, kind="stable")[:, :k])
 
 
@@ -124,7 +124,7 @@ def test_groups_far_apart_are_drawn_and_reranked_as_in_float64():
 def test_cosine_is_that_of_float64(offset):
     pair = changed(lambda x: x + offset, clusters(3))
     matrix = exact_cosine(*pair)
-    found = search(build(pair[1], metric="cosine"), pair[0], 6)
+    found = search(build_index(pair[1], metric="cosine"), pair[0], 6)
     order = np.argsort(matrix, axis=1, kind="stable")[:, :6]
     np.testing.assert_array_equal(found.rows, order)
     np.testing.assert_allclose(found.distances, np.take_along_axis(matrix, order, 1), rtol=1e-3 if offset else 1e-9)
@@ -152,7 +152,7 @@ def copies(seed=0, d=37, n=211, groups=40):
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_copies_are_at_no_distance_and_tie(metric):
     query, gallery = copies()
-    found = search(build(gallery, metric=metric), query, 30)
+    found = search(build_index(gallery, metric=metric), query, 30)
     matrix = reference.distances(query.features, gallery.features, metric)
     matrix[np.abs(matrix) < 1e-12] = 0
     np.testing.assert_array_equal(found.rows, np.argsort(matrix, axis=1, kind="stable")[:, :30])
@@ -172,7 +172,7 @@ def test_a_copy_is_found_at_no_distance_by_every_kind(kind):
     features = np.random.default_rng(2).normal(size=(700, 8)) + 50
     gallery = Embeddings(features, [-1] * 700, [0] * 700)
     for metric in ("euclidean", "cosine"):
-        found = search(build(gallery, kind, metric), gallery, 3)
+        found = search(build_index(gallery, kind, metric), gallery, 3)
         np.testing.assert_array_equal(found.rows[:, 0], np.arange(700))
         np.testing.assert_array_equal(found.distances[:, 0], 0)
         assert (found.distances[:, 1] > 0).all()
@@ -185,15 +185,15 @@ def test_an_index_saved_with_a_rounder_centre_is_read(tmp_path):
 
     rng = np.random.default_rng(0)
     gallery, query = (Embeddings(rng.normal(size=(n, 8)) + 3, [-1] * n, [0] * n) for n in (50, 5))
-    index = build(gallery, "flat")
+    index = build_index(gallery, "flat")
     centre = np.float32(np.rint(64 * (index.ready.scale * gallery.features).mean(axis=0)) / 64)
     old = faiss.IndexFlatL2(8)
     old.add(np.float32(index.ready.scale * gallery.features) - centre)
-    save(replace(index, faiss=old, ready=index.ready._replace(centre=centre)), tmp_path / "i.npz")
+    save_index(replace(index, faiss=old, ready=index.ready._replace(centre=centre)), tmp_path / "i.npz")
     arrays = dict(np.load(tmp_path / "i.npz"))
     with (tmp_path / "i.npz").open("wb") as file:
         np.savez(file, **arrays | {"centre": centre})
-    found, expected = search(load(tmp_path / "i.npz"), query, 4), search(index, query, 4)
+    found, expected = search(load_index(tmp_path / "i.npz"), query, 4), search(index, query, 4)
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-5)
 
@@ -201,7 +201,7 @@ def test_an_index_saved_with_a_rounder_centre_is_read(tmp_path):
 def test_a_query_beyond_any_measure_of_the_gallery_is_refused():
     gallery = Embeddings(np.array([[1.0, 0], [0, 1], [1, 1]]) * 1e-20, [1, 2, 3], [1] * 3)
     query = Embeddings([[1e25, 0], [0, 1e25]], [1, 2], [2] * 2)
-    for look in (evaluate, distance_distributions, lambda q, g: search(build(g), q, 1)):
+    for look in (evaluate, distance_distributions, lambda q, g: search(build_index(g), q, 1)):
         with pytest.raises(ValueError, match="query row 0 .0. is over 1e18 times as large as those of the gallery"):
             look(query, gallery)
 
@@ -273,7 +273,7 @@ def test_copies_tie_whatever_a_product_makes_of_them(k):
             gallery = Embeddings(np.float32(rng.normal(size=(4, d)))[rng.integers(0, 4, n)], [1] * n, [1] * n)
             query = Embeddings(np.float32(rng.normal(size=(3, d))), [1] * 3, [2] * 3)
             matrix = reference.distances(query.features, gallery.features, "euclidean")
-            rows = search(build(gallery), query, min(k, n)).rows
+            rows = search(build_index(gallery), query, min(k, n)).rows
             np.testing.assert_array_equal(rows, np.argsort(matrix, axis=1, kind="stable")[:, :k])
 
 

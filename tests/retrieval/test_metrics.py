@@ -11,7 +11,7 @@ import pytest
 import reference_metrics as reference
 from hypothesis import assume, given, settings
 
-from svdnet_jax.retrieval import ranks
+from svdnet_jax.retrieval import ranking
 from svdnet_jax.retrieval.distances import offsets
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
@@ -218,8 +218,8 @@ def test_block_size_does_not_change_the_result(block):
 def test_blocks_shrink_so_that_memory_stays_bounded(monkeypatch):
     query, gallery = clusters(7)
     expected = evaluate(query, gallery)
-    monkeypatch.setattr(ranks, "MAX_BLOCK_ELEMENTS", 5 * expected.gallery + 1)
-    with mock.patch.object(ranks, "positive_ranks", wraps=ranks.positive_ranks) as ranked:
+    monkeypatch.setattr(ranking, "MAX_BLOCK_ELEMENTS", 5 * expected.gallery + 1)
+    with mock.patch.object(ranking, "positive_ranks", wraps=ranking.positive_ranks) as ranked:
         found = evaluate(query, gallery)
     assert {call.args[0].shape[0] for call in ranked.call_args_list} == {5}
     np.testing.assert_array_equal(found.ap, expected.ap)
@@ -228,8 +228,8 @@ def test_blocks_shrink_so_that_memory_stays_bounded(monkeypatch):
 def test_all_blocks_share_one_program(monkeypatch):
     query, gallery = clusters(8)
     chex.clear_trace_counter()
-    counted = chex.assert_max_traces(ranks.positive_ranks.__wrapped__, n=1)
-    monkeypatch.setattr(ranks, "positive_ranks", jax.jit(counted))
+    counted = chex.assert_max_traces(ranking.positive_ranks.__wrapped__, n=1)
+    monkeypatch.setattr(ranking, "positive_ranks", jax.jit(counted))
     evaluate(query, gallery, block=7)
     evaluate(query, gallery, block=7)
     with pytest.raises(AssertionError, match="traced"):  # the count does count

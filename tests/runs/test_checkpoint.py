@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svdnet_jax.config.schema import Run
+from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.errors import CheckpointError, ConfigError
 from svdnet_jax.runs import checkpoint
@@ -50,18 +50,18 @@ def like(config, place):
 
 
 def metadata(step):
-    return {"config": to_json(Run()), "place": position_to_json(PLACE._replace(step=step))}
+    return {"config": to_json(Config()), "place": position_to_json(PLACE._replace(step=step))}
 
 
 def write(folder, steps=(1, 2)):
-    with checkpoint.checkpoints(folder, checkpoint_metric) as saved:
+    with checkpoint.open_checkpoints(folder, checkpoint_metric) as saved:
         for step in steps:
             checkpoint.save(saved, state_at(step), metadata(step), {"mAP": 1 / step})
     return folder
 
 
 def read(folder):
-    with checkpoint.checkpoints(folder, checkpoint_metric, read_only=True) as saved:
+    with checkpoint.open_checkpoints(folder, checkpoint_metric, read_only=True) as saved:
         return read_latest(saved, like)
 
 

@@ -22,12 +22,12 @@ from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import Model
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.pretrained.load import Pretrained, write_pretrained
-from svdnet_jax.models.svdnet import build, parameter_paths
+from svdnet_jax.models.svdnet import create_model, parameter_paths
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.runs.load import load_run
 from svdnet_jax.training.init import as_pretrained, check_start
-from svdnet_jax.training.state import create
+from svdnet_jax.training.state import init_state
 
 pytestmark = pytest.mark.unoptimized
 
@@ -176,7 +176,7 @@ def test_exported_weights_start_another_run_like_the_run_itself(trained, worksho
 
 def test_weights_of_another_graph_are_refused(trained):
     config = dataclasses.replace(PRESETS["paper-resnet50"], model=Model(backbone="resnet18"))
-    state = jax.eval_shape(lambda: create(build(config.model, 2), (64, 32), 0))
+    state = jax.eval_shape(lambda: init_state(create_model(config.model, 2), (64, 32), 0))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), (state.params, state.batch_stats))
     params, batch_stats = (parameter_paths(tree["backbone"]) for tree in zeros)
     weights = Pretrained(params, batch_stats, (0.0,) * 3, (1.0,) * 3, None, "mine", ("torchvision",))

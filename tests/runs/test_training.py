@@ -23,17 +23,17 @@ from filelock import FileLock
 
 from experiments.market_rri import main
 from svdnet_jax import Embeddings, evaluate
+from svdnet_jax.config.schema import input_size
 from svdnet_jax.errors import LogError
-from svdnet_jax.models.svdnet import build
+from svdnet_jax.models.svdnet import create_model
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.runs import checkpoint
 from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.report import _distances
 from svdnet_jax.runs.restore import read_run_log
-from svdnet_jax.training.schedule import plan
-from svdnet_jax.training.state import begin, create
-from svdnet_jax.training.step import inputs_of
+from svdnet_jax.training.schedule import build_schedule
+from svdnet_jax.training.state import begin_phase, init_state
 
 pytestmark = pytest.mark.unoptimized
 
@@ -70,10 +70,12 @@ def timeless(folder):
 
 def final_state(folder, config):
     """The last checkpoint, of a run that is over, with its key as plain numbers."""
-    fresh = create(build(config.model, 12), inputs_of(config).size, seed=1)
-    like = begin(fresh, len(plan(config)), optax.identity(), fresh.cursor.correlation, 0.0)
-    with checkpoint.checkpoints(folder / "checkpoints", lambda metrics: metrics["mAP"]) as saved:
-        state = checkpoint.restore(saved, checkpoint.latest(saved).step, like)
+    fresh = init_state(create_model(config.model, 12), input_size(config.data), seed=1)
+    like = begin_phase(
+        fresh, optax.identity(), 0.0, phase=len(build_schedule(config)), correlation=fresh.cursor.correlation
+    )
+    with checkpoint.open_checkpoints(folder / "checkpoints", lambda metrics: metrics["mAP"]) as saved:
+        state = checkpoint.restore(saved, checkpoint.read_latest_stored(saved).step, like)
     return state.replace(rng=jax.random.key_data(state.rng))
 
 

@@ -12,8 +12,8 @@ from fake_run import fake_run
 from svdnet_jax import eigenlayer
 from svdnet_jax.cli.study import run
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.config.schema import Run
-from svdnet_jax.config.validate import check
+from svdnet_jax.config.schema import Config
+from svdnet_jax.config.validate import validate
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.studies import control, decorrelation, dimensions, paper_tables, penalties, study, summary
 
@@ -143,7 +143,7 @@ def all_variants(preset):
 def test_variants_are_valid_and_of_one_name_the_same(preset):
     found = {}
     for name, config in all_variants(preset):
-        check(config)
+        validate(config)
         assert found.setdefault(name, config) == config, name
 
 
@@ -232,8 +232,10 @@ def test_tables_of_widths_and_penalties_have_a_row_each():
 
 
 def test_step_0_knows_nothing_of_what_begins_in_the_rounds():
-    options = study.Options(run=Run())
+    options = study.Options(run=Config())
     plain = study.without_rounds(options.run)
     late = penalties.scaled("soft", 0.123456)
     assert late.weight == 0.123
-    assert study.without_rounds(penalties.replace(Run(), loss=penalties.replace(Run().loss, penalty=late))) == plain
+    assert (
+        study.without_rounds(penalties.replace(Config(), loss=penalties.replace(Config().loss, penalty=late))) == plain
+    )

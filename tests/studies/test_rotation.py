@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from svdnet_jax.config.validate import check
+from svdnet_jax.config.validate import validate
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.studies import decorrelation, rotation, study
 
@@ -24,7 +24,7 @@ def test_the_document_is_what_the_stored_lines_say():
 def test_variants_are_the_two_by_two_by_two_and_the_control():
     found = rotation.variants(rotation.Options())
     for config in found.values():
-        check(config)
+        validate(config)
     said = {(run.rri.method, run.rri.match, run.rri.rotate_classifier) for run in found.values()}
     corners = {
         (m, matched, turned) for m in ("us", "rotation") for matched in (True, False) for turned in (True, False)

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from compiles import counted
 
-from svdnet_jax.config.schema import Compute, Data, Loss, Model, Optimizer, Phase, Run
-from svdnet_jax.data.loader import feed
-from svdnet_jax.distributed.mesh import choose, describe
+from svdnet_jax.config.schema import Compute, Config, Data, Loss, Model, Optimizer, Phase
+from svdnet_jax.data.loader import make_loader
+from svdnet_jax.distributed.mesh import create_mesh, describe
 from svdnet_jax.models.resnet import MiniResNet, ResNet, resnet50
-from svdnet_jax.models.svdnet import build
+from svdnet_jax.models.svdnet import create_model
 from svdnet_jax.runs import checkpoint
 from svdnet_jax.training.compile import steps_per_call
 from svdnet_jax.training.loop import compile_phases
-from svdnet_jax.training.state import begin, create
+from svdnet_jax.training.state import begin_phase, init_state
 
 pytestmark = pytest.mark.unoptimized
 
@@ -39,7 +39,7 @@ BACKBONES = {
     "deeper": mini((4, 8)),
     "resnet": lambda config: ResNet((1, 1, 1, 1), bottleneck=False, recompute=config.recompute),
 }
-BASE = Run(
+BASE = Config(
     data=Data(batch_size=16, per_identity=2, height=16, width=8, crop_padding=2, erase=0.5),
     model=Model(backbone="micro", dim=6, dropout=0.0),
     optimizer=Optimizer(learning_rate=0.05),
@@ -56,9 +56,9 @@ def change(config, **sections):
 @cache
 def bench(config):
     """Devices, what trains on them, and new weights."""
-    devices = choose(config)
-    model = build(config.model, 12, BACKBONES)
-    fresh = devices.put(create(model, (config.data.height, config.data.width), 0))
+    devices = create_mesh(config)
+    model = create_model(config.model, 12, BACKBONES)
+    fresh = devices.put(init_state(model, (config.data.height, config.data.width), 0))
     return devices, compile_phases(model, fresh.params, config, devices)["base"], fresh
 
 
@@ -66,7 +66,7 @@ def begun(config):
     """Devices, program and state before the first step, to be donated."""
     devices, program, fresh = bench(config)
     fresh = jax.tree.map(jnp.copy, fresh)
-    return devices, program, begin(fresh, 0, program.optimizer, fresh.cursor.correlation, RATE)
+    return devices, program, begin_phase(fresh, program.optimizer, RATE, phase=0, correlation=fresh.cursor.correlation)
 
 
 def train(config, dataset, steps=STEPS, per_call=1, resident=True, start=None, frozen=False, rate=RATE):
@@ -75,7 +75,7 @@ def train(config, dataset, steps=STEPS, per_call=1, resident=True, start=None, f
     if frozen:  # statistics that are not those of this batch, as of ImageNet
         state = state.replace(batch_stats=jax.tree.map(lambda x: x + 0.25, state.batch_stats))
     state = devices.put(start(state)) if start else state
-    made = feed(dataset.train, config.data, 0, int(state.step), per_call, devices, resident=resident)
+    made = make_loader(dataset.train, config.data, 0, int(state.step), per_call, devices, resident=resident)
     rates = jax.device_put(np.full(per_call, rate, np.float32), devices.everywhere)
     seen = []
     with closing(made.samples):
@@ -165,7 +165,9 @@ def test_steps_in_a_loop_of_the_device_are_those_steps(dataset, monkeypatch):
 
 
 def test_a_call_has_the_most_steps_that_divide_everything():
-    config = Run(log_every=12, checkpoint_every=24, base=Phase(steps=36), rri=dataclasses.replace(Run().rri, rounds=0))
+    config = Config(
+        log_every=12, checkpoint_every=24, base=Phase(steps=36), rri=dataclasses.replace(Config().rri, rounds=0)
+    )
     for most, steps in ((1, 1), (3, 3), (5, 4), (11, 6), (100, 12)):
         assert steps_per_call(change(config, compute={"steps_per_call": most})) == steps
     assert steps_per_call(config) == 1  # on a CPU
@@ -201,7 +203,7 @@ def test_parts_are_whole_identities(dataset):
 def test_a_run_goes_on_on_other_devices_with_the_same_stream(dataset, tmp_path):
     whole, seen = train(dataclasses.replace(BASE, parallel="single"), dataset)
     half, before = train(dataclasses.replace(BASE, parallel="pmap"), dataset, steps=2)
-    with checkpoint.checkpoints(tmp_path, lambda metrics: 0.0) as saved:
+    with checkpoint.open_checkpoints(tmp_path, lambda metrics: 0.0) as saved:
         checkpoint.save(saved, half, {})
         rest, after = train(BASE, dataset, steps=4, start=lambda like: checkpoint.restore(saved, 2, like))
     assert len(rest.step.sharding.device_set) == 8
@@ -234,7 +236,7 @@ LARGER = dataclasses.replace(LARGER, parallel="single")
 def compiled(config, dataset):
     """The compiled step and what it is called with."""
     devices, program, state = begun(config)
-    made = feed(dataset.train, config.data, 0, 0, 1, devices, resident=True)
+    made = make_loader(dataset.train, config.data, 0, 0, 1, devices, resident=True)
     with closing(made.samples):
         samples = next(made.samples)
     arguments = state, made.store, samples, devices.put(np.full(1, RATE, np.float32))
@@ -296,8 +298,8 @@ def _convolutions(height, width, images):
 
 def test_a_run_says_what_it_works_on_and_warns_of_a_large_network_on_a_cpu():
     for backbone, warned in (("mini", False), ("resnet50", True)):
-        config = change(Run(), model={"backbone": backbone})
-        text = describe(choose(config), config)
+        config = change(Config(), model={"backbone": backbone})
+        text = describe(create_mesh(config), config)
         assert text.startswith("Devices: 8 x cpu (cpu), --parallel auto")
         assert ("about to train on a CPU" in text) is warned
     assert Compute().images == "auto"

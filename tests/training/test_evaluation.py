@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from svdnet_jax import correlation, evaluate, spectrum
-from svdnet_jax.config.schema import Data, Eval, Model, Run
+from svdnet_jax.config.schema import Config, Data, Eval, Model
 from svdnet_jax.data.types import labels
-from svdnet_jax.distributed.mesh import choose
+from svdnet_jax.distributed.mesh import create_mesh
 from svdnet_jax.models.resnet import MiniResNet
-from svdnet_jax.models.svdnet import Outputs, build
-from svdnet_jax.retrieval.embed import embed
-from svdnet_jax.training.evaluation import _fit, embeddings, measure
+from svdnet_jax.models.svdnet import Outputs, create_model
+from svdnet_jax.retrieval.embed import apply_in_batches
+from svdnet_jax.training.eval_fn import make_eval_fn
+from svdnet_jax.training.evaluation import _fit, embed_split, evaluate_model
 from svdnet_jax.training.fingerprint import fingerprints, model_fingerprint
-from svdnet_jax.training.state import create
-from svdnet_jax.training.step import make_infer
+from svdnet_jax.training.state import init_state
 
 pytestmark = pytest.mark.unoptimized
 
@@ -38,7 +38,7 @@ def test_chunks_give_what_all_images_at_once_give(count):
         return {"sum": chunk.astype(jnp.float32).sum(axis=(1, 2, 3)), "first": chunk[:, 0, 0]}
 
     chex.clear_trace_counter()
-    found = embed(infer, images, 4)
+    found = apply_in_batches(infer, images, 4)
     np.testing.assert_array_equal(found["sum"], images.sum(axis=(1, 2, 3)).astype(np.float32))
     np.testing.assert_array_equal(found["first"], images[:, 0, 0])
 
@@ -46,12 +46,14 @@ def test_chunks_give_what_all_images_at_once_give(count):
 @pytest.mark.parametrize("mode", ["auto", "pmap"])
 @pytest.mark.parametrize("count", [3, 8, 27])
 def test_devices_share_images_that_do_not_divide_among_them(mode, count, dataset):
-    devices = choose(Run(parallel=mode))
-    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)})
-    state = create(model, SIZE, seed=3)
+    devices = create_mesh(Config(parallel=mode))
+    model = create_model(
+        Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
+    )
+    state = init_state(model, SIZE, seed=3)
     images = dataset.train.images[:count]
-    expected = embed(partial(make_infer(model, SIZE), state.variables), images, 8)
-    found = embed(partial(make_infer(model, SIZE, devices), devices.put(state.variables)), images, 8)
+    expected = apply_in_batches(partial(make_eval_fn(model, SIZE), state.variables), images, 8)
+    found = apply_in_batches(partial(make_eval_fn(model, SIZE, devices), devices.put(state.variables)), images, 8)
     assert len(found.embedding) == count
     # One image on a device or eight: the same sums in another order.
     chex.assert_trees_all_close(found, expected, atol=1e-5)
@@ -67,13 +69,15 @@ def test_fit_by_hand():
 
 
 def test_a_measurement_is_made_of_its_parts(dataset):
-    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)})
-    state = create(model, SIZE, seed=3)
-    infer = make_infer(model, SIZE)
+    model = create_model(
+        Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
+    )
+    state = init_state(model, SIZE, seed=3)
+    infer = make_eval_fn(model, SIZE)
     settings = Eval(metric="cosine", cross_camera=False, batch_size=32, train_images=10)
-    found = measure(state, infer=infer, dataset=dataset, settings=settings)
+    found = evaluate_model(state, infer=infer, dataset=dataset, settings=settings)
     query, gallery = (
-        embeddings(partial(infer, state.variables), s, settings) for s in (dataset.query, dataset.gallery)
+        embed_split(partial(infer, state.variables), s, settings) for s in (dataset.query, dataset.gallery)
     )
     for name in ("embedding", "pooled"):
         expected = evaluate(query[name], gallery[name], "cosine", cross_camera=False)
@@ -88,12 +92,14 @@ def test_a_measurement_is_made_of_its_parts(dataset):
 
 
 def variables():
-    model = build(Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)})
-    return create(model, SIZE, seed=3).variables
+    model = create_model(
+        Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
+    )
+    return init_state(model, SIZE, seed=3).variables
 
 
 def test_a_fingerprint_is_of_every_number_that_an_embedding_depends_on():
-    tree, config = variables(), Run()
+    tree, config = variables(), Config()
     known = fingerprints(tree, config)
     assert re.fullmatch("[0-9a-f]{16}-embedding", known["embedding"])
     assert re.fullmatch("[0-9a-f]{16}-pooled", known["pooled"])
@@ -111,7 +117,7 @@ def test_a_fingerprint_is_of_every_number_that_an_embedding_depends_on():
 
 
 def test_a_fingerprint_is_of_the_numbers_wherever_they_lie():
-    tree, config = variables(), Run()
+    tree, config = variables(), Config()
     known = model_fingerprint(tree, "embedding", config)
     on_host = {name: jax.device_get(tree[name]) for name in reversed(tree)}
     elsewhere = jax.device_put(tree, jax.devices()[1])
@@ -132,8 +138,8 @@ def test_a_fingerprint_is_of_the_numbers_wherever_they_lie():
 )
 def test_a_fingerprint_is_of_the_graph_too(change):
     tree = {"params": {"backbone": {"kernel": np.ones(3, np.float32)}}}
-    known = fingerprints(tree, Run())
-    found = fingerprints(tree, dataclasses.replace(Run(), **change))
+    known = fingerprints(tree, Config())
+    found = fingerprints(tree, dataclasses.replace(Config(), **change))
     assert all(found[kind] != known[kind] for kind in known)
 
 
@@ -142,5 +148,5 @@ def test_embeddings_that_are_kept_carry_the_fingerprint(dataset):
         sums = images.astype(jnp.float32).sum(axis=(1, 2))
         return Outputs(sums, sums, sums, sums)
 
-    found = embeddings(apply, dataset.query, Eval(batch_size=64), models={"pooled": "12ab-pooled"})
+    found = embed_split(apply, dataset.query, Eval(batch_size=64), models={"pooled": "12ab-pooled"})
     assert (found["pooled"].model, found["embedding"].model) == ("12ab-pooled", "")

@@ -14,21 +14,21 @@ import pytest
 from compiles import counted
 
 from svdnet_jax import eigenlayer
-from svdnet_jax.config.schema import RRI, Optimizer, Phase
-from svdnet_jax.data.loader import feed
-from svdnet_jax.distributed.mesh import choose
+from svdnet_jax.config.schema import RRI, Optimizer, Phase, input_size
+from svdnet_jax.data.loader import make_loader
+from svdnet_jax.distributed.mesh import create_mesh
 from svdnet_jax.errors import Stopped, TrainingDiverged
 from svdnet_jax.models.resnet import MiniResNet
-from svdnet_jax.models.svdnet import build, parameter_paths
+from svdnet_jax.models.svdnet import create_model, parameter_paths
 from svdnet_jax.runs import checkpoint
 from svdnet_jax.training.compile import steps_per_call
-from svdnet_jax.training.evaluation import measure
+from svdnet_jax.training.eval_fn import make_eval_fn
+from svdnet_jax.training.evaluation import evaluate_model
 from svdnet_jax.training.events import SaveDue, StepLogged
 from svdnet_jax.training.loop import Task, compile_phases, is_stable, make_optimizers, optimizer_at, run_rri
 from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
-from svdnet_jax.training.schedule import plan
-from svdnet_jax.training.state import begin, create
-from svdnet_jax.training.step import inputs_of, make_infer
+from svdnet_jax.training.schedule import build_schedule
+from svdnet_jax.training.state import begin_phase, init_state
 
 pytestmark = pytest.mark.unoptimized
 
@@ -61,11 +61,11 @@ def config(tiny):
 @pytest.fixture(scope="module")
 def workbench(config, dataset):
     """The compiled parts of a run."""
-    model = build(config.model, 12, BACKBONES)
-    devices = choose(config)
-    fresh = devices.put(create(model, inputs_of(config).size, config.seed))
-    infer = make_infer(model, inputs_of(config).size, devices)
-    look = partial(measure, infer=infer, dataset=dataset, settings=config.eval)
+    model = create_model(config.model, 12, BACKBONES)
+    devices = create_mesh(config)
+    fresh = devices.put(init_state(model, input_size(config.data), config.seed))
+    infer = make_eval_fn(model, input_size(config.data), devices)
+    look = partial(evaluate_model, infer=infer, dataset=dataset, settings=config.eval)
     return fresh, compile_phases(model, fresh.params, config, devices), look
 
 
@@ -73,8 +73,14 @@ def start(config, workbench, phase=0):
     fresh, by_kind, _ = workbench
     fresh = jax.tree.map(jnp.copy, fresh)  # the loop donates what it is given
     begins = {kind: program.optimizer for kind, program in by_kind.items()}
-    rate = plan(config)[phase].learning_rate if phase < len(plan(config)) else 0.0
-    return begin(fresh, phase, optimizer_at(phase, plan(config), begins), fresh.cursor.correlation, rate)
+    rate = build_schedule(config)[phase].learning_rate if phase < len(build_schedule(config)) else 0.0
+    return begin_phase(
+        fresh,
+        optimizer_at(phase, build_schedule(config), begins),
+        rate,
+        phase=phase,
+        correlation=fresh.cursor.correlation,
+    )
 
 
 def go(config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, unreported=None):
@@ -83,8 +89,10 @@ def go(config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, 
     seen = []
 
     steps = steps_per_call(config)
-    samples = feed(dataset.train, config.data, config.seed, int(state.step), steps, choose(config), resident=True)
-    task = Task(config, plan(config), by_kind, look, steps)
+    samples = make_loader(
+        dataset.train, config.data, config.seed, int(state.step), steps, create_mesh(config), resident=True
+    )
+    task = Task(config, build_schedule(config), by_kind, look, steps)
     with closing(samples.samples):
         for event in run_rri(state, task, samples, stop_signal=stop, unreported=unreported):
             if isinstance(event, SaveDue):
@@ -196,7 +204,7 @@ def test_one_program_is_compiled_for_each_kind_of_phase(unbroken, compiled):
 def test_kinds_that_train_the_same_weights_share_a_program(config, workbench):
     same = dataclasses.replace(config, rri=dataclasses.replace(config.rri, relaxation=Phase(steps=4)))
     assert len({*make_optimizers(workbench[0].params, same).values()}) == 2
-    by_kind = compile_phases(build(config.model, 12, BACKBONES), workbench[0].params, same, choose(same))
+    by_kind = compile_phases(create_model(config.model, 12, BACKBONES), workbench[0].params, same, create_mesh(same))
     assert by_kind["base"] is by_kind["relaxation"]
     assert by_kind["base"] is not by_kind["restraint"]
 
@@ -214,7 +222,7 @@ def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(
 ):
     """Two steps and two are four: within a phase, across its border, and across the decorrelation."""
     count = 0
-    with checkpoint.checkpoints(tmp_path, lambda metrics: metrics["mAP"]) as folder:
+    with checkpoint.open_checkpoints(tmp_path, lambda metrics: metrics["mAP"]) as folder:
 
         def save(state, seconds, metrics, unreported):
             nonlocal count
@@ -225,8 +233,8 @@ def test_a_run_stopped_after_any_save_ends_like_an_unbroken_one(
 
         with pytest.raises(Stop):
             go(config, workbench, dataset, start(config, workbench), save)
-    with checkpoint.checkpoints(tmp_path, lambda metrics: metrics["mAP"]) as folder:
-        found = checkpoint.latest(folder)
+    with checkpoint.open_checkpoints(tmp_path, lambda metrics: metrics["mAP"]) as folder:
+        found = checkpoint.read_latest_stored(folder)
         state = checkpoint.restore(folder, found.step, start(config, workbench, found.metadata["phase"]))
     assert found.step == 2 * saves
     before = compiled["call"]
@@ -292,7 +300,7 @@ def test_a_stable_run_stops_after_its_relaxation(config, workbench, dataset):
     always = dataclasses.replace(config, rri=dataclasses.replace(config.rri, stop="stable", tolerance=1.0))
     final, seen = go(always, workbench, dataset, start(config, workbench))
     assert [record["phase"] for record, _ in borders(seen)] == ["base", "restraint", "relaxation"]
-    assert int(final.cursor.phase) == len(plan(config))
+    assert int(final.cursor.phase) == len(build_schedule(config))
 
 
 def test_the_stopping_rule_compares_with_the_round_before(config, workbench, dataset, unbroken):

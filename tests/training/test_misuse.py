@@ -10,18 +10,20 @@ import numpy as np
 import optax
 import pytest
 
-from svdnet_jax.config.schema import Model, Optimizer, Phase
+from svdnet_jax.config.schema import Model, Optimizer
 from svdnet_jax.data.loader import Batch
 from svdnet_jax.distributed.mesh import AXIS
-from svdnet_jax.models.svdnet import build, synchronised
+from svdnet_jax.models.svdnet import create_model, with_sync_batch_norm
+from svdnet_jax.training.eval_fn import make_eval_fn
 from svdnet_jax.training.losses import softmax
-from svdnet_jax.training.optimizer import make_optimizer, weight_groups, with_learning_rate
-from svdnet_jax.training.state import begin, create
-from svdnet_jax.training.step import Inputs, Recipe, make_infer, train_step
+from svdnet_jax.training.optimizer import make_optimizer, with_learning_rate
+from svdnet_jax.training.preprocess import AugmentConfig, make_preprocess
+from svdnet_jax.training.state import begin_phase, init_state
+from svdnet_jax.training.step import train_step
 
 pytestmark = pytest.mark.usefixtures("as_user")
 SIZE, CLASSES, RATE = (8, 8), 3, 0.1
-RECIPE = Recipe(Inputs(SIZE))
+PREPROCESS = make_preprocess(AugmentConfig(SIZE))
 SETTINGS = Optimizer()
 
 
@@ -41,30 +43,31 @@ class Mine(nn.Module):
 
 
 def network(**options):
-    return build(Model(backbone="mine", dim=2, dropout=0.0), CLASSES, {"mine": lambda config: Mine(**options)})
+    return create_model(Model(backbone="mine", dim=2, dropout=0.0), CLASSES, {"mine": lambda config: Mine(**options)})
 
 
 MODEL = network()
-FRESH = create(MODEL, SIZE, 0)
+FRESH = init_state(MODEL, SIZE, 0)
 
 
 def optimizer_of(**phase):
-    return make_optimizer(weight_groups(FRESH.params, Phase(steps=1, **phase), SETTINGS), SETTINGS)
+    return make_optimizer(FRESH.params, settings=SETTINGS, **phase)
 
 
 OPTIMIZER = optimizer_of()
-STATE = begin(FRESH, 0, OPTIMIZER, 0.0, RATE)
+STATE = begin_phase(FRESH, OPTIMIZER, RATE, phase=0, correlation=0.0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, *SIZE, 3), np.uint8)
 BATCH = Batch(jnp.asarray(IMAGES), jnp.array([0, 1, 2, 0], jnp.int32))
 
 
-def shaped(state, batch=BATCH, model=MODEL, optimizer=OPTIMIZER, recipe=RECIPE):
+def shaped(state, batch=BATCH, model=MODEL, optimizer=OPTIMIZER, **options):
     """The step followed through its shapes, which is all that its refusals look at."""
-    return jax.eval_shape(partial(train_step, model=model, optimizer=optimizer, recipe=recipe), state, batch)
+    step = partial(train_step, model=model, optimizer=optimizer, preprocess=PREPROCESS, **options)
+    return jax.eval_shape(step, state, batch)
 
 
 def test_a_begun_phase_trains_at_its_rate():
-    after, metrics = jax.jit(partial(train_step, model=MODEL, optimizer=OPTIMIZER, recipe=RECIPE))(STATE, BATCH)
+    after, metrics = jax.jit(partial(train_step, model=MODEL, optimizer=OPTIMIZER, preprocess=PREPROCESS))(STATE, BATCH)
     moved = jnp.abs(after.params["classifier"]["kernel"] - STATE.params["classifier"]["kernel"]).max()
     assert float(moved) > 1e-5
     assert bool(jnp.isfinite(metrics["loss"]))
@@ -86,21 +89,21 @@ def test_a_phase_that_was_not_begun_is_refused():
     with pytest.raises(ValueError, match="no learning rate yet"):
         OPTIMIZER.update(FRESH.params, OPTIMIZER.init(FRESH.params), FRESH.params)
     with pytest.raises(TypeError, match="learning_rate"):
-        begin(FRESH, 0, OPTIMIZER, 0.0)
+        begin_phase(FRESH, OPTIMIZER)
 
 
 def test_the_state_of_another_optimizer_is_refused():
-    for other in (optimizer_of(freeze=("eigenlayer/*",)), optimizer_of(multipliers=(("classifier/*", 2.0),))):
+    for other in (optimizer_of(freeze=("eigenlayer/*",)), optimizer_of(lr_multipliers=(("classifier/*", 2.0),))):
         with pytest.raises(ValueError, match="of another phase or network"):
             shaped(STATE, optimizer=other)
-    wider = build(Model(backbone="mine", dim=2, dropout=0.0), CLASSES + 1, {"mine": lambda config: Mine()})
+    wider = create_model(Model(backbone="mine", dim=2, dropout=0.0), CLASSES + 1, {"mine": lambda config: Mine()})
     with pytest.raises(ValueError, match="of another phase or network"):
-        shaped(jax.eval_shape(lambda: create(wider, SIZE, 0)).replace(opt_state=STATE.opt_state), model=wider)
+        shaped(jax.eval_shape(lambda: init_state(wider, SIZE, 0)).replace(opt_state=STATE.opt_state), model=wider)
 
 
 def test_an_optimizer_of_ones_own_needs_no_rate():
     mine = optax.sgd(0.1)
-    assert shaped(begin(FRESH, 0, mine, 0.0, 0.0), optimizer=mine)
+    assert shaped(begin_phase(FRESH, mine, 0.0, phase=0, correlation=0.0), optimizer=mine)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +120,7 @@ def test_images_that_are_no_bytes_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
         shaped(STATE, Batch(jnp.asarray(images), BATCH.labels))
     with pytest.raises(ValueError, match=message):
-        make_infer(MODEL, SIZE)(STATE.variables, images)
+        make_eval_fn(MODEL, SIZE)(STATE.variables, images)
 
 
 @pytest.mark.parametrize("labels", [np.zeros(4, np.float32), np.zeros(1, np.int32), np.zeros((4, 1), np.int32)])
@@ -133,9 +136,9 @@ def test_a_label_beyond_the_classes_shows_in_the_loss(labels, known):
 
 
 def test_batches_that_have_no_parts_are_refused():
-    for recipe, unit in ((RECIPE._replace(parts=3), 3), (RECIPE._replace(parts=2, together=4), 8)):
+    for options, unit in (({"grad_accum_steps": 3}, 3), ({"grad_accum_steps": 2, "num_instances": 4}, 8)):
         with pytest.raises(ValueError, match=f"4 images cannot .* multiple of {unit}"):
-            shaped(STATE, recipe=recipe)
+            shaped(STATE, **options)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_batches_that_have_no_parts_are_refused():
 )
 def test_pixel_statistics_of_other_images_are_refused(mean, std, message):
     with pytest.raises(ValueError, match=message):
-        create(MODEL, SIZE, 0, mean, std)
+        init_state(MODEL, SIZE, 0, mean, std)
 
 
 def test_images_of_another_size_than_the_mean_image_are_refused():
@@ -165,7 +168,7 @@ def test_images_of_another_size_than_the_mean_image_are_refused():
 
 def mapped(model):
     """The step that two devices take by themselves, followed through its shapes."""
-    step = partial(train_step, model=model, optimizer=OPTIMIZER, recipe=RECIPE, axis=AXIS)
+    step = partial(train_step, model=model, optimizer=OPTIMIZER, preprocess=PREPROCESS, axis_name=AXIS)
     halves = jax.tree.map(lambda rows: rows.reshape(2, 2, *rows.shape[1:]), BATCH)
     return jax.eval_shape(jax.pmap(step, AXIS, in_axes=(None, 0), out_axes=None), STATE, halves)
 
@@ -173,12 +176,12 @@ def mapped(model):
 def test_statistics_of_one_device_are_refused_under_pmap():
     heedless = network(heeds=False)
     for model, where in (
-        (synchronised(heedless, AXIS), "backbone/norm"),
+        (with_sync_batch_norm(heedless, AXIS), "backbone/norm"),
         (MODEL, "backbone/norm"),
-        (synchronised(MODEL, "other"), "backbone/norm"),
+        (with_sync_batch_norm(MODEL, "other"), "backbone/norm"),
     ):
         with pytest.raises(ValueError, match=f"BatchNorm {where} takes the statistics of one device.*synchronised"):
             mapped(model)
-    assert mapped(synchronised(MODEL, AXIS))
+    assert mapped(with_sync_batch_norm(MODEL, AXIS))
     # Stored statistics are those of nobody in particular.
     assert mapped(network(heeds=False, frozen=True))

@@ -20,7 +20,7 @@ GRADIENTS = jax.tree.map(lambda x: x * 0 + jnp.float32(0.1), PARAMS)
 
 
 def optimizer_of(settings, params=PARAMS, **phase):
-    return make_optimizer(weight_groups(params, Phase(steps=1, **phase), settings), settings)
+    return make_optimizer(params, settings=settings, **phase)
 
 
 def test_groups_tell_who_is_trained_how():
@@ -82,7 +82,7 @@ def caffe_sgd(weight, gradients, rates, momentum, decay):
 def test_steps_equal_caffes_solver_also_across_a_drop_of_the_rate(leaf, decay, factor):
     settings = Optimizer(momentum=0.9, weight_decay=0.01)
     params = {"layer": {leaf: jnp.array([2.0])}}
-    optimizer = optimizer_of(settings, params, multipliers=((f"layer/{leaf}", factor),))
+    optimizer = optimizer_of(settings, params, lr_multipliers=((f"layer/{leaf}", factor),))
     state = optimizer.init(params)
     gradients, rates = [0.3, -0.1, 0.2, 0.5], [0.1, 0.1, 0.01, 0.01]
     for gradient, rate in zip(gradients, rates, strict=True):

@@ -9,10 +9,10 @@ import pytest
 
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import Data, Eval, Loss, Model, Optimizer
-from svdnet_jax.models.svdnet import build, parameter_paths
+from svdnet_jax.models.svdnet import create_model, parameter_paths
 from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
-from svdnet_jax.training.schedule import plan
-from svdnet_jax.training.state import create
+from svdnet_jax.training.schedule import build_schedule
+from svdnet_jax.training.state import init_state
 
 DECAY = 5e-4
 
@@ -20,8 +20,8 @@ DECAY = 5e-4
 @functools.cache
 def shapes(name):
     config = PRESETS[name]
-    model = build(config.model, 751)
-    return jax.eval_shape(lambda: create(model, (config.data.height, config.data.width), 0)).params
+    model = create_model(config.model, 751)
+    return jax.eval_shape(lambda: init_state(model, (config.data.height, config.data.width), 0)).params
 
 
 def groups(name, phase):
@@ -34,7 +34,10 @@ def groups(name, phase):
 
 
 def schedule(name):
-    return [(p.kind, p.round, p.settings.steps, p.learning_rate, p.settings.milestones) for p in plan(PRESETS[name])]
+    return [
+        (p.kind, p.round, p.settings.steps, p.learning_rate, p.settings.milestones)
+        for p in build_schedule(PRESETS[name])
+    ]
 
 
 def test_paper_resnet50_has_the_authors_schedule():
@@ -150,7 +153,7 @@ def test_modern_resnet50_is_the_strong_baseline():
     assert set(params["classifier"]) == {"kernel"}
     assert set(params["neck"]) == {"scale"}
     assert set(groups("modern-resnet50", config.base).values()) == {Group(1.0, DECAY)}
-    (only,) = plan(config)
+    (only,) = build_schedule(config)
     epoch = 185
     rates = {0: 3.5e-6, 5: 3.5e-4 * 0.505, 10: 3.5e-4, 39: 3.5e-4, 40: 3.5e-5, 70: 3.5e-6, 119: 3.5e-6}
     assert {e: only.learning_rate_at(e * epoch) for e in rates} == pytest.approx(rates)

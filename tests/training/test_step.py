@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 
 from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
-from svdnet_jax.config.schema import Loss, Model, Optimizer, Penalty, Phase, Run
+from svdnet_jax.config.schema import Config, Loss, Model, Optimizer, Penalty
 from svdnet_jax.data.loader import Batch
 from svdnet_jax.models.resnet import MiniResNet
-from svdnet_jax.models.svdnet import build
-from svdnet_jax.training.losses import batch_hard_triplet
-from svdnet_jax.training.optimizer import make_optimizer, weight_groups
-from svdnet_jax.training.state import begin, create
-from svdnet_jax.training.step import Inputs, Recipe, augment, recipe_of, train_step
+from svdnet_jax.models.svdnet import create_model
+from svdnet_jax.training.compile import step_config
+from svdnet_jax.training.losses import batch_hard_triplet, make_loss_fn
+from svdnet_jax.training.optimizer import make_optimizer
+from svdnet_jax.training.preprocess import AugmentConfig, augment, make_preprocess
+from svdnet_jax.training.state import begin_phase, init_state
+from svdnet_jax.training.step import train_step
 
 pytestmark = pytest.mark.unoptimized
 
@@ -37,13 +39,14 @@ PLAIN = Loss()
 
 def prepare(dropout, loss=PLAIN, **inputs):
     """A network, the state before its first step, and its step."""
-    model = build(Model(backbone="micro", dim=6, dropout=dropout), 5, BACKBONES)
-    fresh = create(model, SIZE, 0, MEAN, STD)
+    model = create_model(Model(backbone="micro", dim=6, dropout=dropout), 5, BACKBONES)
+    fresh = init_state(model, SIZE, 0, MEAN, STD)
     settings = Optimizer(momentum=0.9, weight_decay=0.01)
-    optimizer = make_optimizer(weight_groups(fresh.params, Phase(steps=1), settings), settings)
-    state = begin(fresh, 0, optimizer, 0.0, RATE)
-    recipe = Recipe(Inputs(SIZE, **inputs), loss)
-    return model, state, jax.jit(partial(train_step, model=model, optimizer=optimizer, recipe=recipe))
+    optimizer = make_optimizer(fresh.params, settings=settings)
+    state = begin_phase(fresh, optimizer, RATE, phase=0, correlation=0.0)
+    preprocess, loss_fn = make_preprocess(AugmentConfig(SIZE, **inputs)), make_loss_fn(loss)
+    step = partial(train_step, model=model, optimizer=optimizer, preprocess=preprocess, loss_fn=loss_fn)
+    return model, state, jax.jit(step)
 
 
 def test_a_step_equals_the_step_written_out(batch):
@@ -106,22 +109,22 @@ def test_penalties_are_added_to_the_loss(batch):
 
 
 def test_a_penalty_may_begin_in_the_rounds():
-    late = Run(loss=Loss(penalty=Penalty(kind="soft", weight=0.3, begin="rounds")))
-    assert recipe_of(late, "base") == recipe_of(Run(), "base")
-    assert recipe_of(late, "relaxation").loss == late.loss
+    late = Config(loss=Loss(penalty=Penalty(kind="soft", weight=0.3, begin="rounds")))
+    assert step_config(late, "base") == step_config(Config(), "base")
+    assert step_config(late, "relaxation").loss == late.loss
     early = dataclasses.replace(late, loss=Loss(penalty=Penalty(kind="soft", weight=0.3)))
-    assert recipe_of(early, "base").loss == early.loss
+    assert step_config(early, "base").loss == early.loss
 
 
 def test_a_mean_image_is_mirrored_with_its_picture_and_a_mean_colour_is_not(batch):
-    key, inputs = jax.random.key(3), Inputs(SIZE, flip=True)
+    key, inputs = jax.random.key(3), AugmentConfig(SIZE, flip=True)
     image = jnp.asarray(np.random.default_rng(1).uniform(90, 160, (*SIZE, 3)), jnp.float32)
     colour = image[:1, :1]
     x = batch.images.astype(jnp.float32)
     seen = {}
     for name, fill in (("image", image), ("colour", colour)):
         centred = x - fill[None]
-        found = augment(key, batch.images, inputs, fill) - fill[None]
+        found = augment(key, batch.images, fill, config=inputs) - fill[None]
         as_it_is = jnp.abs(found - centred).max(axis=(1, 2, 3)) < 1e-3
         turned = jnp.abs(found - centred[:, :, ::-1]).max(axis=(1, 2, 3)) < 1e-3
         assert bool((as_it_is ^ turned).all())

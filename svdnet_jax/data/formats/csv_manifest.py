@@ -20,8 +20,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from svdnet_jax.data.formats.market_style import Contents
-from svdnet_jax.data.index import SHOWN, SPLITS, Crop
+from svdnet_jax.data.formats.market_style import SplitFiles
+from svdnet_jax.data.index import SHOWN, SPLITS, ImageRecord
 from svdnet_jax.data.types import DISTRACTOR, JUNK
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
@@ -49,7 +49,7 @@ def lacking(folder: Path) -> str:
     return "" if folder.is_file() or (folder / FILE).is_file() else f"no {FILE} there"
 
 
-def read(root: Path) -> Contents:
+def read(root: Path) -> SplitFiles:
     """Reads a manifest.
 
     Args:
@@ -63,13 +63,13 @@ def read(root: Path) -> Contents:
     _refuse(file, list(_problems(file, rows)))
     pids = _numbers({row.identity for row in rows}, (JUNK, DISTRACTOR))
     cameras = _numbers({row.camera for row in rows}, ())
-    splits: dict[str, list[Crop]] = {split: [] for split in SPLITS}
+    splits: dict[str, list[ImageRecord]] = {split: [] for split in SPLITS}
     for row in rows:
-        crop = Crop(file.parent / row.path, pids[row.identity], cameras[row.camera], row.path)
+        crop = ImageRecord(file.parent / row.path, pids[row.identity], cameras[row.camera], row.path)
         splits[row.split].append(crop)
     sorted_splits = {split: tuple(sorted(crops, key=lambda crop: crop.name)) for split, crops in splits.items()}
     paths = [crop.path for crops in splits.values() for crop in crops]
-    return Contents(sorted_splits, unread=by_kind(beside(paths)))
+    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)))
 
 
 def _rows(file: Path) -> list[_Row]:

@@ -17,13 +17,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from svdnet_jax.data.formats import market_style
-from svdnet_jax.data.formats.market_style import Contents, Naming
-from svdnet_jax.data.index import SPLITS, Crop
+from svdnet_jax.data.formats.market_style import FilenamePattern, SplitFiles
+from svdnet_jax.data.index import SPLITS, ImageRecord
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
 
 IMAGES = "cuhk-03.mat"
-NAMING = Naming(re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_\d+\.(png|jpg)$", re.IGNORECASE), "0001_c1_1.png")
+NAMING = FilenamePattern(
+    re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_\d+\.(png|jpg)$", re.IGNORECASE), "0001_c1_1.png"
+)
 """Of the release in Market-1501's folders."""
 
 
@@ -39,7 +41,7 @@ def lacking(folder: Path, kind: str) -> str:
     return f"{_config(folder, kind).name} is there, but neither images_{kind} nor {IMAGES}"
 
 
-def read(folder: Path, cache: Path, kind: str) -> Contents:
+def read(folder: Path, cache: Path, kind: str) -> SplitFiles:
     """Lists CUHK03.
 
     Args:
@@ -63,7 +65,7 @@ def read(folder: Path, cache: Path, kind: str) -> Contents:
     if absent:
         raise DataError(f"{images}: {len(absent)} of the images in {config.name} are not there, first {absent[0]}")
     paths = [crop.path for crops in splits.values() for crop in crops]
-    return Contents(splits, unread=by_kind(beside(paths)))
+    return SplitFiles(splits, unread=by_kind(beside(paths)))
 
 
 def _cropped(folder: Path, kind: str) -> Path:
@@ -101,8 +103,10 @@ def _protocol(config: Path) -> dict[str, list[tuple[str, int, int]]]:
         ) from error
 
 
-def _crops(table: list[tuple[str, int, int]], images: Path) -> tuple[Crop, ...]:
-    return tuple(sorted((Crop(images / name, pid, camera, name) for name, pid, camera in table), key=lambda c: c.name))
+def _crops(table: list[tuple[str, int, int]], images: Path) -> tuple[ImageRecord, ...]:
+    return tuple(
+        sorted((ImageRecord(images / name, pid, camera, name) for name, pid, camera in table), key=lambda c: c.name)
+    )
 
 
 def _extracted(mat: Path, kind: str, cache: Path) -> Path:

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from svdnet_jax.data.formats import csv_manifest, cuhk03, market_style, msmt17
-from svdnet_jax.data.formats.market_style import FOLDERS, Contents, Naming
-from svdnet_jax.data.index import SPLITS, Listing
+from svdnet_jax.data.formats.market_style import FOLDERS, FilenamePattern, SplitFiles
+from svdnet_jax.data.index import SPLITS, DatasetIndex
 from svdnet_jax.errors import DataError
 
 
@@ -29,18 +29,18 @@ class Layout:
     """What it is known by, for messages."""
     lacking: Callable[[Path], str]
     """What keeps a folder from being one; empty if nothing does."""
-    read: Callable[[Path, Path], Contents]
+    read: Callable[[Path, Path], SplitFiles]
     """Lists the images of a folder; the second is the cache, for images that must be unpacked."""
     example: str = ""
     published: Mapping[str, int] | None = None
 
 
 # The release itself holds a few names that end in .jpg.jpg.
-MARKET = Naming(
+MARKET = FilenamePattern(
     re.compile(r"^(?P<pid>-1|\d{4,})_c(?P<camera>\d+)s\d+_\d+_\d+(\.(jpg|jpeg|png))+$", re.IGNORECASE),
     "0002_c1s1_000451_03.jpg",
 )
-DUKE = Naming(
+DUKE = FilenamePattern(
     re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_f\d+\.(jpg|jpeg|png)$", re.IGNORECASE), "0001_c2_f0046182.jpg"
 )
 
@@ -54,7 +54,7 @@ def _published(
     return MappingProxyType(known | {"gallery images without junk": images[2] - junk, "cameras": cameras})
 
 
-def _in_folders(naming: Naming, published: Mapping[str, int]) -> Layout:
+def _in_folders(naming: FilenamePattern, published: Mapping[str, int]) -> Layout:
     return Layout(
         sign=f"folders {', '.join(FOLDERS.values())} with images named like {naming.example}",
         lacking=partial(market_style.lacking, naming=naming),
@@ -97,7 +97,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 )
 
 
-def find_layout(root: Path, cache: Path, layout: str = "auto") -> Listing:
+def find_layout(root: Path, cache: Path, layout: str = "auto") -> DatasetIndex:
     """Finds the data set in a folder and lists its images.
 
     Args:
@@ -154,7 +154,7 @@ def _nothing(root: Path, layout: str) -> str:
     )
 
 
-def _listing(layout: str, root: Path, contents: Contents) -> Listing:
+def _listing(layout: str, root: Path, contents: SplitFiles) -> DatasetIndex:
     if not any(contents.splits.values()):
         raise DataError(f"{root}: no images of {layout}; expected {LAYOUTS[layout].sign}")
     for split, crops in contents.splits.items():
@@ -168,6 +168,6 @@ def _listing(layout: str, root: Path, contents: Contents) -> Listing:
     place = root.resolve()
     name = place.name if root.is_dir() else place.parent.name if place.name == csv_manifest.FILE else place.stem
     known = LAYOUTS[layout]
-    return Listing(
+    return DatasetIndex(
         name, layout, root, contents.splits, contents.strange, known.example, known.published, contents.unread
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from svdnet_jax.data.index import Crop
+from svdnet_jax.data.index import ImageRecord
 from svdnet_jax.data.unread import Unread, by_kind, why_not
 
 FOLDERS: Mapping[str, str] = MappingProxyType(
@@ -22,24 +22,24 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 _GLANCE = 100  # so many names of a folder tell whose they are
 
 
-class Naming(NamedTuple):
+class FilenamePattern(NamedTuple):
     """The form of a data set's file names; its groups ``pid`` and ``camera`` are integers."""
 
     pattern: re.Pattern[str]
     example: str
 
 
-class Contents(NamedTuple):
+class SplitFiles(NamedTuple):
     """What was found in the folders of a data set."""
 
-    splits: Mapping[str, tuple[Crop, ...]]
+    splits: Mapping[str, tuple[ImageRecord, ...]]
     strange: tuple[Path, ...] = ()
     """Images whose names are of another form."""
     unread: Unread = MappingProxyType({})
     """What else lies in the folders, by kind."""
 
 
-def lacking(folder: Path, naming: Naming) -> str:
+def lacking(folder: Path, naming: FilenamePattern) -> str:
     """What keeps ``folder`` from being a data set with such names; empty if nothing does."""
     absent = [name for name in FOLDERS.values() if not (folder / name).is_dir()]
     if absent:
@@ -53,7 +53,7 @@ def lacking(folder: Path, naming: Naming) -> str:
     return f"no image there is named like {naming.example}, but like {glance[0]}" if glance else "no image there"
 
 
-def read(folder: Path, naming: Naming) -> Contents:
+def read(folder: Path, naming: FilenamePattern) -> SplitFiles:
     """Lists the images of the three folders.
 
     What is no JPEG or PNG is not read, and neither are hidden files: they are counted by kind.
@@ -65,11 +65,11 @@ def read(folder: Path, naming: Naming) -> Contents:
             if kind is not None:
                 unread.append((kind, Path(entry.path)))
             elif match := naming.pattern.match(entry.name):
-                crops.append(Crop(Path(entry.path), int(match["pid"]), int(match["camera"]), entry.name))
+                crops.append(ImageRecord(Path(entry.path), int(match["pid"]), int(match["camera"]), entry.name))
             else:
                 strange.append(Path(entry.path))
         splits[split] = tuple(sorted(crops, key=lambda crop: crop.name))
-    return Contents(splits, tuple(sorted(strange)), by_kind((kind, path) for kind, path in unread if kind))
+    return SplitFiles(splits, tuple(sorted(strange)), by_kind((kind, path) for kind, path in unread if kind))
 
 
 def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:

@@ -7,8 +7,8 @@ blurred) in ``mask_train_v2`` and ``mask_test_v2``.
 import re
 from pathlib import Path
 
-from svdnet_jax.data.formats.market_style import Contents
-from svdnet_jax.data.index import SHOWN, Crop
+from svdnet_jax.data.formats.market_style import SplitFiles
+from svdnet_jax.data.index import SHOWN, ImageRecord
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
 
@@ -26,7 +26,7 @@ def lacking(folder: Path) -> str:
     return "" if _version(folder) else "the lists are there, the folders of images are not"
 
 
-def read(folder: Path) -> Contents:
+def read(folder: Path) -> SplitFiles:
     """Lists MSMT17; its validation list is part of training, as in the published results.
 
     The lists number people from 0 for training and again from 0 for testing. As 0 means a distractor here, and as train
@@ -43,14 +43,14 @@ def read(folder: Path) -> Contents:
     splits = {"train": train, "query": query, "gallery": gallery}
     sorted_splits = {split: tuple(sorted(crops, key=lambda crop: crop.name)) for split, crops in splits.items()}
     paths = [crop.path for crops in splits.values() for crop in crops]
-    return Contents(sorted_splits, unread=by_kind(beside(paths)))
+    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)))
 
 
 def _version(folder: Path) -> tuple[str, str] | None:
     return next((names for names in _VERSIONS if all((folder / name).is_dir() for name in names)), None)
 
 
-def _crops(file: Path, images: Path, first: int) -> list[Crop]:
+def _crops(file: Path, images: Path, first: int) -> list[ImageRecord]:
     """The images of one list, whose identity 0 gets the number ``first``."""
     try:
         text = file.read_text("utf-8")
@@ -62,4 +62,6 @@ def _crops(file: Path, images: Path, first: int) -> list[Crop]:
     if bad:
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise DataError(f"{file}: {'; '.join(bad[:SHOWN])}{more}; expected lines such as {EXAMPLE!r}")
-    return [Crop(images / m["path"], int(m["pid"]) + first, int(m["camera"]), m["path"]) for _, _, m in matches if m]
+    return [
+        ImageRecord(images / m["path"], int(m["pid"]) + first, int(m["camera"]), m["path"]) for _, _, m in matches if m
+    ]

@@ -33,7 +33,7 @@ PLAIN = re.compile(r"resnet(18|34|50|101|152)(\..+)?")
 """timm's names of networks that we have, perhaps with a tag of who trained it: ``resnet50.tv_in1k``."""
 
 
-def read_pretrained(spec: str) -> Pretrained:
+def load_pretrained(spec: str) -> Pretrained:
     """Reads weights that others, or `write_pretrained`, published.
 
     Keras applications (``.h5``, or tfjs' ``model.json`` with its shards beside it), torchvision and timm
@@ -76,7 +76,7 @@ def with_pretrained(variables: Mapping[str, Any], weights: Pretrained) -> dict[s
 
     Args:
         variables: Collections ``params`` and, if the backbone has any, ``batch_stats``, each with ``backbone``.
-        weights: What `read_pretrained` returned; its head is not used.
+        weights: What `load_pretrained` returned; its head is not used.
 
     Raises:
         WeightsError: The weights are not those of this backbone; all that differs is listed.
@@ -96,7 +96,7 @@ def check_fit(variables: Mapping[str, Any], weights: Pretrained) -> None:
 
     Args:
         variables: As for `with_pretrained`, or their shapes.
-        weights: What `read_pretrained` returned.
+        weights: What `load_pretrained` returned.
 
     Raises:
         WeightsError: Lists what is missing, left over, and of another shape.

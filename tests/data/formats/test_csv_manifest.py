@@ -3,9 +3,9 @@
 import pytest
 from small_data import SIZE, write_manifest
 
-from svdnet_jax.config.schema import Eval, Run
+from svdnet_jax.config.schema import Config, Eval
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.load import load
+from svdnet_jax.data.load import load_dataset
 from svdnet_jax.errors import DataError
 
 TEXT = """path,identity,camera,split
@@ -63,16 +63,16 @@ def test_the_file_itself_may_be_given(tmp_path):
 
 
 def test_it_is_loaded_like_any_other(tmp_path):
-    dataset = load(write_manifest(tmp_path / "mine", TEXT), tmp_path / "cache", SIZE)
+    dataset = load_dataset(write_manifest(tmp_path / "mine", TEXT), tmp_path / "cache", SIZE)
     assert dataset.gallery.pids.tolist() == [3]
     assert dataset.train.names.tolist() == ["a.jpg", "b.jpg"]
 
 
 def test_other_identities_of_the_same_files_are_read_anew(tmp_path):
     for column, other in (("pids", "d.jpg,anna,entrance"), ("cameras", "d.jpg,carl,yard")):
-        before = load(write_manifest(tmp_path / "mine", TEXT), tmp_path / "cache", SIZE).gallery
+        before = load_dataset(write_manifest(tmp_path / "mine", TEXT), tmp_path / "cache", SIZE).gallery
         (tmp_path / "mine" / "manifest.csv").write_text(TEXT.replace("d.jpg,carl,entrance", other))
-        after = load(tmp_path / "mine", tmp_path / "cache", SIZE).gallery
+        after = load_dataset(tmp_path / "mine", tmp_path / "cache", SIZE).gallery
         assert getattr(before, column) != getattr(after, column)
 
 
@@ -80,10 +80,10 @@ def test_without_cameras_the_protocol_that_fits_is_named(tmp_path):
     from svdnet_jax.runs.dataset import count_valid
 
     text = "path,identity,split\na.jpg,1,train\nb.jpg,2,train\nc.jpg,3,query\nd.jpg,3,gallery\n"
-    dataset = load(write_manifest(tmp_path / "mine", text), tmp_path / "cache", SIZE)
+    dataset = load_dataset(write_manifest(tmp_path / "mine", text), tmp_path / "cache", SIZE)
     with pytest.raises(DataError, match="`cross_camera` False"):
-        count_valid(dataset, Run())
-    assert count_valid(dataset, Run(eval=Eval(cross_camera=False))) == 1
+        count_valid(dataset, Config())
+    assert count_valid(dataset, Config(eval=Eval(cross_camera=False))) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from small_data import (
 
 from svdnet_jax.data.formats import cuhk03
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.load import load
+from svdnet_jax.data.load import load_dataset
 from svdnet_jax.errors import DataError
 
 cache = pytest.fixture(cache_folder)
@@ -58,7 +58,7 @@ def test_images_in_the_matlab_file_are_taken_out_once(root, cache, place, monkey
     assert len(list(cache.iterdir())) == 1
     monkeypatch.setattr(cuhk03, "_pictures", None)
     assert find_layout(root, cache) == listing
-    assert len(load(root, cache, SIZE).train) == 3
+    assert len(load_dataset(root, cache, SIZE).train) == 3
 
 
 def test_in_markets_folders(tmp_path, cache):

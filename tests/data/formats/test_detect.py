@@ -11,7 +11,7 @@ from small_data import SIZE, copy, shelved_market, write, write_duke, write_mani
 from svdnet_jax.config import schema
 from svdnet_jax.data.formats.detect import DUKE, LAYOUTS, MARKET, find_layout
 from svdnet_jax.data.index import counts, refuse_strange, stamp
-from svdnet_jax.data.load import load
+from svdnet_jax.data.load import load_dataset
 from svdnet_jax.errors import DataError
 
 market = pytest.fixture(shelved_market)
@@ -95,7 +95,7 @@ def test_a_missing_image_of_a_list_is_named(tmp_path):
     root = write_msmt17(tmp_path / "MSMT17")
     (root / "test/0000/0000_001_15_0113morning_0015_1.jpg").unlink()
     with pytest.raises(DataError, match=r"0000_001_15_0113morning_0015_1.jpg: is listed in the gallery split but"):
-        load(root, tmp_path / "cache", SIZE)
+        load_dataset(root, tmp_path / "cache", SIZE)
 
 
 def test_an_image_listed_twice_is_named(tmp_path):
@@ -162,7 +162,7 @@ def test_foreign_names_are_kept_apart_and_refused(market, tmp_path):
     ):
         refuse_strange(listing)
     with pytest.raises(DataError, match="query/holiday.jpg"):
-        load(market, tmp_path / "cache", SIZE)
+        load_dataset(market, tmp_path / "cache", SIZE)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from svdnet_jax.errors import ConfigError, WeightsError
 from svdnet_jax.models.pretrained.convert import IMAGENET_MEAN, IMAGENET_STD
-from svdnet_jax.models.pretrained.load import Pretrained, read_pretrained, with_pretrained, write_pretrained
+from svdnet_jax.models.pretrained.load import Pretrained, load_pretrained, with_pretrained, write_pretrained
 
 # See test_convert.py.
 FOLD = {"rtol": 1e-6, "atol": 1e-6}
@@ -70,7 +70,7 @@ def assert_is_truth(weights, **tolerance):
 def test_tfjs_shards(tmp_path, generation, epsilon):
     found = foreign.keras(generation, epsilon)
     path = foreign.write_tfjs(tmp_path / "model", found, foreign.keras_topology(found, epsilon))
-    weights = read_pretrained(str(path))
+    weights = load_pretrained(str(path))
     assert_is_truth(weights, **FOLD)
     assert weights.source.startswith("model.json ")
     assert weights.layouts == ("caffe", "keras")
@@ -101,12 +101,12 @@ def test_keras_h5_in_its_many_forms(tmp_path, options):
     if options.pop("keras_1", False):
         found = {layer: {KERAS_1.get(k, k): v for k, v in weights.items()} for layer, weights in found.items()}
     path = foreign.write_h5(tmp_path / "resnet50.h5", found, topology, **options)
-    assert_is_truth(read_pretrained(str(path)), **FOLD)
+    assert_is_truth(load_pretrained(str(path)), **FOLD)
 
 
 def test_a_keras_file_without_its_top_has_no_head(tmp_path):
     found = {layer: weights for layer, weights in foreign.keras().items() if layer != "fc1000"}
-    weights = read_pretrained(str(foreign.write_h5(tmp_path / "notop.h5", found)))
+    weights = load_pretrained(str(foreign.write_h5(tmp_path / "notop.h5", found)))
     assert weights.head is None
     chex.assert_trees_all_close(weights.params, truth().params, **FOLD)
 
@@ -126,26 +126,26 @@ def test_torch_state_dicts(tmp_path, wrapper):
         state = {name: tensor.bfloat16() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
         tolerance = {"rtol": 2**-8, "atol": 0}  # eight bits of mantissa
     torch.save(state, tmp_path / "resnet50.pth")
-    weights = read_pretrained("resnet50.pth")
+    weights = load_pretrained("resnet50.pth")
     assert_is_truth(weights, **tolerance)
     assert (weights.mean, weights.std) == (IMAGENET_MEAN, IMAGENET_STD)
     assert weights.layouts == ("torchvision",)
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}))
-    assert (read_pretrained("resnet50.pth").mean, read_pretrained("resnet50.pth").std) == ((127.5,) * 3, (63.75,) * 3)
+    assert (load_pretrained("resnet50.pth").mean, load_pretrained("resnet50.pth").std) == ((127.5,) * 3, (63.75,) * 3)
 
 
 def test_torch_names_in_safetensors_and_timms_normalisation(tmp_path):
     path = write_torch(tmp_path / "model.safetensors")
-    weights = read_pretrained(str(path))
+    weights = load_pretrained(str(path))
     assert_is_truth(weights)
     assert (weights.mean, weights.std) == (IMAGENET_MEAN, IMAGENET_STD)
     config = {"architecture": "resnet50", "pretrained_cfg": {"mean": [0.5, 0.4, 0.2], "std": [0.5, 0.2, 0.1]}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    weights = read_pretrained(str(path))
+    weights = load_pretrained(str(path))
     assert weights.mean == (127.5, 102.0, 51.0)
     assert weights.std == (127.5, 51.0, 25.5)
     (tmp_path / "config.json").write_text("{}")
-    assert read_pretrained(str(path)).mean == IMAGENET_MEAN
+    assert load_pretrained(str(path)).mean == IMAGENET_MEAN
 
 
 @pytest.mark.parametrize("file", TORCH_FILES)
@@ -155,16 +155,16 @@ def test_a_network_that_config_json_knows_to_be_another_is_refused(tmp_path, net
     (tmp_path / "config.json").write_text(json.dumps({"architecture": network}))
     said = f"^`model.weights` {file}: is a {network}, as config.json beside it says, .* such as hf:timm/resnet50.tv"
     with pytest.raises(WeightsError, match=said):
-        read_pretrained(file)
+        load_pretrained(file)
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet50.tv_in1k"}))
-    assert_is_truth(read_pretrained(file))
+    assert_is_truth(load_pretrained(file))
 
 
 @pytest.mark.parametrize("head", [True, False])
 def test_our_own_file_holds_everything(tmp_path, head):
     weights = truth()._replace(head=truth().head if head else None)
     write_pretrained(tmp_path / "mine.safetensors", weights)
-    found = read_pretrained("mine.safetensors")
+    found = load_pretrained("mine.safetensors")
     chex.assert_trees_all_equal(found._replace(source="made here"), weights)
     with pytest.raises(WeightsError, match="mine.npz.*safetensors"):
         write_pretrained(tmp_path / "mine.npz", weights)
@@ -172,21 +172,21 @@ def test_our_own_file_holds_everything(tmp_path, head):
 
 @pytest.mark.parametrize("file", TORCH_FILES)
 def test_the_source_names_the_numbers_whatever_file_they_are_in(tmp_path, file):
-    weights = read_pretrained(str(write_torch(tmp_path / file)))
+    weights = load_pretrained(str(write_torch(tmp_path / file)))
     write_pretrained(tmp_path / "b.safetensors", weights)
     name, digest = weights.source.split()
     assert name == file
     assert len(digest) == 8
-    assert read_pretrained("b.safetensors").source == f"b.safetensors {digest}"
+    assert load_pretrained("b.safetensors").source == f"b.safetensors {digest}"
     changed = {**weights.params, "stem/kernel": weights.params["stem/kernel"] + 1}
     write_pretrained(tmp_path / "b.safetensors", weights._replace(params=changed))
-    assert read_pretrained("b.safetensors").source.split()[1] != digest
+    assert load_pretrained("b.safetensors").source.split()[1] != digest
 
 
 @pytest.mark.parametrize("form", [{}, {"old": True}, {"double": True}], ids=str)
 def test_caffemodel_in_both_versions_of_its_format(tmp_path, form):
     blobs = foreign.caffenet(np.random.default_rng(0))
-    weights = read_pretrained(str(foreign.write_caffemodel(tmp_path / "net.caffemodel", blobs, **form)))
+    weights = load_pretrained(str(foreign.write_caffemodel(tmp_path / "net.caffemodel", blobs, **form)))
     assert weights.params.keys() == {"conv1/kernel", "conv1/bias", "fc6/kernel", "fc6/bias"}
     np.testing.assert_array_equal(weights.params["conv1/kernel"], blobs["conv1"][0][:, ::-1].transpose(2, 3, 1, 0))
     np.testing.assert_array_equal(weights.params["fc6/bias"], blobs["fc6"][1])
@@ -285,7 +285,7 @@ def test_a_file_cut_anywhere_is_an_error_and_never_half_read(tmp_path, kind):
     for length in (*np.linspace(0, len(whole) - 1, 23, dtype=int), 8, 100, len(whole) - 2):
         path.write_bytes(whole[:length])
         with pytest.raises(WeightsError):
-            with_pretrained(old, read_pretrained(path.name))
+            with_pretrained(old, load_pretrained(path.name))
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_the_hubs_cache_is_enough(hub):
-    weights = read_pretrained("hf:timm/resnet50.tv_in1k")
+    weights = load_pretrained("hf:timm/resnet50.tv_in1k")
     assert_is_truth(weights)
     assert weights.mean == (127.5,) * 3
     assert weights.source.startswith("hf:timm/resnet50.tv_in1k ")
@@ -314,19 +314,19 @@ def test_the_hubs_cache_is_enough(hub):
 def test_a_file_of_the_hub_is_chosen_by_its_name(hub, file):
     (hub / "model.safetensors").unlink()
     write_torch(hub / file)
-    assert_is_truth(read_pretrained(f"hf:timm/resnet50.tv_in1k:{file}"))
+    assert_is_truth(load_pretrained(f"hf:timm/resnet50.tv_in1k:{file}"))
 
 
 @pytest.mark.parametrize("spec", ["hf:timm/resnet50.tv_in1k:none.pth", "hf:timm/resnet18.tv_in1k"])
 def test_what_is_neither_in_the_cache_nor_can_be_fetched_is_explained(hub, spec):
     with pytest.raises(WeightsError, match=f"`model.weights` {spec}: cannot be had from the Hugging Face hub"):
-        read_pretrained(spec)
+        load_pretrained(spec)
 
 
 def test_weights_from_the_hub_are_not_read_without_their_normalisation(hub, monkeypatch):
     (hub / "config.json").unlink()
     with pytest.raises(WeightsError, match="cannot be had from the Hugging Face hub"):
-        read_pretrained("hf:timm/resnet50.tv_in1k")
+        load_pretrained("hf:timm/resnet50.tv_in1k")
 
     def download(repository, name):
         """The hub's answer for a repository that has no config.json."""
@@ -335,4 +335,4 @@ def test_weights_from_the_hub_are_not_read_without_their_normalisation(hub, monk
         return str(hub / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert read_pretrained("hf:timm/resnet50.tv_in1k").mean == IMAGENET_MEAN
+    assert load_pretrained("hf:timm/resnet50.tv_in1k").mean == IMAGENET_MEAN

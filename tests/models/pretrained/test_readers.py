@@ -10,7 +10,7 @@ import pytest
 
 from svdnet_jax.errors import WeightsError
 from svdnet_jax.models.pretrained.caffemodel import net_parameter
-from svdnet_jax.models.pretrained.load import read_pretrained
+from svdnet_jax.models.pretrained.load import load_pretrained
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +155,7 @@ def test_files_that_cannot_be_read_are_explained(tmp_path, case):
     write, message = BAD[case]
     spec = str(write(tmp_path))
     with pytest.raises(WeightsError, match=message) as caught:
-        read_pretrained(spec)
+        load_pretrained(spec)
     assert str(caught.value).startswith(f"`model.weights` {spec}: ")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "exploded").exists()
@@ -173,7 +173,7 @@ def test_a_blob_that_is_not_of_its_shape(tmp_path):
     blob.shape.dim.extend([2, 2])
     (tmp_path / "x.caffemodel").write_bytes(net.SerializeToString())
     with pytest.raises(WeightsError, match=r"layer conv1 has 3 numbers for the shape \(2, 2\)"):
-        read_pretrained("x.caffemodel")
+        load_pretrained("x.caffemodel")
 
 
 @pytest.mark.parametrize(
@@ -190,4 +190,4 @@ def test_a_package_that_is_missing_is_named_with_the_way_to_get_it(tmp_path, mon
     (tmp_path / name.replace("/", "")).touch()
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(WeightsError, match=f"needs {module}, which cannot be imported: pip install {install}"):
-        read_pretrained(name)
+        load_pretrained(name)

@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from svdnet_jax.errors import WeightsError
-from svdnet_jax.models.pretrained.load import read_pretrained
+from svdnet_jax.models.pretrained.load import load_pretrained
 from svdnet_jax.models.pretrained.readers import read_safetensors, read_torch
 
 CONV = np.random.default_rng(0).normal(size=(4, 3, 7, 7)).astype(np.float32)
@@ -93,7 +93,7 @@ def test_a_sound_file_is_refused_for_what_it_is(torch, tmp_path, case):
     write, message = REFUSED[case]
     write(torch, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=message) as caught:
-        read_pretrained("x.pth")
+        load_pretrained("x.pth")
     said = str(caught.value)
     assert "damaged" not in said
     assert "\n" not in said
@@ -106,7 +106,7 @@ def test_the_way_out_that_the_message_names_is_one(torch, tmp_path):
     model.add_module("conv1", torch.nn.Conv2d(3, 4, 7, bias=False))
     torch.save(model, "x.pth")
     with pytest.raises(WeightsError) as caught:
-        read_pretrained("x.pth")
+        load_pretrained("x.pth")
     code = re.search(r"(model = .*?'clean.pth'\))", str(caught.value))[1]
     exec(code, {"torch": torch})
     assert read_torch(tmp_path / "clean.pth")["conv1.weight"].shape == (4, 3, 7, 7)
@@ -116,7 +116,7 @@ def test_the_way_out_that_the_message_names_is_one(torch, tmp_path):
 def test_a_damaged_file_is_called_so_without_the_words_of_torch(torch, tmp_path):
     (tmp_path / "x.pth").write_bytes(b"\x80 no weights")
     with pytest.raises(WeightsError, match="x.pth is damaged, incomplete or not what its name says") as caught:
-        read_pretrained("x.pth")
+        load_pretrained("x.pth")
     assert "weights_only" not in str(caught.value)
 
 
@@ -124,7 +124,7 @@ def test_a_damaged_file_is_called_so_without_the_words_of_torch(torch, tmp_path)
 def test_safetensors_in_other_floating_point_types(tmp_path, kind):
     array = CONV.astype(kind)
     safetensors.numpy.save_file({"conv1.weight": array}, "x.safetensors", {"format": "pt"})
-    found = read_pretrained("x.safetensors").params["stem/kernel"]
+    found = load_pretrained("x.safetensors").params["stem/kernel"]
     assert found.dtype == np.float32
     assert np.array_equal(found, array.astype(np.float32).transpose(2, 3, 1, 0))
 
@@ -134,7 +134,7 @@ def test_bfloat16_is_the_same_from_torch_and_from_safetensors(torch, tmp_path):
     array = torch.from_numpy(CONV).to(torch.bfloat16)
     torch.save({"conv1.weight": array}, "x.pth")
     safetensors.numpy.save_file({"conv1.weight": CONV.astype(ml_dtypes.bfloat16)}, "x.safetensors")
-    one, other = (read_pretrained(name).params["stem/kernel"] for name in ("x.pth", "x.safetensors"))
+    one, other = (load_pretrained(name).params["stem/kernel"] for name in ("x.pth", "x.safetensors"))
     assert np.array_equal(one, other)
 
 
@@ -149,4 +149,4 @@ def test_our_own_files_hold_numbers_too(tmp_path):
     facts = {"mean": "[1, 2, 3]", "std": "[1, 1, 1]", "layouts": "[]"}
     safetensors.numpy.save_file({"params/stem/kernel": np.full(2, np.nan, np.float32)}, "x.safetensors", facts)
     with pytest.raises(WeightsError, match="params/stem/kernel must hold finite numbers"):
-        read_pretrained("x.safetensors")
+        load_pretrained("x.safetensors")

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from reference_metrics import distances
 
 from svdnet_jax.retrieval import faiss_index
-from svdnet_jax.retrieval import search as module
+from svdnet_jax.retrieval import index as module
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.search import build, load, save, search
+from svdnet_jax.retrieval.index import build_index, load_index, save_index, search
 
 MODEL = "3f2a09c1d4e5b677-pooled"
 needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss-cpu is not installed")
@@ -57,7 +57,7 @@ def by_sorting(query, gallery, k, metric):
 def test_exact_equals_a_sort_with_ties(query, gallery, k):
     query, gallery = images(query), images(gallery)
     k = min(k, len(gallery.pids))
-    found = search(build(gallery), query, k)
+    found = search(build_index(gallery), query, k)
     rows, expected = by_sorting(query, gallery, k, "euclidean")
     np.testing.assert_array_equal(found.rows, rows)
     np.testing.assert_allclose(found.distances, expected, rtol=1e-7)
@@ -70,7 +70,7 @@ def test_exact_kinds_equal_a_sort(kind, metric):
     rng = np.random.default_rng(1)
     # 25 queries: from 20 on FAISS multiplies matrices, below it subtracts.
     query, gallery = (images(rng.normal(size=(n, 8)) * rng.uniform(0.5, 2, (n, 1))) for n in (25, 300))
-    found = search(build(gallery, kind, metric), query, 12)
+    found = search(build_index(gallery, kind, metric), query, 12)
     rows, expected = by_sorting(query, gallery, 12, metric)
     np.testing.assert_array_equal(found.rows, rows)
     np.testing.assert_allclose(found.distances, expected, rtol=1e-6)
@@ -83,7 +83,7 @@ def test_exact_kinds_equal_a_sort(kind, metric):
 @pytest.mark.parametrize("metric", METRICS)
 def test_approximate_kinds_find_most(kind, recall, metric):
     gallery, query = clustered()
-    exact, found = (search(build(gallery, each, metric), query, 10) for each in ("exact", kind))
+    exact, found = (search(build_index(gallery, each, metric), query, 10) for each in ("exact", kind))
     share = np.mean([len({*a} & {*b}) / 10 for a, b in zip(found.rows, exact.rows, strict=True)])
     assert share >= recall
     assert (np.diff(found.distances, axis=1) >= 0).all()
@@ -96,10 +96,10 @@ def test_approximate_kinds_find_most(kind, recall, metric):
 @pytest.mark.parametrize("kind", [*OURS, *FAISS])
 def test_a_saved_index_is_the_index(kind, metric, tmp_path):
     gallery, query = clustered(700, 20)
-    index = build(gallery, kind, metric)
-    save(index, tmp_path / "new" / "people.index")
+    index = build_index(gallery, kind, metric)
+    save_index(index, tmp_path / "new" / "people.index")
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["people.index"]
-    again = load(str(tmp_path / "new" / "people.index"))
+    again = load_index(str(tmp_path / "new" / "people.index"))
     assert (again.kind, again.metric, again.gallery.model) == (kind, metric, MODEL)
     for name in ("features", "pids", "cameras", "names"):
         np.testing.assert_array_equal(getattr(again.gallery, name), getattr(index.gallery, name))
@@ -110,7 +110,7 @@ def test_a_saved_index_is_the_index(kind, metric, tmp_path):
 
 def test_an_exact_index_is_a_file_of_embeddings_too(tmp_path):
     gallery, _ = clustered(50, 1)
-    save(build(gallery), tmp_path / "i.npz")
+    save_index(build_index(gallery), tmp_path / "i.npz")
     np.testing.assert_array_equal(Embeddings.load(tmp_path / "i.npz").features, gallery.features)
     assert Embeddings.load(tmp_path / "i.npz").model == MODEL
 
@@ -119,13 +119,13 @@ def test_an_exact_index_is_a_file_of_embeddings_too(tmp_path):
 @pytest.mark.parametrize("kind", ["ivf", "hnsw", "pq"])
 def test_an_index_is_the_same_whenever_it_is_built(kind):
     gallery, _ = clustered(700, 1)
-    first, second = (faiss_index.to_bytes(build(gallery, kind).faiss) for _ in range(2))
+    first, second = (faiss_index.to_bytes(build_index(gallery, kind).faiss) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
 def test_junk_and_distractors_are_found_like_anything_else():
     gallery = images(np.arange(6, dtype=np.float32)[:, None])
-    found = search(build(gallery), images(np.zeros((1, 1), np.float32)), 6)
+    found = search(build_index(gallery), images(np.zeros((1, 1), np.float32)), 6)
     assert found.rows.tolist() == [[0, 1, 2, 3, 4, 5]]
     assert gallery.pids[found.rows[0, :2]].tolist() == [-1, 0]
 
@@ -141,14 +141,14 @@ def test_approx_asks_for_a_share_of_the_neighbours(monkeypatch):
     monkeypatch.setattr(module, "nearest", nearest)
     gallery, query = clustered(100, 3)
     for kind in OURS:
-        search(build(gallery, kind), query, 2)
+        search(build_index(gallery, kind), query, 2)
     assert asked == [1.0, 0.95]
 
 
 def test_a_gallery_moves_to_an_accelerator_once(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # the device of the tests serves for one
     gallery, query = clustered(130, 3)
-    index = build(gallery)
+    index = build_index(gallery)
     assert isinstance(index.rows, jax.Array)
     moved = []
     put = jax.device_put
@@ -161,14 +161,14 @@ def test_a_gallery_moves_to_an_accelerator_once(monkeypatch):
     found = [search(index, query, 2) for _ in range(2)]
     assert moved == [(len(query.pids), index.rows.shape[1])] * 2  # the queries alone
     monkeypatch.undo()
-    np.testing.assert_array_equal(found[1].rows, search(build(gallery), query, 2).rows)
+    np.testing.assert_array_equal(found[1].rows, search(build_index(gallery), query, 2).rows)
 
 
 @needs_faiss
 def test_what_is_not_found_is_said():
     gallery, query = clustered(700, 4)
     for metric in METRICS:
-        found = search(build(gallery, "ivf", metric, {"nlist": 50, "nprobe": 1}), query, 200)
+        found = search(build_index(gallery, "ivf", metric, {"nlist": 50, "nprobe": 1}), query, 200)
         missing = found.rows == -1
         assert missing.any()
         assert not missing[:, 0].any()
@@ -179,7 +179,7 @@ def test_what_is_not_found_is_said():
 def test_no_queries_find_nothing(kind):
     gallery, query = clustered(700, 1)
     none = Embeddings(query.features[:0], [], [], model=MODEL)
-    found = search(build(gallery, kind), none, 3)
+    found = search(build_index(gallery, kind), none, 3)
     assert (found.rows.shape, found.distances.shape) == ((0, 3), (0, 3))
 
 
@@ -193,8 +193,8 @@ def test_rules_follow_from_the_size():
     assert rules("pq", 10**4, 1024, {}) == {"subquantisers": 128}
     assert [rules("pq", 300, d, {})["subquantisers"] for d in (2, 8, 12, 18, 62)] == [1, 1, 1, 2, 2]
     gallery, _ = clustered(700, 1)
-    assert build(gallery, "ivf", options={"nlist": 9, "nprobe": 3}).faiss.nlist == 9
-    graph = build(gallery, "hnsw", options={"ef_search": 77, "m": 5}).faiss
+    assert build_index(gallery, "ivf", options={"nlist": 9, "nprobe": 3}).faiss.nlist == 9
+    graph = build_index(gallery, "hnsw", options={"ef_search": 77, "m": 5}).faiss
     assert (graph.hnsw.efSearch, graph.hnsw.efConstruction, graph.hnsw.nb_neighbors(1)) == (77, 80, 5)
 
 
@@ -213,7 +213,7 @@ GALLERY = images(np.eye(30, 4, dtype=np.float32) + 1)
 )
 def test_what_cannot_be_built_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        build(**({"gallery": GALLERY} | arguments))
+        build_index(**({"gallery": GALLERY} | arguments))
 
 
 @needs_faiss
@@ -232,16 +232,16 @@ def test_what_cannot_be_built_is_refused(arguments, message):
 def test_what_faiss_cannot_do_is_refused(n, d, kind, options, message):
     features = np.random.default_rng(0).normal(size=(n, d))
     with pytest.raises(ValueError, match=message):
-        build(images(features), kind, options=options)
+        build_index(images(features), kind, options=options)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("kind", ["exact", *FAISS])
 def test_neither_scale_nor_offset_matters(kind, metric, tmp_path):
     gallery, query = clustered(700, 25)
-    save(build(images(gallery.features * np.float32(2.0**60)), kind, metric), tmp_path / "i.npz")
-    plain = search(build(gallery, kind, metric), query, 5)
-    large = search(load(tmp_path / "i.npz"), images(query.features * np.float32(2.0**60)), 5)
+    save_index(build_index(images(gallery.features * np.float32(2.0**60)), kind, metric), tmp_path / "i.npz")
+    plain = search(build_index(gallery, kind, metric), query, 5)
+    large = search(load_index(tmp_path / "i.npz"), images(query.features * np.float32(2.0**60)), 5)
     np.testing.assert_array_equal(large.rows, plain.rows)
     # By a power of two, which changes no digit.
     np.testing.assert_array_equal(large.distances, plain.distances * (2.0**60 if metric == "euclidean" else 1))
@@ -250,7 +250,7 @@ def test_neither_scale_nor_offset_matters(kind, metric, tmp_path):
 @needs_faiss
 def test_features_far_from_zero_keep_their_order():
     gallery, query = (images(each.features + np.float32(2**12)) for each in clustered(700, 25))
-    exact, flat = (search(build(gallery, kind), query, 1) for kind in ("exact", "flat"))
+    exact, flat = (search(build_index(gallery, kind), query, 1) for kind in ("exact", "flat"))
     np.testing.assert_array_equal(flat.rows, exact.rows)
     true = distances(query.features[:3], gallery.features, "euclidean").min(axis=1)
     # Squares of 2^12 would leave nothing of these distances in float32.
@@ -259,7 +259,7 @@ def test_features_far_from_zero_keep_their_order():
 
 @pytest.mark.parametrize("kind", ["exact", FAISS[0]])
 def test_what_cannot_be_searched_for_is_refused(kind):
-    index = build(GALLERY, kind, "cosine")
+    index = build_index(GALLERY, kind, "cosine")
     for k in (0, 31):
         with pytest.raises(ValueError, match=f"k must be between 1 and the 30 images of the index; found {k}"):
             search(index, GALLERY, k)
@@ -281,8 +281,8 @@ def test_what_cannot_be_searched_for_is_refused(kind):
     ],
 )
 def test_an_index_answers_its_own_model_only(kind, gallery, query, message, tmp_path):
-    save(build(dataclasses.replace(GALLERY, model=gallery), kind), tmp_path / "i.npz")
-    index, asked = load(tmp_path / "i.npz"), dataclasses.replace(GALLERY, model=query)
+    save_index(build_index(dataclasses.replace(GALLERY, model=gallery), kind), tmp_path / "i.npz")
+    index, asked = load_index(tmp_path / "i.npz"), dataclasses.replace(GALLERY, model=query)
     if message is None:
         assert search(index, asked, 1).rows.shape == (30, 1)
     else:
@@ -293,8 +293,8 @@ def test_an_index_answers_its_own_model_only(kind, gallery, query, message, tmp_
 def test_faiss_is_asked_for_by_its_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ValueError, match=r"need FAISS: pip install 'svdnet-jax\[faiss\]'; exact needs nothing more"):
-        build(GALLERY, "hnsw")
-    assert search(build(GALLERY), GALLERY, 1).rows.shape == (30, 1)
+        build_index(GALLERY, "hnsw")
+    assert search(build_index(GALLERY), GALLERY, 1).rows.shape == (30, 1)
 
 
 def rewritten(path, **changes):
@@ -318,51 +318,51 @@ def rewritten(path, **changes):
     ],
 )
 def test_a_file_with_other_arrays_is_refused_by_name(changes, message, tmp_path):
-    save(build(GALLERY), tmp_path / "i.npz")
+    save_index(build_index(GALLERY), tmp_path / "i.npz")
     rewritten(tmp_path / "i.npz", **changes)
     with pytest.raises(ValueError, match=r"i\.npz: " + message):
-        load(tmp_path / "i.npz")
+        load_index(tmp_path / "i.npz")
 
 
 @needs_faiss
 def test_faiss_reads_its_own_bytes_only(tmp_path, monkeypatch):
     path = tmp_path / "i.npz"
-    save(build(GALLERY, "flat"), path)
-    content = faiss_index.to_bytes(build(GALLERY, "flat").faiss)
+    save_index(build_index(GALLERY, "flat"), path)
+    content = faiss_index.to_bytes(build_index(GALLERY, "flat").faiss)
     other = content.copy()
     other[40] ^= 1
     no_bytes = np.frombuffer(content, np.int8)
     for change in ({"faiss": other}, {"faiss": content[:-1]}, {"faiss": no_bytes}, {"sha256": np.array("0" * 64)}):
-        save(build(GALLERY, "flat"), path)
+        save_index(build_index(GALLERY, "flat"), path)
         rewritten(path, **change)
         with monkeypatch.context() as patch:
             patch.setattr(faiss_index, "from_bytes", None)  # is not reached
             with pytest.raises(ValueError, match=r"i\.npz: .*its SHA-256 differs"):
-                load(path)
+                load_index(path)
     few = {name: getattr(GALLERY, name)[:7] for name in ("names", "pids", "cameras")}
     for change in (few, {"centre": np.zeros(3, np.float32)}, {"scale": np.ones(4)}, {"centre": np.zeros(4, int)}):
-        save(build(GALLERY, "flat"), path)
+        save_index(build_index(GALLERY, "flat"), path)
         rewritten(path, **change)
         with pytest.raises(
             ValueError, match="the arrays do not belong together: images, and shapes and types of scale"
         ):
-            load(path)
-    save(build(GALLERY, "flat"), path)
+            load_index(path)
+    save_index(build_index(GALLERY, "flat"), path)
     rewritten(path, faiss=content[:9], sha256=np.array(module._sha256(content[:9])))
     with pytest.raises(ValueError, match=r"i\.npz: FAISS .* cannot read its index"):
-        load(path)
+        load_index(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"name,pid\n", b"PK\x03\x04"])
 def test_a_foreign_file_is_refused_by_name(content, tmp_path):
     (tmp_path / "i.npz").write_bytes(content)
     with pytest.raises(ValueError, match=r"i\.npz: not an \.npz file, or one cut short; expected an index"):
-        load(tmp_path / "i.npz")
+        load_index(tmp_path / "i.npz")
     GALLERY.save(tmp_path / "e.npz")
     with pytest.raises(ValueError, match=r"e\.npz: no array kind, metric, so this is no index"):
-        load(tmp_path / "e.npz")
+        load_index(tmp_path / "e.npz")
     with pytest.raises(FileNotFoundError, match="nope"):
-        load(tmp_path / "nope.npz")
+        load_index(tmp_path / "nope.npz")
 
 
 @pytest.mark.parametrize("kind", ["exact", FAISS[0]])
@@ -371,12 +371,12 @@ def test_a_foreign_file_is_refused_by_name(content, tmp_path):
 def test_a_changed_byte_is_noticed_or_changes_nothing(kind, data, tmp_path):
     path = tmp_path / "i.npz"
     gallery = images(np.eye(3, 4, dtype=np.float32) + 1)
-    save(build(gallery, kind), path)
+    save_index(build_index(gallery, kind), path)
     whole = path.read_bytes()
     place, flip = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.integers(1, 255))
     path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
     try:
-        found = load(path)
+        found = load_index(path)
     except ValueError as error:
         assert str(path) in str(error)  # noqa: PT017 - either outcome is right
         return

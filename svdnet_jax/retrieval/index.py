@@ -39,7 +39,7 @@ KEPT, OF_FAISS = ("features",), ("faiss", "sha256", "scale", "centre")
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """A gallery of N images made ready for searches; see `build`."""
+    """A gallery of N images made ready for searches; see `create_model`."""
 
     kind: Kind
     metric: Metric
@@ -65,7 +65,7 @@ class Found:
     the features as they were given, or as FAISS holds them: between equal ones 0."""
 
 
-def build(
+def build_index(
     gallery: Embeddings, kind: Kind = "exact", metric: Metric = "euclidean", options: Mapping[str, int] = DEFAULTS
 ) -> Index:
     """Make an index of a gallery.
@@ -101,7 +101,7 @@ def search(index: Index, query: Embeddings, k: int) -> Found:
     far as the k-th, and look in float32 only.)
 
     Args:
-        index: From `build` or `load`.
+        index: From `create_model` or `load_dataset`.
         query: Q images; their identities and cameras are not looked at.
         k: From 1 to N.
 
@@ -149,14 +149,14 @@ def _ours(index: Index, side: Float32[np.ndarray | Array, "n e"], query: Embeddi
     return Found(np.take_along_axis(rows, order, 1), np.take_along_axis(distances, order, 1))
 
 
-def save(index: Index, path: str | Path) -> None:
+def save_index(index: Index, path: str | Path) -> None:
     """Write an index as one `.npz` to exactly this path; a reader never sees half a file.
 
     It holds names, pids, cameras, model, kind and metric, and the features (such a file is one of `Embeddings` too) or
     FAISS's index with its SHA-256, and the scale and centre of the features in it.
 
     Args:
-        index: From `build`.
+        index: From `create_model`.
         path: The file; its folder is made if needed, an older file is replaced.
 
     Raises:
@@ -174,8 +174,8 @@ def save(index: Index, path: str | Path) -> None:
     write_arrays(Path(path), arrays)
 
 
-def load(path: str | Path) -> Index:
-    """Read what `save` wrote.
+def load_index(path: str | Path) -> Index:
+    """Read what `save_index` wrote.
 
     FAISS's part is read only if its SHA-256 is right. That guards against damage and not against malice, as whoever
     changes the one can change the other, and FAISS trusts what it reads: build an index from an untrusted source anew,
@@ -213,7 +213,7 @@ def _index(arrays: Mapping[str, np.ndarray]) -> Index:
     features = np.empty((arrays["names"].size, 0), np.float32) if theirs else arrays["features"]
     gallery = Embeddings(features, arrays["pids"], arrays["cameras"], arrays["names"], model)
     if not theirs:
-        return build(gallery, cast(Kind, kind), cast(Metric, metric))
+        return build_index(gallery, cast(Kind, kind), cast(Metric, metric))
     made, ready = _whole(arrays, len(features))
     return Index(cast(Kind, kind), cast(Metric, metric), gallery, ready, faiss=made)
 

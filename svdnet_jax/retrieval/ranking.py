@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Int32
 
 from svdnet_jax.retrieval.distances import Points, offsets
-from svdnet_jax.retrieval.matches import Matches, right_answers
+from svdnet_jax.retrieval.protocol import Matches, right_answers
 
 # Most distances held at a time, 256 MiB of them: blocks shrink for galleries beyond 262 144 images.
 MAX_BLOCK_ELEMENTS = 2**26

@@ -1,34 +1,15 @@
-"""What training minimises, as functions of what the network gives for a batch."""
+"""The triplet loss on the hardest pairs of a batch."""
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
-from svdnet_jax.config.schema import Penalty
-
-
-def softmax(logits: Float[Array, "N K"], labels: Int[Array, " N"], smoothing: float) -> Float[Array, ""]:
-    """Mean cross-entropy of the softmax, in nats.
-
-    Args:
-        logits: Of each identity.
-        labels: The right identities, 0 .. K-1. With any other the loss is NaN.
-        smoothing: Share of the target that is spread evenly over all K identities, the right one among them
-            (Szegedy et al. 2016, section 7).
-    """
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype), smoothing)
-    loss = optax.softmax_cross_entropy(logits, targets).mean()
-    # Such a label has no target, and would pass for an image that is no error at all.
-    known = jnp.all((labels >= 0) & (labels < logits.shape[1]))
-    return jnp.where(known, loss, jnp.full_like(loss, jnp.nan))
-
 
 def batch_hard_triplet(
     features: Float[Array, "N C"], labels: Int[Array, " N"], margin: float | None, axis: str | None = None
 ) -> Float[Array, ""]:
-    """Triplet loss on the hardest pairs of a batch (Hermans et al. 2017, equation 5).
+    """Computes the triplet loss on the hardest pairs of a batch (Hermans et al. 2017, equation 5).
 
     Each image is an anchor: its farthest image of the same identity, itself apart, should be nearer than its nearest
     image of another one. Anchors that lack either in this batch are left out of the mean; without any the loss is 0.
@@ -59,18 +40,6 @@ def batch_hard_triplet(
     anchors = jax.lax.pmean(jnp.sum(counted), axis) if axis else jnp.sum(counted)
     # A mean over devices may be a fraction of an anchor.
     return jnp.sum(losses * counted) / jnp.where(anchors > 0, anchors, jnp.ones_like(anchors))
-
-
-def weight_penalty(W: Float[Array, "C D"], settings: Penalty) -> Float[Array, ""]:
-    """The penalty on the Eigenlayer's weight, times its weight; 0 where there is none."""
-    if settings.kind == "none":
-        return jnp.zeros((), W.dtype)
-    return settings.weight * penalty(W, settings.kind, settings.scale)
-
-
-def feature_penalty(maps: Float[Array, "N H W C"], settings: Penalty) -> Float[Array, ""]:
-    """ABD-Net's penalty on feature maps, mean over the images, times its weight."""
-    return settings.features * feature_spectral_difference(maps.astype(jnp.float32))
 
 
 def _squared_distances(features: Float[Array, "N C"], others: Float[Array, "M C"]) -> Float[Array, "N M"]:

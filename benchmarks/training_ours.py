@@ -40,7 +40,7 @@ def case_of(kind: str, height: int, width: int, dtype: str, batch: int, platform
         no_decay=PRESET.optimizer.no_decay,
         momentum=PRESET.optimizer.momentum,
         decay=PRESET.optimizer.weight_decay,
-        dim=PRESET.model.dim,
+        dim=PRESET.model.embedding_dim,
         dropout=PRESET.model.dropout,
         images=16 * batch,
     )
@@ -62,7 +62,7 @@ def make(case: Case) -> Made:
         PRESET,
         parallel="single",
         data=replace(PRESET.data, height=case.height, width=case.width, batch_size=case.batch, flip=case.flip),
-        model=replace(PRESET.model, dtype=cast(Any, case.dtype), dim=case.dim, dropout=case.dropout),
+        model=replace(PRESET.model, dtype=cast(Any, case.dtype), embedding_dim=case.dim, dropout=case.dropout),
     )
     images, classes = random_images(case)
     split = Split(images, classes + 1, np.ones_like(classes), np.array([f"{i}.jpg" for i in range(len(images))]))
@@ -70,7 +70,7 @@ def make(case: Case) -> Made:
     size = case.height, case.width
     model = create_model(config.model, case.classes, _backbones(case))
     state = init_state(model, size, 0, np.asarray(mean_image(images, size)), (STD,) * 3)
-    state = devices.put(state.replace(params=jax.tree_util.tree_map_with_path(_livelier, state.params)))
+    state = devices.replicate(state.replace(params=jax.tree_util.tree_map_with_path(_livelier, state.params)))
     kind = cast(PhaseKind, case.kind)
     program = compile_phases(model, state.params, config, devices)[kind]
     return Made(
@@ -93,10 +93,10 @@ def prepare(case: Case) -> Ready:
     def calls() -> Any:
         now = state
         while True:
-            samples = next(made.samples)
+            samples = next(made.batches)
             rates = jax.device_put(np.full(steps, case.rate, np.float32), where)
             with jax.transfer_guard("disallow"):
-                now, metrics = program.call(now, made.store, samples, rates)
+                now, metrics = program.call(now, made.device_data, samples, rates)
             yield now, metrics
 
     def wait(sent: tuple[TrainState, Any]) -> float:

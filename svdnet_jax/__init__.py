@@ -33,5 +33,5 @@ _HOMES = {
     "spectrum": "svdnet_jax.eigenlayer",
     "training": "svdnet_jax.training",
 }
-__all__ = [*_HOMES] + ["__version__"]
+__all__ = [*_HOMES, "__version__"]
 __getattr__ = lazy_names(__name__, _HOMES)

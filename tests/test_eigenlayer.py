@@ -208,7 +208,7 @@ def test_rank_deficient_matrices_keep_distances():
     ("bad", "message"),
     [
         (jnp.ones(3), "float matrix"),
-        (jnp.ones((2, 2, 2)), "float matrix"),
+        (jnp.ones((2, 2, 2), jnp.int32), "float matrix"),
         (jnp.ones((4, 2), jnp.int32), "float matrix"),
         (jnp.array([[1.0, jnp.nan], [0.0, jnp.inf], [0.0, 0.0]]), "2 NaN or Inf among its 6"),
         (jnp.ones((3, 5)), "rank is at most 3, so 2 of 5"),

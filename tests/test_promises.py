@@ -26,7 +26,7 @@ TEXTS = [
     path
     for pattern in ("svdnet_jax/**/*.py", "experiments/*.py", "*.md", "docs/*.md")
     for path in sorted(ROOT.glob(pattern))
-    if path.name != "hints.py"  # which is about options of other toolkits
+    if path.name not in ("hints.py", "CHANGELOG.md")  # about options of other toolkits, and of before
 ]
 NAMED = re.compile(r"(?<![\w-])--[a-zA-Z][\w.-]*\w")
 SECTIONS = {"--data", "--compute", "--machines", "--loss.penalty"}

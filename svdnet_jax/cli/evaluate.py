@@ -13,13 +13,14 @@ in [0, 1], and valid_queries, with --rerank those of the new ranking and the oth
 was asked for under its name; for a network, one such object for each embedding.
 
 A file holds the arrays features (N, D), pids (N,), cameras (N,) and, if there are any, names (N,), as
-svdnet_jax.Embeddings.save or np.savez writes them. Features are of any number type, pids and cameras integers of any
-type with a sign, which mean the same in both files; pid -1 marks junk, 0 distractors. Junk is left out here, but that
-re-ranking looks at it, as its authors' code does; toolkits drop it before, so for their re-ranked numbers drop it from
-the file. Features are taken as they are: for numbers published with cosine similarity or features of length 1, give
---metric cosine. A vector that is common to all features changes nothing, however large; features in
-float64 are ranked by what float64 tells. Notes on stderr say where numbers may not mean what one thinks, such as a
-query's own image in the gallery. No file is written over that is read, nor one that is not of the kind written.
+svdnet_jax.retrieval.Embeddings.save or np.savez writes them. Features are of any number type, pids and cameras
+integers of any type with a sign, which mean the same in both files; pid -1 marks junk, 0 distractors. Junk is left
+out here, but that re-ranking looks at it, as its authors' code does; toolkits drop it before, so for their re-ranked
+numbers drop it from the file. Features are taken as they are: for numbers published with cosine similarity or
+features of length 1, give --metric cosine. A vector that is common to all features changes nothing, however large;
+features in float64 are ranked by what float64 tells. Notes on stderr say where numbers may not mean what one thinks,
+such as a query's own image in the gallery. No file is written over that is read, nor one that is not of the kind
+written.
 
 Market-1501's size (3 368 queries, 19 732 gallery images, D = 1024) takes about four seconds on two CPU cores, half of
 them for starting up, and with --rerank ten more; embedding that many images with a ResNet-50 takes about half an hour.

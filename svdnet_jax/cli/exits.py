@@ -38,7 +38,7 @@ def exit_code_of(work: Callable[[], None]) -> int:
         )
     except jax.errors.JaxRuntimeError as error:
         # Of the devices, or of the connection to another process.
-        memory = "; give --optimizer.accumulate 2, --model.recompute or --compute.images host, or a smaller batch"
+        memory = "; give --optimizer.grad-accum-steps 2, --model.remat or --compute.images host, or a smaller batch"
         return exit_process(fail(f"{error}{memory if 'RESOURCE_EXHAUSTED' in str(error) else ''}", 3))
     except Exception:
         traceback.print_exc()

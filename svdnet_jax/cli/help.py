@@ -12,13 +12,13 @@ OPTIONS = {
         "data.height": "height the network sees, in pixels",
         "data.width": "width the network sees, in pixels",
         "data.batch_size": "images of a step",
-        "data.per_identity": "images of each identity in a batch (PK sampling); 0: any",
-        "data.erase": "share of images with random erasing",
+        "data.num_instances": "images of each identity in a batch (PK sampling); 0: any",
+        "data.erase_prob": "share of images with random erasing",
     },
     "Network": {
         "model.backbone": "mini, resnet18, resnet34, resnet50, resnet101 or caffenet",
         "model.weights": "file, hf:owner/name, or the folder of a run; not given: random",
-        "model.dim": "outputs of the Eigenlayer; 0: none, a baseline",
+        "model.embedding_dim": "outputs of the Eigenlayer; 0: none, a baseline",
         "loss.triplet": "none, soft or margin",
     },
     "Step 0": {

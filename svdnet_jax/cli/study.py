@@ -14,6 +14,7 @@ import tyro
 from svdnet_jax.cli.exits import exit_code_of, fail
 from svdnet_jax.cli.train import read_preset
 from svdnet_jax.config.flags import TYRO_FLAGS
+from svdnet_jax.config.serialize import with_current_options
 from svdnet_jax.reporting.terminal import say, terminal
 
 STUDIES = {
@@ -51,7 +52,9 @@ def run(name: str, argv: Sequence[str] | None, prog: str) -> int:
         argv: Its arguments; None for the process's own.
         prog: The command, as shown by --help.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments, notices = with_current_options(sys.argv[1:] if argv is None else argv)
+    for notice in notices:
+        say(terminal(stderr=True), notice)
     if {"-h", "--help"} & {*arguments}:
         say(terminal(), _short_help(name, prog))
         raise SystemExit(0)

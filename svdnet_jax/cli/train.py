@@ -13,6 +13,7 @@ from svdnet_jax.cli.hints import hint_of
 from svdnet_jax.config.flags import TYRO_FLAGS
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import Config, Layout
+from svdnet_jax.config.serialize import with_current_options
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.terminal import say, terminal
 
@@ -25,7 +26,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet train", layout: 
         prog: The command, as shown by --help.
         layout: Of the data set; with auto, none has to be given.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments, notices = with_current_options(sys.argv[1:] if argv is None else argv)
+    for notice in notices:
+        say(terminal(stderr=True), notice)
     try:
         preset = read_preset(arguments, "synthetic" if layout == "auto" else "paper-resnet50")
     except ConfigError as error:

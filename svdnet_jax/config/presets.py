@@ -33,7 +33,7 @@ _PAPER_RESNET50 = Config(
     log_every=50,
     checkpoint_every=1000,
     data=Data(height=224, width=224, batch_size=32),
-    model=Model(backbone="resnet50", dim=1024, batch_norm="frozen", mean_image=True),
+    model=Model(backbone="resnet50", embedding_dim=1024, batch_norm="frozen", mean_image=True),
     optimizer=Optimizer(learning_rate=1e-3, no_decay=("classifier/bias",)),
     base=Phase(steps=25_000, milestones=(10_000, 20_000), multipliers=_FASTER_BIAS),
     rri=RRI(
@@ -58,7 +58,7 @@ _PAPER_CAFFENET = Config(
     log_every=50,
     checkpoint_every=1000,
     data=Data(height=227, width=227, batch_size=128),
-    model=Model(backbone="caffenet", dim=1024, eigenlayer_std=0.005, std=(1.0, 1.0, 1.0), mean_image=True),
+    model=Model(backbone="caffenet", embedding_dim=1024, eigenlayer_std=0.005, std=(1.0, 1.0, 1.0), mean_image=True),
     optimizer=Optimizer(learning_rate=1e-3),
     base=Phase(steps=15_000, milestones=(10_000,), multipliers=_SLOWER_FC6),
     rri=RRI(
@@ -92,17 +92,17 @@ _MODERN_RESNET50 = Config(
     preset="modern-resnet50",
     log_every=50,
     checkpoint_every=10 * _EPOCH,
-    data=Data(height=256, width=128, batch_size=64, per_identity=4, crop_padding=10, erase=0.5),
+    data=Data(height=256, width=128, batch_size=64, num_instances=4, crop_padding=10, erase_prob=0.5),
     model=Model(
         backbone="resnet50",
         layout="torchvision",
         last_stride=1,
         neck="batchnorm",
-        dim=0,
+        embedding_dim=0,
         dropout=0.0,
         classifier_bias=False,
     ),
-    loss=Loss(smoothing=0.1, triplet="margin", margin=0.3),
+    loss=Loss(label_smoothing=0.1, triplet="margin", margin=0.3),
     optimizer=Optimizer(method="adam", learning_rate=3.5e-4, no_decay=()),
     base=Phase(steps=120 * _EPOCH, milestones=(40 * _EPOCH, 70 * _EPOCH), warmup=10 * _EPOCH),
     rri=RRI(rounds=0),
@@ -113,7 +113,7 @@ _MODERN_RESNET50 = Config(
 _MODERN_RESNET50_RRI = replace(
     _MODERN_RESNET50,
     preset="modern-resnet50-rri",
-    model=replace(_MODERN_RESNET50.model, dim=1024),
+    model=replace(_MODERN_RESNET50.model, embedding_dim=1024),
     rri=RRI(
         rounds=3,
         learning_rates=(3.5e-5,),

@@ -58,13 +58,13 @@ class Data:
     """Width the network sees, in pixels."""
     batch_size: int = 64
     """Images per optimiser step."""
-    per_identity: int = 0
+    num_instances: int = 0
     """Images of each identity in a batch (K of PK sampling). 0: images are drawn whoever they show."""
     flip: bool = True
     """Mirror half of the training images."""
     crop_padding: int = 0
     """Training images are padded by so many pixels and cut back to their size at a random place."""
-    erase: float = 0.0
+    erase_prob: float = 0.0
     """Share of training images of which a random rectangle is blotted out (random erasing)."""
     synthetic: Synthetic = field(default_factory=Synthetic)
 
@@ -86,7 +86,7 @@ class Model:
     hf:owner/name, or the folder of a run. Not given: random."""
     neck: Literal["none", "batchnorm"] = "none"
     """Between pooled feature and Eigenlayer: nothing, or a BatchNorm whose shift stays zero (BNNeck)."""
-    dim: int = 128
+    embedding_dim: int = 128
     """Outputs of the Eigenlayer (D); at most the backbone's channels (C). 0: no Eigenlayer, for baselines."""
     eigenlayer_std: float = 0.01
     """Standard deviation of the Eigenlayer's initial weights."""
@@ -104,7 +104,7 @@ class Model:
     """Divides RGB after the mean. Not given: likewise."""
     mean_image: bool = False
     """Subtract the mean of the training images pixel by pixel instead of one mean a channel (the authors' recipe)."""
-    recompute: bool = False
+    remat: bool = False
     """Compute the activations inside a residual block again for the gradient instead of keeping them: a good deal less
     memory for about a third more work, and the same results. A run may go on with another value."""
 
@@ -174,7 +174,7 @@ class Penalty:
 class Loss:
     """What is minimised: softmax cross-entropy, a triplet loss beside it if wanted, and penalties."""
 
-    smoothing: float = 0.0
+    label_smoothing: float = 0.0
     """Share of the target spread evenly over all identities (label smoothing)."""
     triplet: Literal["none", "soft", "margin"] = "none"
     """Batch-hard triplet loss on the pooled feature: none, with the soft margin, or with --loss.margin."""
@@ -197,7 +197,7 @@ class Optimizer:
     """Added to the gradient, times the weight."""
     no_decay: tuple[str, ...] = ("*/bias",)
     """Weights without decay: shell patterns over paths."""
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     """Parts in which a batch goes through the network, one after the other, their gradients averaged: memory for one
     part only. BatchNorm's statistics and triplets are then of a part."""
 

@@ -1,8 +1,9 @@
 """Settings as JSON: stored with a run, read back, and compared."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cattrs
@@ -14,7 +15,7 @@ from svdnet_jax.errors import ConfigError
 # weights that a run started from are in its checkpoint.
 PATH_FIELDS = ("out:", "data.cache:", "data.root:", "model.weights:", "base_from:", "compute.cache:")
 """Beginnings of lines of `diff` that say where things lie."""
-RESUMABLE_FIELDS = (*PATH_FIELDS, "parallel:", "model.recompute:", "compute.", "machines.")
+RESUMABLE_FIELDS = (*PATH_FIELDS, "parallel:", "model.remat:", "compute.", "machines.")
 """Those that do not make another run: where things lie, and how the work is done."""
 
 
@@ -23,8 +24,51 @@ def to_json(config: Config) -> dict[str, Any]:
     return _plain(dataclasses.asdict(config))
 
 
+RENAMED: Mapping[str, str] = MappingProxyType(
+    {
+        "data.per_identity": "data.num_instances",
+        "data.erase": "data.erase_prob",
+        "loss.smoothing": "loss.label_smoothing",
+        "optimizer.accumulate": "optimizer.grad_accum_steps",
+        "model.recompute": "model.remat",
+        "model.dim": "model.embedding_dim",
+    }
+)
+"""Settings that had another name before version 0.2, by that name. To be taken out with version 0.3."""
+
+
+def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns stored settings under the names that they have now."""
+    current = {name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
+    for old, new in RENAMED.items():
+        section, name = old.split(".")
+        held = current.get(section)
+        if isinstance(held, dict) and name in held:
+            held[new.split(".")[1]] = held.pop(name)
+    return current
+
+
+def with_current_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns a command line with the options that it has now, and a notice for each that had another name before."""
+    options = {f"--{old}".replace("_", "-"): f"--{new}".replace("_", "-") for old, new in RENAMED.items()}
+    # tyro takes both spellings, and switches have a form that negates them.
+    options |= {
+        f"--{section}.no-{name}": options[f"--{section}.{name}"].replace(".", ".no-", 1)
+        for section, name in (option.removeprefix("--").split(".") for option in options)
+    }
+    current, notices = [], []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        spelled = name.replace("_", "-")
+        if name.startswith("--") and spelled in options:
+            notices.append(f"note: {name} is now {options[spelled]}; the old name will go with version 0.3")
+            name = options[spelled]
+        current.append(f"{name}{equals}{value}")
+    return current, notices
+
+
 def from_json(settings: Mapping[str, Any]) -> Config:
-    """The settings that `to_json` gave; what an older version did not have gets its default.
+    """Returns the settings that `to_json` gave; what an older version did not have gets its default.
 
     Raises:
         ConfigError: They are not the settings of a run.
@@ -32,13 +76,15 @@ def from_json(settings: Mapping[str, Any]) -> Config:
     converter = cattrs.Converter()
     converter.register_structure_hook(Path, lambda value, _: Path(value))
     try:
-        return converter.structure(settings, Config)
+        return converter.structure(with_current_names(settings), Config)
     except cattrs.BaseValidationError as error:
         raise ConfigError("; ".join(cattrs.transform_error(error))) from error
 
 
 def diff(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """The options in which two results of `to_json` differ, each as ``option: old -> new``."""
+    if prefix in ("", "settings."):  # the settings, and those in the first line of a log
+        old, new = with_current_names(old), with_current_names(new)
     found = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)

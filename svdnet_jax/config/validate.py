@@ -10,6 +10,7 @@ from typing import Any
 from svdnet_jax.config.schema import Config, Phase
 from svdnet_jax.errors import ConfigError
 
+NO_EIGENLAYER = "none where `model.embedding_dim` 0 leaves out the Eigenlayer"
 Rule = tuple[str, Any, bool, str]
 """Option, value, whether it is valid, and what it must be."""
 
@@ -46,9 +47,9 @@ def _least(config: Config) -> Iterator[Rule]:
         "data.width": (data.width, 8),
         "data.batch-size": (data.batch_size, 2),
         "data.validation": (data.validation, 0),
-        "data.per-identity": (data.per_identity, 0),
+        "data.num-instances": (data.num_instances, 0),
         "data.crop-padding": (data.crop_padding, 0),
-        "model.dim": (config.model.dim, 0),
+        "model.embedding_dim": (config.model.embedding_dim, 0),
         "rri.unmatched-rounds": (rri.unmatched_rounds, 0),
         "rri.rounds": (rri.rounds, 0),
         "eval.batch-size": (config.eval.batch_size, 1),
@@ -63,7 +64,7 @@ def _least(config: Config) -> Iterator[Rule]:
         "machines.processes": (config.machines.processes, 1),
         "machines.process": (config.machines.process, 0),
         "machines.timeout": (config.machines.timeout, 5),
-        "optimizer.accumulate": (config.optimizer.accumulate, 1),
+        "optimizer.grad_accum_steps": (config.optimizer.grad_accum_steps, 1),
         "seed": (config.seed, 0),
         "data.synthetic.seed": (people.seed, 0),
         "optimizer.weight-decay": (config.optimizer.weight_decay, 0),
@@ -81,11 +82,11 @@ def _within(config: Config) -> Iterator[Rule]:
     data, model, loss, optimizer = config.data, config.model, config.loss, config.optimizer
     for option, seed in (("seed", config.seed), ("data.synthetic.seed", data.synthetic.seed)):
         yield option, seed, seed < 2**32, "below 2**32"
-    for option, share in (("data.erase", data.erase), ("data.synthetic.alike", data.synthetic.alike)):
+    for option, share in (("data.erase_prob", data.erase_prob), ("data.synthetic.alike", data.synthetic.alike)):
         yield option, share, 0 <= share <= 1, "in [0, 1]"
     below_one = {
         "model.dropout": model.dropout,
-        "loss.smoothing": loss.smoothing,
+        "loss.label_smoothing": loss.label_smoothing,
         "optimizer.momentum": optimizer.momentum,
     }
     for option, share in below_one.items():
@@ -105,7 +106,7 @@ def _within(config: Config) -> Iterator[Rule]:
 def _data(config: Config) -> Iterator[Rule]:
     data = config.data
     rule = f"a divisor of `data.batch_size`, which is {data.batch_size}"
-    yield "data.per-identity", data.per_identity, data.batch_size % (data.per_identity or 1) == 0, rule
+    yield "data.num-instances", data.num_instances, data.batch_size % (data.num_instances or 1) == 0, rule
 
 
 def _model(config: Config) -> Iterator[Rule]:
@@ -113,7 +114,12 @@ def _model(config: Config) -> Iterator[Rule]:
     yield "model.mean", model.mean, not (model.mean and model.mean_image), "left out where `model.mean_image` is given"
     frozen = model.batch_norm == "frozen" and model.neck == "batchnorm"
     yield "model.neck", model.neck, not frozen, "none with `model.batch_norm` frozen: it has no statistics but its own"
-    yield "rri.rounds", rounds, model.dim > 0 or rounds == 0, "0 where `model.dim` 0 leaves out the Eigenlayer"
+    yield (
+        "rri.rounds",
+        rounds,
+        model.embedding_dim > 0 or rounds == 0,
+        "0 where `model.embedding_dim` 0 leaves out the Eigenlayer",
+    )
 
 
 def _training(config: Config) -> Iterator[Rule]:
@@ -121,12 +127,12 @@ def _training(config: Config) -> Iterator[Rule]:
     # A checkpoint between two lines of the log would make a resumed log differ from an unbroken one.
     rule = f"a multiple of `log_every` {every}"
     yield "checkpoint-every", config.checkpoint_every, config.checkpoint_every % every == 0, rule
-    mining = loss.triplet == "none" or 2 <= data.per_identity < data.batch_size
-    rule = "none unless `data.per_identity` is 2 or more and there are two identities or more in a batch"
+    mining = loss.triplet == "none" or 2 <= data.num_instances < data.batch_size
+    rule = "none unless `data.num_instances` is 2 or more and there are two identities or more in a batch"
     yield "loss.triplet", loss.triplet, mining, rule
-    parts, whole = optimizer.accumulate, max(data.per_identity, 1)
+    parts, whole = optimizer.grad_accum_steps, max(data.num_instances, 1)
     rule = f"such that parts of whole identities divide `data.batch_size` {data.batch_size}"
-    yield "optimizer.accumulate", parts, data.batch_size % (parts * whole) == 0, rule
+    yield "optimizer.grad_accum_steps", parts, data.batch_size % (parts * whole) == 0, rule
     machines, alone = config.machines, config.machines.coordinator in (None, "auto")
     rule = f"below `machines.processes` {machines.processes}"
     yield "machines.process", machines.process, machines.process < machines.processes, rule
@@ -144,9 +150,14 @@ def _training(config: Config) -> Iterator[Rule]:
 
 def _penalty(config: Config) -> Iterator[Rule]:
     """Of penalties: nothing that is set may be without effect."""
-    penalty, rri, dim = config.loss.penalty, config.rri, config.model.dim
+    penalty, rri, dim = config.loss.penalty, config.rri, config.model.embedding_dim
     on = penalty.kind != "none"
-    yield "loss.penalty.kind", penalty.kind, not on or dim > 0, "none where `model.dim` 0 leaves out the Eigenlayer"
+    yield (
+        "loss.penalty.kind",
+        penalty.kind,
+        not on or dim > 0,
+        NO_EIGENLAYER,
+    )
     rule = "positive with, and 0 without a `loss.penalty.kind`"
     yield "loss.penalty.weight", penalty.weight, penalty.weight > 0 if on else penalty.weight == 0, rule
     yield "loss.penalty.scale", penalty.scale, on or penalty.scale == "none", "none without a `loss.penalty.kind`"

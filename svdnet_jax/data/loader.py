@@ -32,8 +32,8 @@ class Batch(NamedTuple):
 
 def sample_order(split: Split, settings: Data, seed: int) -> BatchSampler:
     """Which images make the batch of each step: all in turn, or so many of each identity."""
-    if settings.per_identity:
-        return pk_batches(labels(split.pids)[0], settings.batch_size, settings.per_identity, seed)
+    if settings.num_instances:
+        return pk_batches(labels(split.pids)[0], settings.batch_size, settings.num_instances, seed)
     return shuffle_batches(len(split), settings.batch_size, seed)
 
 
@@ -44,9 +44,9 @@ Samples = Int[Array, "K ..."] | Batch
 class TrainLoader(NamedTuple):
     """Training images on their way to the steps."""
 
-    store: Batch | None
+    device_data: Batch | None
     """All of them, on every device; None where they stay in host memory."""
-    samples: Generator[Samples]
+    batches: Generator[Samples]
     """For each call of K steps what they train on; endless, made ahead. Close it at the end."""
 
 
@@ -72,16 +72,16 @@ def make_loader(
     order = sample_order(split, settings, seed)
     # NumPy's arrays, so that none of it lies on the first device twice.
     whole: Any = (split.images, classes)
-    store = devices.put(Batch(*whole)) if resident else None
+    store = devices.replicate(Batch(*whole)) if resident else None
 
     def read(source: np.ndarray, positions: np.ndarray) -> Array:
         where, rest = positions.ndim, source.shape[1:]
-        return devices.spread(positions.shape + rest, lambda index: source[positions[index[:where]]], 1)
+        return devices.make_global_array(positions.shape + rest, lambda index: source[positions[index[:where]]], 1)
 
     def samples(step: int) -> Samples:
         positions = devices.arrange(np.stack([order(s) for s in range(step, step + steps)]).astype(np.int32))
         if resident:
-            return devices.spread(positions.shape, lambda index: positions[index], 1)
+            return devices.make_global_array(positions.shape, lambda index: positions[index], 1)
         return Batch(read(split.images, positions), read(classes, positions))
 
     return TrainLoader(store, _ahead(samples, count(start, steps)))

@@ -65,13 +65,13 @@ def pk_batches(classes: Int[np.ndarray, " N"], batch_size: int, per_identity: in
     """
     if per_identity < 1 or batch_size % per_identity:
         raise ConfigError(
-            f"`data.per_identity` {per_identity}: must be a positive divisor of `data.batch_size` {batch_size}"
+            f"`data.num_instances` {per_identity}: must be a positive divisor of `data.batch_size` {batch_size}"
         )
     known, classes, images = np.unique(classes, return_inverse=True, return_counts=True)
     size = batch_size // per_identity
     if size > len(known):
         raise DataError(
-            f"`data.batch_size` {batch_size} with `data.per_identity` {per_identity} puts {size} identities in a "
+            f"`data.batch_size` {batch_size} with `data.num_instances` {per_identity} puts {size} identities in a "
             f"batch, and there are {len(known)} to train on; lower the first or raise the second"
         )
     first_image = np.cumsum(images) - images

@@ -42,19 +42,19 @@ class MeshContext:
         return self.mesh.size
 
     @property
-    def everywhere(self) -> NamedSharding:
+    def replicated(self) -> NamedSharding:
         """Of an array that is whole on each."""
         return NamedSharding(self.mesh, PartitionSpec())
 
-    def along(self, axis: int) -> NamedSharding:
+    def sharded(self, axis: int) -> NamedSharding:
         """Of an array that is shared out along an axis."""
         return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
 
-    def put(self, tree: Tree) -> Tree:
+    def replicate(self, tree: Tree) -> Tree:
         """The same arrays, whole on each device; every process must bring the same."""
-        return replicate_on(tree, self.everywhere)
+        return replicate_on(tree, self.replicated)
 
-    def spread(self, shape: tuple[int, ...], read: Callable[[Index], np.ndarray], axis: int) -> Array:
+    def make_global_array(self, shape: tuple[int, ...], read: Callable[[Index], np.ndarray], axis: int) -> Array:
         """An array shared out along an axis, of which each process reads only what its own devices hold.
 
         Args:
@@ -62,11 +62,11 @@ class MeshContext:
             read: From an index of the whole array to that part of it.
             axis: Which.
         """
-        return jax.make_array_from_callback(shape, self.along(axis), read)
+        return jax.make_array_from_callback(shape, self.sharded(axis), read)
 
     def rows(self, array: np.ndarray) -> Array:
         """An array shared out along its first axis."""
-        return self.spread(array.shape, lambda index: array[index], 0)
+        return self.make_global_array(array.shape, lambda index: array[index], 0)
 
     def arrange(self, positions: Int[np.ndarray, "K B"]) -> Int[np.ndarray, "K ..."]:
         """Positions of samples such that axis 1 can be shared out: pmap wants an axis of one entry a device."""
@@ -102,12 +102,12 @@ def create_mesh(config: Config) -> MeshContext:
     found = MeshContext(
         config.parallel, jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     )
-    size, parts = config.data.batch_size, config.optimizer.accumulate
-    unit = found.count * parts * (max(config.data.per_identity, 1) if parts > 1 else 1)
+    size, parts = config.data.batch_size, config.optimizer.grad_accum_steps
+    unit = found.count * parts * (max(config.data.num_instances, 1) if parts > 1 else 1)
     if size % unit:
         raise ConfigError(
             f"`data.batch_size` {size}: cannot be shared among {found.count} devices"
-            + (f" in {parts} parts (`optimizer.accumulate`) of whole identities" if parts > 1 else "")
+            + (f" in {parts} parts (`optimizer.grad_accum_steps`) of whole identities" if parts > 1 else "")
             + f"; give a multiple of {unit}, or `parallel` single"
         )
     return found

@@ -149,7 +149,7 @@ class ResNet(nn.Module):
     """Of convolutions and activations."""
     axis_name: str | None = None
     """Mapped axis over which the statistics of a batch are taken."""
-    recompute: bool = False
+    remat: bool = False
     """Compute the inside of a block again for the gradient instead of keeping it."""
 
     @property
@@ -163,7 +163,7 @@ class ResNet(nn.Module):
         conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype, conv_general_dilated=convolve)
         resting = self.frozen_statistics or not train
         norm = partial(batch_norm, use_running_average=resting, axis_name=self.axis_name)
-        remat: Any = nn.remat if self.recompute else lambda block: block
+        remat: Any = nn.remat if self.remat else lambda block: block
         Block: Callable[..., nn.Module] = remat(BasicBlock)
         if self.bottleneck:
             Block = partial(remat(Bottleneck), stride_in="conv2" if self.layout == "torchvision" else "conv1")

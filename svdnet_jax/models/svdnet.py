@@ -28,13 +28,13 @@ def _common(config: Model) -> dict[str, Any]:
 def _plain(make: Callable[..., nn.Module], config: Model) -> nn.Module:
     if config.last_stride != 2:
         raise ConfigError(f"`model.last_stride` {config.last_stride}: only a ResNet has this choice")
-    if config.recompute:
-        raise ConfigError(f"`model.recompute`: {config.backbone} is too small to gain by it; leave it out")
+    if config.remat:
+        raise ConfigError(f"`model.remat`: {config.backbone} is too small to gain by it; leave it out")
     return make(**_common(config))
 
 
 def _resnet(make: Callable[..., nn.Module], config: Model) -> nn.Module:
-    chosen = {"layout": config.layout, "last_stride": config.last_stride, "recompute": config.recompute}
+    chosen = {"layout": config.layout, "last_stride": config.last_stride, "remat": config.remat}
     return make(**_common(config), **chosen)
 
 
@@ -80,9 +80,9 @@ class SVDNet(nn.Module):
     backbone: nn.Module
     """Any module that maps normalized images (N, H, W, 3) to a feature map (N, h, w, C) or features (N, C), called as
     ``backbone(images, train=...)``. For `jax.pmap` it hands a field ``axis_name`` to each BatchNorm."""
-    dim: int
+    embedding_dim: int
     """Outputs of the Eigenlayer; 0 leaves it out."""
-    classes: int
+    num_classes: int
     dropout: float = 0.5
     neck: bool = False
     """Whether a BatchNorm stands between pooled feature and Eigenlayer (BNNeck, Luo et al. 2019)."""
@@ -120,10 +120,10 @@ class SVDNet(nn.Module):
         exact = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST, use_bias=False)
         initial = nn.initializers.normal
         embedding = pooled
-        if self.dim:
-            embedding = exact(self.dim, kernel_init=initial(self.eigenlayer_std), name="eigenlayer")(pooled)
+        if self.embedding_dim:
+            embedding = exact(self.embedding_dim, kernel_init=initial(self.eigenlayer_std), name="eigenlayer")(pooled)
         dropped = nn.Dropout(self.dropout, deterministic=not train)(embedding)
-        classifier = partial(nn.Dense, self.classes, kernel_init=initial(0.01), name="classifier")
+        classifier = partial(nn.Dense, self.num_classes, kernel_init=initial(0.01), name="classifier")
         return Outputs(features, pooled, embedding, classifier(use_bias=self.classifier_bias)(dropped))
 
 
@@ -158,12 +158,12 @@ def create_backbone(name: str, **settings: Any) -> nn.Module:
     return BACKBONES[name](Model(backbone=name, **settings))
 
 
-def create_model(config: Model, classes: int, backbones: Backbones = BACKBONES) -> SVDNet:
+def create_model(config: Model, num_classes: int, backbones: Backbones = BACKBONES) -> SVDNet:
     """The network for a number of training identities.
 
     Args:
         config: Its settings.
-        classes: Training identities (K).
+        num_classes: Training identities (K).
         backbones: Where the name of the backbone is looked up; more than `BACKBONES` in a training loop of your own.
 
     Raises:
@@ -172,15 +172,15 @@ def create_model(config: Model, classes: int, backbones: Backbones = BACKBONES) 
     if config.backbone not in backbones:
         raise ConfigError(f"`model.backbone` {config.backbone}: unknown; choose one of {', '.join(backbones)}")
     backbone = backbones[config.backbone](config)
-    if config.dim > backbone.channels:
+    if config.embedding_dim > backbone.channels:
         raise ConfigError(
-            f"`model.dim` {config.dim}: more outputs than the {backbone.channels} channels of backbone "
-            f"{config.backbone!r}; W would have rank {backbone.channels} at most. Choose at most that"
+            f"`model.embedding_dim` {config.embedding_dim}: more outputs than the {backbone.channels} channels of "
+            f"backbone {config.backbone!r}; W would have rank {backbone.channels} at most. Choose at most that"
         )
     return SVDNet(
         backbone=backbone,
-        dim=config.dim,
-        classes=classes,
+        embedding_dim=config.embedding_dim,
+        num_classes=num_classes,
         dropout=config.dropout,
         neck=config.neck == "batchnorm",
         frozen_statistics=config.batch_norm == "frozen",

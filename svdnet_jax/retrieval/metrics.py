@@ -60,7 +60,7 @@ def evaluate(
     if rerank:
         chosen = query, np.flatnonzero(valid), gallery, matches.kept, metric
         mixture = rerank_scores(points(*chosen), *chosen, rerank)
-        blocks = list(rank_blocks(mixture.ready, matches, chosen[1], block, mixture.nearer))
+        blocks = list(rank_blocks(mixture.ready, matches, chosen[1], block, mixture.subtract))
     else:
         blocks = _ranked(query, gallery, matches, metric, block)
     ap, ap_market, inp = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)

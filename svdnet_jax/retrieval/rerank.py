@@ -97,14 +97,14 @@ def rerank_scores(
     mine, holders = vectors[:q][query_rows], vectors[q:][gallery_rows].T.tocsr()
     factor = settings.weight / (farthest[query_rows] * ready.scale**2)
 
-    def nearer(rows: Int[np.ndarray, " b"]) -> Float32[np.ndarray, "b g"]:
+    def subtract(rows: Int[np.ndarray, " b"]) -> Float32[np.ndarray, "b g"]:
         # float32 here: half the way to a device, and the same numbers where JAX is told to keep float64.
         shared = _shared(mine[rows], holders).astype(np.float32).reshape(len(rows), width)
         shared /= 2 - shared
         shared *= np.float32(1 - settings.weight)
         return shared
 
-    return JaccardTerm(ready._replace(query=ready.query * factor.astype(np.float32)[:, None]), nearer)
+    return JaccardTerm(ready._replace(query=ready.query * factor.astype(np.float32)[:, None]), subtract)
 
 
 def reciprocal(

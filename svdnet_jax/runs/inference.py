@@ -99,7 +99,7 @@ def from_weights(spec: str, config: Config) -> Embedder:
     weights = load_pretrained(spec)
     if weights.layouts and config.model.layout not in weights.layouts:
         config = replace(config, model=replace(config.model, layout=cast(Any, weights.layouts[0])))
-    model = create_model(config.model, classes=2)
+    model = create_model(config.model, num_classes=2)
     state = init_state(model, input_size(config.data), config.seed, *pixel_statistics(config, weights))
     return _embedder(config, model, with_weights(state, weights), ("pooled",), weights)
 

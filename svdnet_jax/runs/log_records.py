@@ -39,7 +39,7 @@ def _compared(config: Config) -> dict[str, Any]:
     settings = {name: to_json(config)[name] for name in ("data", "model", "loss", "optimizer", "eval")}
     for section, place in (("data", "root"), ("data", "cache"), ("data", "layout"), ("model", "weights")):
         del settings[section][place]
-    del settings["model"]["recompute"]
+    del settings["model"]["remat"]
     return settings
 
 
@@ -59,7 +59,7 @@ def report_facts(config: Config, dataset: Dataset, start: Record) -> dict[str, s
     """What a reader must know to judge the numbers of the report."""
     chosen_on = "held-out training identities" if config.data.validation else "the test set"
     facts = {}
-    if not config.model.dim:
+    if not config.model.embedding_dim:
         facts["Eigenlayer"] = "none: S(W), Gram matrix and singular values are of the classifier's weight"
     method = {
         "none": "none: this is a control run, the same training without decorrelation",

@@ -87,7 +87,9 @@ def _distances(
     run_dir: RunDir, config: Config, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]
 ) -> dict[str, tuple[str, Any]]:
     """Distances before and after the rounds, as caption and figure; nothing for a test set of one identity."""
-    kind, by = ("embedding", "the Eigenlayer's output") if config.model.dim else ("pooled", "the pooled feature")
+    kind, by = (
+        ("embedding", "the Eigenlayer's output") if config.model.embedding_dim else ("pooled", "the pooled feature")
+    )
     after = query[kind], gallery[kind]
     base = [run_dir.embeddings(kind, split, base=True) for split in ("query", "gallery")]
     if len(np.unique(np.concatenate([side.pids[side.pids >= 0] for side in after]))) < 2:

@@ -111,7 +111,7 @@ def preflight(config: Config, model: SVDNet | None = None) -> MeshContext:
         ConfigError: Names the setting.
     """
     validate(config)
-    network = model or create_model(config.model, classes=2)
+    network = model or create_model(config.model, num_classes=2)
     state = jax.eval_shape(lambda: init_state(network, input_size(config.data), config.seed))
     make_optimizers(state.params, config)
     return create_mesh(config)
@@ -135,7 +135,7 @@ def _prepare(
     base = source if isinstance(source, BaseRun) else None
     weights = source if isinstance(source, Pretrained) else None
     network, fresh = initial_state(config, dataset.train, weights, model)
-    fresh = devices.put(base.state if base else fresh)
+    fresh = devices.replicate(base.state if base else fresh)
     infer = make_eval_fn(network, input_size(config.data), devices)
     evaluate = partial(evaluate_model, infer=infer, dataset=dataset, settings=divisible_batches(config.eval, devices))
     compiled = compile_phases(network, fresh.params, config, devices)
@@ -173,7 +173,7 @@ def _train(session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | No
             dataset.train, config.data, config.seed, position.step, steps, devices, resident=on_device
         )
         # Closed, so that its thread is gone before the interpreter is.
-        with closing(batches.samples):
+        with closing(batches.batches):
             for event in run_rri(
                 state,
                 task._replace(steps_per_call=steps),

@@ -62,7 +62,7 @@ def variants(options: Options) -> dict[str, Config]:
     found |= {f"{method}-unmatched": with_rri(few, method=method, match=False) for method in ("us", "u")}
     found |= {"us-turned": with_rri(few, method="us", rotate_classifier=True)}
     if options.below:
-        narrow = replace(few, model=replace(few.model, dim=options.below))
+        narrow = replace(few, model=replace(few.model, embedding_dim=options.below))
         found |= {f"{m}-d{options.below}": with_rri(narrow, method=m) for m in ("none", "us")}
     return found
 

@@ -46,20 +46,20 @@ def variants(options: Options) -> dict[str, Config]:
     for dim in options.dims:
         if dim < 1:
             raise ConfigError(f"--dims {dim}: must be 1 or more")
-        create_model(replace(config.model, dim=dim), classes=2)
-        own = dim == config.model.dim
+        create_model(replace(config.model, embedding_dim=dim), num_classes=2)
+        own = dim == config.model.embedding_dim
         for method in ("none", "us"):
             if own:
                 found[method] = with_rri(config, method=method)
             else:
-                narrow = replace(config, model=replace(config.model, dim=dim))
+                narrow = replace(config, model=replace(config.model, embedding_dim=dim))
                 found[f"{method}-d{dim}"] = with_rri(narrow, method=method, rounds=rounds)
     return found
 
 
 def measure(options: Options, console: Console) -> list[Record]:
     """Trains all; the lines say the number of outputs."""
-    dims = {name: config.model.dim for name, config in variants(options).items()}
+    dims = {name: config.model.embedding_dim for name, config in variants(options).items()}
     return [{**line, "dim": dims[line["variant"]]} for line in study.train(options, variants(options), console)]
 
 

@@ -51,8 +51,8 @@ def step_config(config: Config, kind: PhaseKind) -> StepConfig:
     loss = config.loss
     if kind == "base" and loss.penalty.begin == "rounds":
         loss = replace(loss, penalty=Penalty())
-    instances = max(config.data.per_identity, 1)
-    return StepConfig(augment_config(config.data), loss, config.optimizer.accumulate, instances)
+    instances = max(config.data.num_instances, 1)
+    return StepConfig(augment_config(config.data), loss, config.optimizer.grad_accum_steps, instances)
 
 
 def make_train_call(
@@ -85,7 +85,7 @@ def make_train_call(
 
     if axis:
         return jax.pmap(call, axis, in_axes=(None, None, 1, None), out_axes=None, donate_argnums=0)
-    return jax.jit(call, donate_argnums=0, out_shardings=devices.everywhere)
+    return jax.jit(call, donate_argnums=0, out_shardings=devices.replicated)
 
 
 def steps_per_call(config: Config) -> int:

@@ -36,7 +36,7 @@ def make_eval_fn(model: SVDNet, size: tuple[int, int], devices: MeshContext | No
 
     if devices is None:
         return jax.jit(infer)
-    shared = jax.jit(infer, out_shardings=devices.everywhere)
+    shared = jax.jit(infer, out_shardings=devices.replicated)
     return lambda variables, images: shared(variables, devices.rows(np.asarray(images)))
 
 

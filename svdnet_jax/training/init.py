@@ -32,8 +32,10 @@ def initial_state(
     size = input_size(config.data)
     identities = labels(train.pids)[1]
     model = model or create_model(config.model, identities)
-    if model.classes != identities:
-        raise ConfigError(f"model has {model.classes} classes; expected {identities}, one for each training identity")
+    if model.num_classes != identities:
+        raise ConfigError(
+            f"model has {model.num_classes} classes; expected {identities}, one for each training identity"
+        )
     mean, std = pixel_statistics(config, weights)
     if config.model.mean_image:
         mean = np.asarray(mean_image(train.images, size))
@@ -64,7 +66,7 @@ def check_start(config: Config, weights: Pretrained | None) -> None:
         ConfigError: Weights of another network, or stored statistics wanted where there are none.
     """
     state = jax.eval_shape(
-        lambda: init_state(create_model(config.model, classes=2), input_size(config.data), config.seed)
+        lambda: init_state(create_model(config.model, num_classes=2), input_size(config.data), config.seed)
     )
     if weights:
         check_fit({"params": state.params, "batch_stats": state.batch_stats}, weights)

@@ -150,10 +150,10 @@ def _train_phase(
     due: LogInterval | None = None
     for done in range(int(state.cursor.step) + steps, phase.settings.steps + 1, steps):
         rates = [phase.learning_rate_at(step) for step in range(done - steps, done)]
-        samples = next(loader.samples)
+        samples = next(loader.batches)
         rates_on_devices: Any = replicate_on(np.array(rates, np.float32), sharding)
         with jax.transfer_guard("disallow"):
-            state, metrics = compiled.call(state, loader.store, samples, rates_on_devices)
+            state, metrics = compiled.call(state, loader.device_data, samples, rates_on_devices)
         pending = (*pending, metrics)
         if due:
             record, since = step_record(due, since, images_per_call)

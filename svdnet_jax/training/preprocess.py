@@ -21,7 +21,7 @@ class AugmentConfig(NamedTuple):
     """Mirror half of the images."""
     crop_padding: int = 0
     """Pixels of padding, cut off again at a random place."""
-    erase: float = 0.0
+    erase_prob: float = 0.0
     """Share of the images with a random rectangle blotted out."""
 
 
@@ -32,7 +32,7 @@ the network subtracts; ``share`` says which part of the batch this device has. O
 
 def augment_config(data: Data) -> AugmentConfig:
     """Returns the part of the settings that `AugmentConfig` holds."""
-    return AugmentConfig((data.height, data.width), data.flip, data.crop_padding, data.erase)
+    return AugmentConfig((data.height, data.width), data.flip, data.crop_padding, data.erase_prob)
 
 
 def augment(
@@ -52,7 +52,7 @@ def augment(
         x = random_flip(flip_key, x - back, share) + back
     if config.crop_padding:
         x = random_crop(crop_key, x, config.crop_padding, mean, share)
-    return random_erase(erase_key, x, config.erase, mean, share) if config.erase else x
+    return random_erase(erase_key, x, config.erase_prob, mean, share) if config.erase_prob else x
 
 
 def make_preprocess(config: AugmentConfig) -> Preprocess:

@@ -32,9 +32,9 @@ def calm(kind):
 def call_of(made):
     """Our program and what it is called with."""
     fed = make_loader(made.split, made.config.data, 0, 0, 1, made.devices, resident=True)
-    with closing(fed.samples):
-        rates = jax.device_put(np.full(1, 1e-3, np.float32), made.devices.everywhere)
-        yield made.program.call, (made.state, fed.store, next(fed.samples), rates)
+    with closing(fed.batches):
+        rates = jax.device_put(np.full(1, 1e-3, np.float32), made.devices.replicated)
+        yield made.program.call, (made.state, fed.device_data, next(fed.batches), rates)
 
 
 @pytest.mark.torch
@@ -135,7 +135,9 @@ def prepare(what):
 
 
 def test_one_who_fails_does_not_stop_the_others():
-    found = take_turns({name: ("tests.test_training_benchmark", (name,)) for name in ("breaks", "1", "nan")}, 2, 0.001)
+    found = take_turns(
+        {name: ("tests.benchmarks.test_training_benchmark", (name,)) for name in ("breaks", "1", "nan")}, 2, 0.001
+    )
     assert found["breaks"] == {"error": "ValueError: no memory"}
     assert found["nan"]["error"] == "Failed: the loss is nan"
     assert found["1"]["loss"] == 1

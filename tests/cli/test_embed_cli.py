@@ -29,7 +29,7 @@ NAMES = ["a.jpg", "b.png", "e.jpeg", "in/c.bmp", "in/deeper/d.WEBP"]
 @pytest.fixture(scope="module")
 def embedder():
     """A network that nobody trained: what is tested here is how images get to it."""
-    model = create_model(TINY.model, classes=2)
+    model = create_model(TINY.model, num_classes=2)
     state = init_state(model, SIZE, seed=5)
     kinds = ("embedding", "pooled")
     return inference._embedder(TINY, model, state, kinds, as_pretrained(state, "untrained", ()))

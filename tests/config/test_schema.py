@@ -50,22 +50,22 @@ def test_presets_are_valid_and_know_their_name(name):
         (Config(base=Phase(steps=10, milestones=(12,))), "`base.milestones`"),
         (Config(rri=RRI(relaxation=Phase(steps=0))), "`rri.relaxation.steps` 0: must be 1 or more"),
         (Config(model=Model(backbone="vgg")), "`model.backbone` vgg: unknown; choose one of mini"),
-        (Config(model=Model(dim=100_000)), "`model.dim` 100000: more outputs than"),
+        (Config(model=Model(embedding_dim=100_000)), "`model.embedding_dim` 100000: more outputs than"),
         (Config(model=Model(last_stride=1)), "`model.last_stride` 1: only a ResNet"),
-        (Config(model=Model(dim=0)), "`rri.rounds` 4: must be 0 where `model.dim` 0"),
+        (Config(model=Model(embedding_dim=0)), "`rri.rounds` 4: must be 0 where `model.embedding_dim` 0"),
         (
             Config(model=Model(mean=(1.0, 2.0, 3.0), mean_image=True)),
             "must be left out where `model.mean_image`",
         ),
         (Config(model=Model(neck="batchnorm", batch_norm="frozen")), "`model.neck` batchnorm: must be none with"),
-        (Config(data=Data(erase=1.5)), "`data.erase` 1.5"),
+        (Config(data=Data(erase_prob=1.5)), "`data.erase_prob` 1.5"),
         (Config(data=Data(crop_padding=-1)), "`data.crop_padding` -1"),
-        (Config(loss=Loss(smoothing=1.0)), "`loss.smoothing` 1.0"),
+        (Config(loss=Loss(label_smoothing=1.0)), "`loss.label_smoothing` 1.0"),
         (Config(loss=Loss(margin=-0.1)), "`loss.margin` -0.1"),
         (Config(model=Model(std=(1.0, 0.0, 1.0))), "`model.std`"),
         (Config(model=Model(eigenlayer_std=0.0)), "`model.eigenlayer_std` 0.0"),
-        (Config(data=Data(batch_size=64, per_identity=5)), "`data.per_identity` 5: must be a divisor of"),
-        (Config(loss=Loss(triplet="soft")), "`loss.triplet` soft: must be none unless `data.per_identity`"),
+        (Config(data=Data(batch_size=64, num_instances=5)), "`data.num_instances` 5: must be a divisor of"),
+        (Config(loss=Loss(triplet="soft")), "`loss.triplet` soft: must be none unless `data.num_instances`"),
         (Config(rri=RRI(final=Phase(steps=5))), "`rri.final.steps` 5: must be given with `rri.stop` never"),
         (with_penalty(kind="soft"), "`loss.penalty.weight` 0.0: must be positive with, and 0 without"),
         (with_penalty(weight=0.1), "`loss.penalty.weight` 0.1: must be positive with, and 0 without"),
@@ -115,13 +115,13 @@ def put(part, path, value):
 NUMBERS = dict(numbers())
 BELOW_ZERO = {"model.mean"}
 ZERO = {
-    *("seed", "data.synthetic.seed", "data.validation", "data.per_identity", "data.crop_padding", "data.erase"),
+    *("seed", "data.synthetic.seed", "data.validation", "data.num_instances", "data.crop_padding", "data.erase_prob"),
     *("data.synthetic.distractors", "data.synthetic.junk", "data.synthetic.alike", "model.dropout", "model.mean"),
     *("base.warmup", "rri.restraint.warmup", "rri.relaxation.warmup", "rri.final.warmup", "rri.rounds"),
-    *("rri.unmatched_rounds", "rri.tolerance", "loss.penalty.weight", "loss.penalty.features", "loss.smoothing"),
+    *("rri.unmatched_rounds", "rri.tolerance", "loss.penalty.weight", "loss.penalty.features", "loss.label_smoothing"),
     *("loss.margin", "optimizer.momentum", "optimizer.weight_decay", "compute.steps_per_call", "machines.process"),
 }
-NAMED_BY_ANOTHER = {"model.dim"}
+NAMED_BY_ANOTHER = {"model.embedding_dim"}
 """Zero goes with `rri.rounds` 0 only, and the message is about both."""
 
 
@@ -162,12 +162,12 @@ def test_settings_survive_json(name):
 
 
 def test_settings_of_an_older_version_get_the_defaults():
-    assert from_json({"preset": "synthetic", "model": {"dim": 7}}) == Config(model=Model(dim=7))
+    assert from_json({"preset": "synthetic", "model": {"dim": 7}}) == Config(model=Model(embedding_dim=7))
 
 
 def test_settings_of_something_else_are_refused():
     with pytest.raises(ConfigError, match="dim"):
-        from_json({"model": {"dim": "wide"}})
+        from_json({"model": {"embedding_dim": "wide"}})
 
 
 def test_differences_name_the_options():

@@ -30,10 +30,10 @@ ONE = create_mesh(Config(parallel="single"))
 def batches(split, start=0, count=1, devices=ONE, resident=False, **settings):
     """The batches of some steps, whichever way they come."""
     made = make_loader(split, Data(**settings), 5, start, 1, devices, resident=resident)
-    with closing(made.samples):
-        samples = [next(made.samples) for _ in range(count)]
+    with closing(made.batches):
+        samples = [next(made.batches) for _ in range(count)]
     if resident:
-        samples = [Batch(made.store.images[s], made.store.labels[s]) for s in samples]
+        samples = [Batch(made.device_data.images[s], made.device_data.labels[s]) for s in samples]
     return [
         Batch(*(np.asarray(rows).reshape(-1, *rows.shape[-3:] if rows.ndim > 3 else ()) for rows in s)) for s in samples
     ]
@@ -47,9 +47,9 @@ def test_a_stream_started_late_is_the_rest_of_the_stream(split):
 def test_steps_come_several_at_a_time(split):
     one = make_loader(split, Data(batch_size=4), 5, 0, 1, ONE, resident=False)
     three = make_loader(split, Data(batch_size=4), 5, 0, 3, ONE, resident=False)
-    with closing(one.samples), closing(three.samples):
-        together = [next(three.samples) for _ in range(2)]
-        apart = [next(one.samples) for _ in range(6)]
+    with closing(one.batches), closing(three.batches):
+        together = [next(three.batches) for _ in range(2)]
+        apart = [next(one.batches) for _ in range(6)]
     for number, samples in enumerate(together):
         expected = jax.tree.map(lambda *rows: jnp.concatenate(rows), *apart[3 * number : 3 * number + 3])
         chex.assert_trees_all_equal(samples, expected)
@@ -68,10 +68,10 @@ def test_the_batch_is_the_same_wherever_images_lie_and_whoever_shares_it(split, 
 def test_each_device_has_its_own_part_of_the_samples(split, mode):
     devices = create_mesh(Config(parallel=mode))
     made = make_loader(split, Data(batch_size=8), 0, 0, 2, devices, resident=True)
-    with closing(made.samples):
-        positions = next(made.samples)
+    with closing(made.batches):
+        positions = next(made.batches)
     assert {shard.data.size for shard in positions.addressable_shards} == {2}
-    assert all(shard.data.shape == split.images.shape for shard in made.store.images.addressable_shards)
+    assert all(shard.data.shape == split.images.shape for shard in made.device_data.images.addressable_shards)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused():
@@ -80,7 +80,7 @@ def test_a_batch_that_cannot_be_shared_is_refused():
     ):
         create_mesh(Config(data=Data(batch_size=12)))
     assert create_mesh(Config(data=Data(batch_size=12), parallel="single")).count == 1
-    parts = Config(data=Data(batch_size=32, per_identity=4), optimizer=Optimizer(accumulate=2))
+    parts = Config(data=Data(batch_size=32, num_instances=4), optimizer=Optimizer(grad_accum_steps=2))
     with pytest.raises(ConfigError, match="in 2 parts .* give a multiple of 64"):
         create_mesh(parts)
 
@@ -103,7 +103,7 @@ def test_labels_go_with_their_images(split):
 
 
 def test_batches_of_so_many_images_an_identity(split):
-    (batch,) = batches(split, batch_size=6, per_identity=3)
+    (batch,) = batches(split, batch_size=6, num_instances=3)
     assert sorted(np.unique(batch.labels, return_counts=True)[1]) == [3, 3]
 
 

@@ -180,7 +180,7 @@ def test_few_identities(counts, size, steps):
 
 @pytest.mark.parametrize("each", [0, -1, 3, 16])
 def test_groups_that_do_not_fill_a_batch_are_refused(each):
-    with pytest.raises(ConfigError, match=f"`data.per_identity` {each}: must be a positive divisor of `data.batch_si"):
+    with pytest.raises(ConfigError, match=f"`data.num_instances` {each}: must be a positive divisor of `data.batch_si"):
         pk_batches(np.arange(10), 8, each, 0)
 
 

@@ -51,7 +51,7 @@ class Ones(nn.Module):
 def test_no_two_images_share_a_dropout(mode, count, parts):
     mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=jax.devices()[:count])
     devices = MeshContext(mode, mesh)
-    model = SVDNet(Ones(), dim=0, classes=2, dropout=0.5)
+    model = SVDNet(Ones(), embedding_dim=0, num_classes=2, dropout=0.5)
     fresh = init_state(model, (1, 1), 0)
     settings = Optimizer(momentum=0.0, weight_decay=0.0)
     optimizer = make_optimizer(fresh.params, settings=settings)
@@ -63,8 +63,8 @@ def test_no_two_images_share_a_dropout(mode, count, parts):
     shape = (1, count, 2 // count) if mode == "pmap" else (1, 2)
     batch = Batch(np.zeros((*shape, 1, 1, 3), np.uint8), np.zeros(shape, np.int32))
     if mode != "pmap":
-        batch = jax.tree.map(lambda rows: jax.device_put(rows, devices.along(1)), batch)
-    after, _ = call(devices.put(state), None, batch, devices.put(jnp.ones(1)))
+        batch = jax.tree.map(lambda rows: jax.device_put(rows, devices.sharded(1)), batch)
+    after, _ = call(devices.replicate(state), None, batch, devices.replicate(jnp.ones(1)))
     # A unit's step is a mean over the two images, 1/2 times 2 for each that kept it.
     kept = 2 * np.asarray(after.params["classifier"]["kernel"])[:, 0]
     assert set(np.round(kept, 5)) == {0, 1, 2}

@@ -181,6 +181,6 @@ def test_bfloat16_is_used_by_every_layer():
 
 def test_images_that_vanish_are_refused_with_the_size_that_works():
     assert shapes(CaffeNet(), (39, 39))["fc6"]["kernel"].shape == (256, 4096)
-    said = "^--data.height 64, --data.width 32: too small for CaffeNet, which needs 39 x 39 or more; the release"
+    said = "^`data.height` 64, `data.width` 32: too small for CaffeNet, which needs 39 x 39 or more; the release"
     with pytest.raises(ConfigError, match=said):
         shapes(CaffeNet(), (64, 32))

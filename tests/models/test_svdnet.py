@@ -21,18 +21,18 @@ def micro(config):
 
 BACKBONES = {"micro": micro, "mini": lambda config: MiniResNet()}
 SHAPE = (5, 16, 8, 3)
-CONFIG = Model(backbone="micro", dim=6)
+CONFIG = Model(backbone="micro", embedding_dim=6)
 
 
 @functools.cache
 def initial(backbone, dim):
-    model = create_model(Model(backbone=backbone, dim=dim), 7, BACKBONES)
+    model = create_model(Model(backbone=backbone, embedding_dim=dim), 7, BACKBONES)
     return jax.jit(lambda key: model.lazy_init(key, jnp.zeros(SHAPE), train=False))(jax.random.key(0))
 
 
 def make(config):
     """A network and its first variables, which no mode of the network changes."""
-    return create_model(config, 7, BACKBONES), initial(config.backbone, config.dim)
+    return create_model(config, 7, BACKBONES), initial(config.backbone, config.embedding_dim)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_dropout_works_in_training_only_and_between_embedding_and_classifier(ima
 
 @pytest.mark.parametrize("mode", ["batch", "frozen"])
 def test_batch_norm_modes(images, mode):
-    model, variables = make(Model(backbone="micro", dim=6, batch_norm=mode, dropout=0.0))
+    model, variables = make(Model(backbone="micro", embedding_dim=6, batch_norm=mode, dropout=0.0))
     trained, updates = jax.jit(partial(model.apply, train=True, mutable=["batch_stats"]))(variables, images)
     resting = jax.jit(partial(model.apply, train=False))(variables, images)
     if mode == "frozen":

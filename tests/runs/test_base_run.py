@@ -8,9 +8,9 @@ import pytest
 import short_run
 from rich.console import Console
 
-from svdnet_jax import Embeddings
 from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.reporting.log import read_log
+from svdnet_jax.retrieval import Embeddings
 from svdnet_jax.runs.base_run import after_base_run, read_base_run
 from svdnet_jax.runs.load import load_run
 from svdnet_jax.runs.training import preflight, train
@@ -60,8 +60,8 @@ def test_it_ends_like_the_unbroken_run(short, continued, tmp_path):
 
 
 def test_another_step_0_is_refused_by_name(short, base):
-    other = dataclasses.replace(short, base_from=base, seed=3, model=dataclasses.replace(short.model, dim=7))
-    with pytest.raises(ConfigError, match="had other settings: model.dim: 128 -> 7; seed: 0 -> 3"):
+    other = dataclasses.replace(short, base_from=base, seed=3, model=dataclasses.replace(short.model, embedding_dim=7))
+    with pytest.raises(ConfigError, match="had other settings: model.embedding_dim: 128 -> 7; seed: 0 -> 3"):
         read_base_run(other)
     method = dataclasses.replace(short.rri, method="qd", learning_rates=(0.5,))
     zero = read_base_run(dataclasses.replace(short, base_from=base, rri=method))

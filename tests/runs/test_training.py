@@ -22,11 +22,11 @@ import short_run
 from filelock import FileLock
 
 from experiments.market_rri import main
-from svdnet_jax import Embeddings, evaluate
 from svdnet_jax.config.schema import input_size
 from svdnet_jax.errors import LogError
 from svdnet_jax.models.svdnet import create_model
 from svdnet_jax.reporting.log import read_log
+from svdnet_jax.retrieval import Embeddings, evaluate
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.runs import checkpoint
 from svdnet_jax.runs.directory import RunDir
@@ -178,7 +178,7 @@ def test_what_there_is_to_compare_depends_on_the_run(again, tiny):
     assert "(after Step 0 → after the last round)" in caption(tiny)["distances"]
     without_rounds = dataclasses.replace(tiny, rri=dataclasses.replace(tiny.rri, rounds=0))
     assert "(after Step 0): d'" in caption(without_rounds)["distances"]  # whatever lies in the folder
-    baseline = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, dim=0))
+    baseline = dataclasses.replace(tiny, model=dataclasses.replace(tiny.model, embedding_dim=0))
     assert "by the pooled feature" in caption(baseline)["distances"]
     alone = ({k: dataclasses.replace(e, pids=0 * e.pids + 1) for k, e in side.items()} for side in (query, gallery))
     assert caption(tiny, *alone) == {}
@@ -303,7 +303,7 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(again, workshop, 
     ("options", "message"),
     [
         (["--preset", "huge"], "--preset huge: unknown; choose one of synthetic, tiny"),
-        (["--model.dim", "100000"], "--model.dim 100000"),
+        (["--model.embedding-dim", "100000"], "--model.embedding-dim 100000"),
         (["--rri.restraint.freeze", "eigen"], "pattern 'eigen' matches no weight"),
         (["--data.root", "/nowhere"], "--data.root /nowhere: no such folder"),
     ],
@@ -325,7 +325,7 @@ def test_unknown_options_end_with_code_2(options, tmp_path, capsys):
 
 def test_help_names_every_option(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        main(["--help-all"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
     for option in (

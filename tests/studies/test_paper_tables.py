@@ -117,8 +117,10 @@ def test_each_study_has_its_own_command(studied, workshop, capsys):
     assert (studied / "figures" / "rounds.png").exists()
     assert run("rounds", [*options, "--seed", "3"], "study") == 2
     assert "give --seeds" in capsys.readouterr().err
-    assert run("rounds", [*options, "--model.dim", "8"], "study") == 2, "runs of the same name with other settings"
-    assert "model.dim: 128 -> 8" in capsys.readouterr().err
+    assert run("rounds", [*options, "--model.embedding-dim", "8"], "study") == 2, (
+        "runs of the same name with other settings"
+    )
+    assert "model.embedding_dim: 128 -> 8" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -135,7 +137,7 @@ def test_all_studies_on_the_tiny_preset(studied, workshop):
 def all_variants(preset):
     run = PRESETS[preset]
     yield from decorrelation.variants(decorrelation.Options(run=run)).items()
-    yield from dimensions.variants(dimensions.Options(run=run, dims=(64, run.model.dim))).items()
+    yield from dimensions.variants(dimensions.Options(run=run, dims=(64, run.model.embedding_dim))).items()
     yield from control.variants(study.Options(run=run)).items()
 
 
@@ -217,7 +219,7 @@ def test_a_row_is_mean_and_spread_of_a_common_round():
 
 def test_tables_of_widths_and_penalties_have_a_row_each():
     widths = {"us": 128, "none": 128, "us-d8": 8, "none-d8": 8}
-    lines = [line for name, dim in widths.items() for line in fake(name, dim=dim)]
+    lines = [line for name, dim in widths.items() for line in fake(name, embedding_dim=dim)]
     text = study.text(dimensions.STUDY, lines)
     names = [row.split("  ")[0].strip() for row in text.splitlines() if re.match(r" \d", row)]
     assert names == [f"{dim}, {name}" for dim in (8, 128) for name in ("Step 0", "control", "SVDNet")]

@@ -37,11 +37,11 @@ def mini(widths):
 BACKBONES = {
     "micro": mini((4,)),
     "deeper": mini((4, 8)),
-    "resnet": lambda config: ResNet((1, 1, 1, 1), bottleneck=False, recompute=config.recompute),
+    "resnet": lambda config: ResNet((1, 1, 1, 1), bottleneck=False, remat=config.remat),
 }
 BASE = Config(
-    data=Data(batch_size=16, per_identity=2, height=16, width=8, crop_padding=2, erase=0.5),
-    model=Model(backbone="micro", dim=6, dropout=0.0),
+    data=Data(batch_size=16, num_instances=2, height=16, width=8, crop_padding=2, erase_prob=0.5),
+    model=Model(backbone="micro", embedding_dim=6, dropout=0.0),
     optimizer=Optimizer(learning_rate=0.05),
     base=Phase(steps=6),
 )
@@ -58,7 +58,7 @@ def bench(config):
     """Devices, what trains on them, and new weights."""
     devices = create_mesh(config)
     model = create_model(config.model, 12, BACKBONES)
-    fresh = devices.put(init_state(model, (config.data.height, config.data.width), 0))
+    fresh = devices.replicate(init_state(model, (config.data.height, config.data.width), 0))
     return devices, compile_phases(model, fresh.params, config, devices)["base"], fresh
 
 
@@ -74,15 +74,15 @@ def train(config, dataset, steps=STEPS, per_call=1, resident=True, start=None, f
     devices, program, state = begun(config)
     if frozen:  # statistics that are not those of this batch, as of ImageNet
         state = state.replace(batch_stats=jax.tree.map(lambda x: x + 0.25, state.batch_stats))
-    state = devices.put(start(state)) if start else state
+    state = devices.replicate(start(state)) if start else state
     made = make_loader(dataset.train, config.data, 0, int(state.step), per_call, devices, resident=resident)
-    rates = jax.device_put(np.full(per_call, rate, np.float32), devices.everywhere)
+    rates = jax.device_put(np.full(per_call, rate, np.float32), devices.replicated)
     seen = []
-    with closing(made.samples):
+    with closing(made.batches):
         for _ in range(steps // per_call):
-            samples = next(made.samples)
+            samples = next(made.batches)
             with jax.transfer_guard("disallow"):
-                state, metrics = program.call(state, made.store, samples, rates)
+                state, metrics = program.call(state, made.device_data, samples, rates)
             seen.append(metrics)
     loss, accuracy = (np.concatenate([np.asarray(m[name]) for m in seen]) for name in ("loss", "accuracy"))
     return state, {"loss": loss, "accuracy": accuracy}
@@ -154,7 +154,7 @@ def test_several_steps_in_one_call_are_those_steps(mode, dataset):
 
 def test_steps_in_a_loop_of_the_device_are_those_steps(dataset, monkeypatch):
     """As on an accelerator; on a CPU they are written out."""
-    config = dataclasses.replace(BASE, parallel="single", optimizer=Optimizer(accumulate=2, learning_rate=0.05))
+    config = dataclasses.replace(BASE, parallel="single", optimizer=Optimizer(grad_accum_steps=2, learning_rate=0.05))
     written_out, seen = train(config, dataset)
     with monkeypatch.context() as patch:
         patch.setattr(jax, "default_backend", lambda: "gpu")
@@ -183,10 +183,10 @@ def frozen_norm(config, **sections):
     "mode", [pytest.param("single", marks=pytest.mark.slow), "auto", pytest.param("pmap", marks=pytest.mark.slow)]
 )
 def test_gradients_of_parts_add_up_to_that_of_the_batch(mode, dataset):
-    config = frozen_norm(BASE, data={"per_identity": 0})
+    config = frozen_norm(BASE, data={"num_instances": 0})
     whole, seen = train(dataclasses.replace(config, parallel="single"), dataset, frozen=True)
     parts, there = train(
-        dataclasses.replace(change(config, optimizer={"accumulate": 2}), parallel=mode), dataset, frozen=True
+        dataclasses.replace(change(config, optimizer={"grad_accum_steps": 2}), parallel=mode), dataset, frozen=True
     )
     chex.assert_trees_all_close(numbers(parts), numbers(whole), **CLOSE)
     np.testing.assert_allclose(there["loss"], seen["loss"], rtol=1e-5)
@@ -196,7 +196,7 @@ def test_gradients_of_parts_add_up_to_that_of_the_batch(mode, dataset):
 def test_parts_are_whole_identities(dataset):
     """With K = 2 every image has its positive in its part: the triplet loss of each is not zero for want of one."""
     config = dataclasses.replace(frozen_norm(BASE), loss=Loss(triplet="margin", margin=50.0), parallel="single")
-    _, seen = train(change(config, optimizer={"accumulate": 4}), dataset, steps=1, frozen=True)
+    _, seen = train(change(config, optimizer={"grad_accum_steps": 4}), dataset, steps=1, frozen=True)
     assert seen["loss"] > 45
 
 
@@ -229,7 +229,9 @@ def test_bfloat16_follows_the_loss_of_float32(dataset):
     assert {leaf.dtype.name for leaf in jax.tree.leaves((state.params, state.batch_stats))} == {"float32"}
 
 
-LARGER = change(BASE, model={"backbone": "resnet", "dim": 8}, data={"batch_size": 8, "height": 64, "width": 32})
+LARGER = change(
+    BASE, model={"backbone": "resnet", "embedding_dim": 8}, data={"batch_size": 8, "height": 64, "width": 32}
+)
 LARGER = dataclasses.replace(LARGER, parallel="single")
 
 
@@ -237,17 +239,15 @@ def compiled(config, dataset):
     """The compiled step and what it is called with."""
     devices, program, state = begun(config)
     made = make_loader(dataset.train, config.data, 0, 0, 1, devices, resident=True)
-    with closing(made.samples):
-        samples = next(made.samples)
-    arguments = state, made.store, samples, devices.put(np.full(1, RATE, np.float32))
+    with closing(made.batches):
+        samples = next(made.batches)
+    arguments = state, made.device_data, samples, devices.replicate(np.full(1, RATE, np.float32))
     return program.call.lower(*arguments).compile(), arguments
 
 
 @pytest.mark.slow
 def test_recomputing_gives_the_same_step(dataset):
-    (kept, before), (again, _) = (
-        compiled(change(LARGER, model={"recompute": recompute}), dataset) for recompute in (False, True)
-    )
+    (kept, before), (again, _) = (compiled(change(LARGER, model={"remat": remat}), dataset) for remat in (False, True))
     expected = kept(*jax.tree.map(jnp.copy, before))[0]
     chex.assert_trees_all_close(numbers(again(*before)[0]), numbers(expected), **CLOSE)
     assert again.cost_analysis()["flops"] > 1.1 * kept.cost_analysis()["flops"]
@@ -257,7 +257,7 @@ def test_recomputing_keeps_less_for_the_backward_pass():
     """Of a ResNet-50 at 256 x 128: block borders remain of some ten activations a block."""
 
     def kept(recompute):
-        model = resnet50(recompute=recompute, frozen_statistics=True)
+        model = resnet50(remat=recompute, frozen_statistics=True)
         images = jax.ShapeDtypeStruct((8, 256, 128, 3), jnp.float32)
         variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
         going_back = jax.eval_shape(
@@ -300,7 +300,7 @@ def test_a_run_says_what_it_works_on_and_warns_of_a_large_network_on_a_cpu():
     for backbone, warned in (("mini", False), ("resnet50", True)):
         config = change(Config(), model={"backbone": backbone})
         text = describe(create_mesh(config), config)
-        assert text.startswith("Devices: 8 x cpu (cpu), --parallel auto")
+        assert text.startswith("Devices: 8 x cpu (cpu), `parallel` auto")
         assert ("about to train on a CPU" in text) is warned
     assert Compute().images == "auto"
 
@@ -308,8 +308,8 @@ def test_a_run_says_what_it_works_on_and_warns_of_a_large_network_on_a_cpu():
 FAULTS = """
 import resource, sys
 import numpy as np
-from svdnet_jax.devices import keep_memory
-kept = sys.argv[1] == "keep" and keep_memory()
+from svdnet_jax.distributed.mesh import disable_malloc_trim
+kept = sys.argv[1] == "keep" and disable_malloc_trim()
 faults = []
 for _ in range(6):
     np.ones(2**22)

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from svdnet_jax import correlation, evaluate, spectrum
+from svdnet_jax import correlation, spectrum
 from svdnet_jax.config.schema import Config, Data, Eval, Model
 from svdnet_jax.data.types import labels
 from svdnet_jax.distributed.mesh import create_mesh
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import Outputs, create_model
+from svdnet_jax.retrieval import evaluate
 from svdnet_jax.retrieval.embed import apply_in_batches
 from svdnet_jax.training.eval_fn import make_eval_fn
 from svdnet_jax.training.evaluation import _fit, embed_split, evaluate_model
@@ -48,12 +49,12 @@ def test_chunks_give_what_all_images_at_once_give(count):
 def test_devices_share_images_that_do_not_divide_among_them(mode, count, dataset):
     devices = create_mesh(Config(parallel=mode))
     model = create_model(
-        Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
+        Model(backbone="micro", embedding_dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
     )
     state = init_state(model, SIZE, seed=3)
     images = dataset.train.images[:count]
     expected = apply_in_batches(partial(make_eval_fn(model, SIZE), state.variables), images, 8)
-    found = apply_in_batches(partial(make_eval_fn(model, SIZE, devices), devices.put(state.variables)), images, 8)
+    found = apply_in_batches(partial(make_eval_fn(model, SIZE, devices), devices.replicate(state.variables)), images, 8)
     assert len(found.embedding) == count
     # One image on a device or eight: the same sums in another order.
     chex.assert_trees_all_close(found, expected, atol=1e-5)
@@ -70,7 +71,7 @@ def test_fit_by_hand():
 
 def test_a_measurement_is_made_of_its_parts(dataset):
     model = create_model(
-        Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
+        Model(backbone="micro", embedding_dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
     )
     state = init_state(model, SIZE, seed=3)
     infer = make_eval_fn(model, SIZE)
@@ -93,7 +94,7 @@ def test_a_measurement_is_made_of_its_parts(dataset):
 
 def variables():
     model = create_model(
-        Model(backbone="micro", dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
+        Model(backbone="micro", embedding_dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
     )
     return init_state(model, SIZE, seed=3).variables
 

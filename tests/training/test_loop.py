@@ -45,7 +45,7 @@ def config(tiny):
         log_every=2,
         checkpoint_every=2,
         data=dataclasses.replace(tiny.data, batch_size=8, height=16, width=8),
-        model=dataclasses.replace(tiny.model, backbone="micro", dim=6),
+        model=dataclasses.replace(tiny.model, backbone="micro", embedding_dim=6),
         optimizer=Optimizer(learning_rate=0.05, momentum=0.9, weight_decay=0.01),
         base=Phase(steps=4, milestones=(3,)),
         rri=RRI(
@@ -63,7 +63,7 @@ def workbench(config, dataset):
     """The compiled parts of a run."""
     model = create_model(config.model, 12, BACKBONES)
     devices = create_mesh(config)
-    fresh = devices.put(init_state(model, input_size(config.data), config.seed))
+    fresh = devices.replicate(init_state(model, input_size(config.data), config.seed))
     infer = make_eval_fn(model, input_size(config.data), devices)
     look = partial(evaluate_model, infer=infer, dataset=dataset, settings=config.eval)
     return fresh, compile_phases(model, fresh.params, config, devices), look
@@ -93,7 +93,7 @@ def go(config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, 
         dataset.train, config.data, config.seed, int(state.step), steps, create_mesh(config), resident=True
     )
     task = Task(config, build_schedule(config), by_kind, look, steps)
-    with closing(samples.samples):
+    with closing(samples.batches):
         for event in run_rri(state, task, samples, stop_signal=stop, unreported=unreported):
             if isinstance(event, SaveDue):
                 state = event.state

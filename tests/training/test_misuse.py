@@ -43,7 +43,9 @@ class Mine(nn.Module):
 
 
 def network(**options):
-    return create_model(Model(backbone="mine", dim=2, dropout=0.0), CLASSES, {"mine": lambda config: Mine(**options)})
+    return create_model(
+        Model(backbone="mine", embedding_dim=2, dropout=0.0), CLASSES, {"mine": lambda config: Mine(**options)}
+    )
 
 
 MODEL = network()
@@ -96,7 +98,9 @@ def test_the_state_of_another_optimizer_is_refused():
     for other in (optimizer_of(freeze=("eigenlayer/*",)), optimizer_of(lr_multipliers=(("classifier/*", 2.0),))):
         with pytest.raises(ValueError, match="of another phase or network"):
             shaped(STATE, optimizer=other)
-    wider = create_model(Model(backbone="mine", dim=2, dropout=0.0), CLASSES + 1, {"mine": lambda config: Mine()})
+    wider = create_model(
+        Model(backbone="mine", embedding_dim=2, dropout=0.0), CLASSES + 1, {"mine": lambda config: Mine()}
+    )
     with pytest.raises(ValueError, match="of another phase or network"):
         shaped(jax.eval_shape(lambda: init_state(wider, SIZE, 0)).replace(opt_state=STATE.opt_state), model=wider)
 

@@ -53,7 +53,7 @@ def test_the_papers_inputs_and_heads():
         backbone="resnet50",
         layout="caffe",
         last_stride=2,
-        dim=1024,
+        embedding_dim=1024,
         eigenlayer_std=0.01,
         dropout=0.5,
         batch_norm="frozen",
@@ -61,7 +61,7 @@ def test_the_papers_inputs_and_heads():
     )
     assert PRESETS["paper-caffenet"].data == Data(height=227, width=227, batch_size=128, flip=True)
     assert PRESETS["paper-caffenet"].model == Model(
-        backbone="caffenet", dim=1024, eigenlayer_std=0.005, dropout=0.5, std=(1.0, 1.0, 1.0), mean_image=True
+        backbone="caffenet", embedding_dim=1024, eigenlayer_std=0.005, dropout=0.5, std=(1.0, 1.0, 1.0), mean_image=True
     )
     for name in ("paper-resnet50", "paper-caffenet"):
         config = PRESETS[name]
@@ -133,19 +133,19 @@ def test_short_resnet50_differs_from_the_paper_in_the_schedule_only():
 def test_modern_resnet50_is_the_strong_baseline():
     config = PRESETS["modern-resnet50"]
     assert config.data == Data(
-        height=256, width=128, batch_size=64, per_identity=4, flip=True, crop_padding=10, erase=0.5
+        height=256, width=128, batch_size=64, num_instances=4, flip=True, crop_padding=10, erase_prob=0.5
     )
     assert config.model == Model(
         backbone="resnet50",
         layout="torchvision",
         last_stride=1,
         neck="batchnorm",
-        dim=0,
+        embedding_dim=0,
         dropout=0.0,
         classifier_bias=False,
         batch_norm="batch",
     )
-    assert config.loss == Loss(smoothing=0.1, triplet="margin", margin=0.3)
+    assert config.loss == Loss(label_smoothing=0.1, triplet="margin", margin=0.3)
     assert config.optimizer == Optimizer(method="adam", learning_rate=3.5e-4, weight_decay=5e-4, no_decay=())
     assert config.eval.metric == "cosine"
     params = shapes("modern-resnet50")

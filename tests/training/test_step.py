@@ -39,7 +39,7 @@ PLAIN = Loss()
 
 def prepare(dropout, loss=PLAIN, **inputs):
     """A network, the state before its first step, and its step."""
-    model = create_model(Model(backbone="micro", dim=6, dropout=dropout), 5, BACKBONES)
+    model = create_model(Model(backbone="micro", embedding_dim=6, dropout=dropout), 5, BACKBONES)
     fresh = init_state(model, SIZE, 0, MEAN, STD)
     settings = Optimizer(momentum=0.9, weight_decay=0.01)
     optimizer = make_optimizer(fresh.params, settings=settings)
@@ -147,7 +147,7 @@ def test_a_triplet_loss_is_added_on_the_features_before_the_neck(batch):
 
 @pytest.mark.parametrize(
     ("dropout", "inputs"),
-    [(0.5, {}), (0.0, {"flip": True}), (0.0, {"crop_padding": 3}), (0.0, {"erase": 0.9})],
+    [(0.5, {}), (0.0, {"flip": True}), (0.0, {"crop_padding": 3}), (0.0, {"erase_prob": 0.9})],
     ids=["dropout", "flip", "crop", "erase"],
 )
 def test_randomness_is_a_function_of_the_run_and_the_step(batch, dropout, inputs):

@@ -39,9 +39,9 @@ def phases(records):
 def test_the_strong_baselines_parts_train_and_report(go, tiny):
     folder, records = go(
         report=True,
-        data=dataclasses.replace(tiny.data, per_identity=4, erase=0.5, crop_padding=2),
-        model=Model(neck="batchnorm", dim=0, dropout=0.0, classifier_bias=False),
-        loss=Loss(smoothing=0.1, triplet="soft"),
+        data=dataclasses.replace(tiny.data, num_instances=4, erase_prob=0.5, crop_padding=2),
+        model=Model(neck="batchnorm", embedding_dim=0, dropout=0.0, classifier_bias=False),
+        loss=Loss(label_smoothing=0.1, triplet="soft"),
         optimizer=Optimizer(method="adam", learning_rate=1e-3, no_decay=()),
         rri=RRI(rounds=0),
         eval=Eval(metric="cosine"),
@@ -105,7 +105,7 @@ def test_bfloat16_trains_float32_parameters(go):
 
 
 def test_data_that_cannot_be_batched_by_identity_are_refused_before_training(tiny, tmp_path):
-    data = dataclasses.replace(tiny.data, batch_size=64, per_identity=4)
+    data = dataclasses.replace(tiny.data, batch_size=64, num_instances=4)
     config = dataclasses.replace(tiny, out=tmp_path / "run", data=data)
     with pytest.raises(ValueError, match="puts 16 identities in a batch, and there are 12"):
         train(config, Console(quiet=True))

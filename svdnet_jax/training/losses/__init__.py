@@ -1,4 +1,6 @@
-"""What training minimizes. A loss is a function of what the network computes for a batch:
+"""What training minimizes.
+
+A loss is a function of what the network computes for a batch:
 
     loss_fn(outputs, labels, params, maps) -> scalar
 
@@ -39,7 +41,7 @@ def make_loss_fn(settings: Loss, axis_name: str | None = None) -> LossFn:
     def loss_fn(
         outputs: Outputs, labels: Int[Array, " N"], params: PyTree[Array], maps: Float[Array, "N h w C"]
     ) -> Float[Array, ""]:
-        total = softmax(outputs.logits, labels, settings.smoothing)
+        total = softmax(outputs.logits, labels, settings.label_smoothing)
         if settings.triplet != "none":
             margin = settings.margin if settings.triplet == "margin" else None
             total += batch_hard_triplet(outputs.features, labels, margin, axis_name)

@@ -90,6 +90,7 @@ def decorrelate(
     if method not in get_args(Method):
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(get_args(Method))}")
     if getattr(W, "ndim", 0) > 2:
+        _check_not_traced(W)
         return jnp.stack([decorrelate(each, method, match=match, seed=seed) for each in W])
     _check_replaceable(W)
     if method == "none":
@@ -163,11 +164,7 @@ def factorize(
         ValueError: W is no float matrix, has NaN or Inf, or no routine factorises it rightly.
     """
     check_matrix(W)
-    if isinstance(W, jax.core.Tracer):
-        raise ValueError(
-            "W is traced: the SVD looks at values. Call it between steps, outside of jit, grad, vmap and pmap; for "
-            "many matrices at once give decorrelate a stack (N, C, D)"
-        )
+    _check_not_traced(W)
     _check_finite(W)
     return thin_svd(np.asarray(W))
 
@@ -234,8 +231,17 @@ def check_matrix(W: Array) -> None:
         )
 
 
+def _check_not_traced(W: Array) -> None:
+    if isinstance(W, jax.core.Tracer):
+        raise ValueError(
+            "W is traced: the SVD looks at values. Call it between steps, outside of jit, grad, vmap and pmap; for "
+            "many matrices at once give decorrelate a stack (N, C, D)"
+        )
+
+
 def _check_replaceable(W: Float[Array, "C D"]) -> None:
     check_matrix(W)
+    _check_not_traced(W)
     C, D = W.shape
     if D > C:
         raise ValueError(

@@ -1,6 +1,7 @@
 """The README says what the code does: its snippets run, its tables and those of the results come from stored logs."""
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -53,19 +54,33 @@ def test_the_table_of_the_comparison_comes_from_the_logs():
     runs, controls = (sorted(STORED.glob(f"{kind}*.jsonl")) for kind in ("synthetic", "control"))
     assert len(runs) == len(controls) > 1
     pairs = load_pairs(runs, controls)
-    assert block("table docs/runs, all seeds") == printed(lambda console: console.print(table(pairs)))
+    text = (ROOT / "docs" / "first-run.md").read_text()
+    assert block("table docs/runs, all seeds", text) == printed(lambda console: console.print(table(pairs)))
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.S))
+def snippets():
+    """The README's blocks of Python; one that begins with `# continued` goes on from the one before."""
+    blocks = []
+    for code in re.findall(r"```python\n(.*?)```", README, re.S):
+        if code.startswith("# continued\n"):
+            blocks[-1] += code
+        else:
+            blocks.append(code)
+    return blocks
+
+
+@pytest.mark.parametrize("code", snippets())
 def test_snippets_run(code):
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
 
 def test_pictures_exist_and_links_lead_somewhere():
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        links = re.findall(r"\]\((?!https?:)([^)#]+)\)", document.read_text())
+        text = re.sub(r"```.*?```", "", document.read_text(), flags=re.S)
+        links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text)
         for link in links:
             assert (document.parent / link).exists(), f"{document.name}: {link}"
 

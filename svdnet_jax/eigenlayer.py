@@ -170,7 +170,7 @@ def factorize(
 
 
 def match_columns(old: Float[Array, "C D"], new: Float[Array, "C D"]) -> tuple[Int[Array, " D"], Float[Array, " D"]]:
-    """The authors' greedy matching: which new column, with which sign, takes the place of each old one.
+    """Matches columns greedily, as the authors do: which new one, with which sign, takes the place of each old.
 
     Old columns choose in their order; each takes the closest new column by abs(cosine) that is still free, with
     the sign that makes the cosine positive. It keeps the rotated features near what the classifier above

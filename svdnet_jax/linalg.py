@@ -193,5 +193,5 @@ def _orthonormal(Q: Float64[np.ndarray, "m n"], tolerance: float) -> bool:
 
 
 def _equal(product: Float64[np.ndarray, "C D"], A: Float64[np.ndarray, "C D"], tolerance: float) -> bool:
-    """Whether a product is the matrix, but for an error in the Frobenius norm relative to it."""
+    """Returns whether a product is the matrix, but for an error in the Frobenius norm relative to it."""
     return bool(np.linalg.norm(product - A) <= tolerance * np.linalg.norm(A))

@@ -42,7 +42,7 @@ crowd at both ends; exact where one stands out."""
 def penalty(
     W: Float[Array, "C D"], kind: Penalty, scale: Scale = "none", *, iterations: int = ITERATIONS
 ) -> Float[Array, ""]:
-    """The penalty of a name, of W after `rescale`.
+    """Returns the penalty of a name, of W after `rescale`.
 
     Args:
         W: The matrix.
@@ -66,7 +66,7 @@ def penalty(
 
 
 def rescale(W: Float[Array, "C D"], scale: Scale) -> Float[Array, "C D"]:
-    """W with lengths of columns taken out; zero columns stay zero. In float32 at least.
+    """Returns W with lengths of columns taken out; zero columns stay zero. In float32 at least.
 
     Args:
         W: The matrix.
@@ -91,7 +91,7 @@ def rescale(W: Float[Array, "C D"], scale: Scale) -> Float[Array, "C D"]:
 
 
 def soft_orthogonality(W: Float[Array, "C D"]) -> Float[Array, ""]:
-    """||WᵀW - I||², the squared Frobenius norm (Bansal et al., equation 1).
+    """Computes ||WᵀW - I||², the squared Frobenius norm (Bansal et al., equation 1).
 
     Zero on orthonormal columns only; D - C at least where there are more columns than rows.
 
@@ -102,7 +102,7 @@ def soft_orthogonality(W: Float[Array, "C D"]) -> Float[Array, ""]:
 
 
 def double_soft_orthogonality(W: Float[Array, "C D"]) -> Float[Array, ""]:
-    """||WᵀW - I||² + ||WWᵀ - I||² (Bansal et al., equation 2), |C - D| at least.
+    """Computes ||WᵀW - I||² + ||WWᵀ - I||² (Bansal et al., equation 2), |C - D| at least.
 
     The two parts differ by the constant C - D, as the traces of WᵀW and WWᵀ are equal and those of their squares too.
     So this is twice the soft penalty and a constant, with twice its gradient: a double weight, nothing else. It is
@@ -115,7 +115,7 @@ def double_soft_orthogonality(W: Float[Array, "C D"]) -> Float[Array, ""]:
 
 
 def mutual_coherence(W: Float[Array, "C D"]) -> Float[Array, ""]:
-    """The largest magnitude in WᵀW - I (Bansal et al., equation 6).
+    """Returns the largest magnitude in WᵀW - I (Bansal et al., equation 6).
 
     The paper writes the infinity norm; it is taken over the entries here, which is what makes it the mutual coherence
     where columns have length 1, and not over sums of rows. The gradient reaches the columns of the largest entry only,
@@ -130,7 +130,7 @@ def mutual_coherence(W: Float[Array, "C D"]) -> Float[Array, ""]:
 
 
 def srip(W: Float[Array, "C D"], iterations: int = ITERATIONS) -> Float[Array, ""]:
-    """Spectral restricted isometry: the spectral norm of WᵀW - I (Bansal et al., equations 8 and 9).
+    """Computes the spectral norm of WᵀW - I (spectral restricted isometry; Bansal et al., equations 8 and 9).
 
     Approached from below, as the length of (WᵀW - I) v for a unit vector v from power iteration. As a length and not as
     a Rayleigh quotient: eigenvalues may come in pairs of opposite sign, and of a mixture of their vectors the length is
@@ -155,7 +155,7 @@ def srip(W: Float[Array, "C D"], iterations: int = ITERATIONS) -> Float[Array, "
 
 
 def spectral_difference(W: Float[Array, "C D"], iterations: int = ITERATIONS) -> Float[Array, ""]:
-    """The largest less the smallest eigenvalue of WᵀW (ABD-Net's spectral value difference on weights).
+    """Computes the largest less the smallest eigenvalue of WᵀW (ABD-Net's spectral value difference).
 
     Zero where WᵀW is any multiple of I, so the scale ``common`` changes its unit and not its zeros. The smallest
     eigenvalue comes from power iteration with WᵀW - λ₁ I, as in the paper. Both are Rayleigh quotients, so the
@@ -180,7 +180,7 @@ def spectral_difference(W: Float[Array, "C D"], iterations: int = ITERATIONS) ->
 
 
 def feature_spectral_difference(features: Float[Array, "N H W C"], iterations: int = ITERATIONS) -> Float[Array, ""]:
-    """`spectral_difference` of the channels of each image, mean over the images (ABD-Net's penalty on features).
+    """Computes `spectral_difference` of the channels of each image, mean over the images (ABD-Net's penalty).
 
     F is C x HW, one channel a row, and the eigenvalues are those of F Fᵀ (C x C). Where a map has fewer pixels than
     channels F Fᵀ is singular: its smallest eigenvalue is 0 whatever the features, and what remains is the largest, the
@@ -194,7 +194,7 @@ def feature_spectral_difference(features: Float[Array, "N H W C"], iterations: i
 
 
 def _residual(W: Float[Array, "C D"]) -> Float[Array, "D D"]:
-    """WᵀW - I."""
+    """Computes WᵀW - I."""
     G = gram(W)
     return G - jnp.eye(len(G), dtype=G.dtype)
 
@@ -205,7 +205,7 @@ def _product(A: Float[Array, "m n"], v: Float[Array, " n"]) -> Float[Array, " m"
 
 
 def _start(n: int, dtype: jnp.dtype) -> Float[Array, " n"]:
-    """A fixed unit vector in no special direction; equal entries would miss every eigenvector whose sum is zero."""
+    """Returns a fixed unit vector in no special direction; equal entries would miss eigenvectors of sum zero."""
     v = jax.random.normal(jax.random.key(0), (n,), dtype)
     return v / jnp.linalg.norm(v)
 
@@ -213,7 +213,7 @@ def _start(n: int, dtype: jnp.dtype) -> Float[Array, " n"]:
 def _dominant(
     apply: Callable[[Float[Array, " n"]], Float[Array, " n"]], start: Float[Array, " n"], iterations: int
 ) -> Float[Array, " n"]:
-    """The unit eigenvector of the eigenvalue of largest magnitude, by power iteration.
+    """Returns the unit eigenvector of the eigenvalue of largest magnitude, by power iteration.
 
     A vector that a step maps to zero stays: then it is an eigenvector already, of the eigenvalue zero.
     """

@@ -79,7 +79,7 @@ class PCANet(NamedTuple):
 
 
 def dimension(settings: Settings, height: int, width: int) -> int:
-    """Numbers in the feature of an image: blocks x L1 x 2**L2.
+    """Returns numbers in the feature of an image: blocks x L1 x 2**L2.
 
     With the settings as they come, 2048 a block: 16 384 for 64 x 32 pixels (64 KiB an image), 65 536 for 128 x 64.
 
@@ -120,7 +120,7 @@ def fit(images: UInt8[np.ndarray, "N H W C"], settings: Settings, *, batch_size:
 
 
 def features(net: PCANet, images: UInt8[np.ndarray, "N H W C"], *, batch_size: int = 32) -> Float32[np.ndarray, "N D"]:
-    """The histograms of images, to be compared by Euclidean distance like any embedding; D as `dimension` says.
+    """Returns the histograms of images, to be compared by Euclidean distance like any embedding; D as `dimension` says.
 
     Args:
         net: What `fit` learned.
@@ -145,7 +145,7 @@ def features(net: PCANet, images: UInt8[np.ndarray, "N H W C"], *, batch_size: i
 
 
 def _batches(images: UInt8[np.ndarray, "N H W C"], size: int) -> Iterator[UInt8[np.ndarray, "B H W C"]]:
-    """All images, so many at a time, the last batch filled up with black ones, whose patches add nothing to sums."""
+    """Yields all images, so many at a time; the last batch is filled up with black ones, which add nothing to sums."""
     if size < 1:
         raise ValueError(f"batch_size must be at least 1; found {size}.")
     for start in range(0, len(images), size):
@@ -154,12 +154,12 @@ def _batches(images: UInt8[np.ndarray, "N H W C"], size: int) -> Iterator[UInt8[
 
 
 def _total(parts: Iterable[Float[Array, "P P"]]) -> Float64[np.ndarray, "P P"]:
-    """Their sum, in float64: thousands of batches would wear float32 down."""
+    """Sums in float64: thousands of batches would wear float32 down."""
     return reduce(np.add, (np.asarray(part, np.float64) for part in parts))
 
 
 def _patches(images: Float[Array, "B H W C"], k: int) -> Float[Array, "B h w P"]:
-    """The k x k patches around every pixel that has one, each channel's mean removed; P = k k C."""
+    """Returns the k x k patches around every pixel that has one, each channel's mean removed; P = k k C."""
     B, H, W, C = images.shape
     h, w = H - k + 1, W - k + 1
     patches = jnp.stack([images[:, y : y + h, x : x + w] for y in range(k) for x in range(k)], axis=3)
@@ -186,19 +186,19 @@ def _sum_outer(images: Float[Array, "B H W C"], k: int) -> Float[Array, "P P"]:
 
 @partial(jax.jit, static_argnames="k")
 def _scatter(images: UInt8[Array, "B H W C"], k: int) -> Float[Array, "P P"]:
-    """Sum over all patches x of x xᵀ."""
+    """Sums x xᵀ over all patches x."""
     return _sum_outer(images.astype(jnp.float32), k)
 
 
 @partial(jax.jit, static_argnames="k")
 def _scatter_of_maps(images: UInt8[Array, "B H W C"], first: Float[Array, "m m C L1"], k: int) -> Float[Array, "P P"]:
-    """The same of the maps of the first stage, one map after the other to save memory."""
+    """Sums the same over the maps of the first stage, one map after the other to save memory."""
     maps = jnp.moveaxis(_convolve(images.astype(jnp.float32), first), 3, 0)
     return jnp.sum(jax.lax.map(lambda grey: _sum_outer(grey[..., None], k), maps), axis=0)
 
 
 def _principal(scatter: Float64[np.ndarray, "P P"], k: int, count: int, stage: str) -> Float[Array, "k k C {count}"]:
-    """The eigenvectors of the largest eigenvalues, as filters; in float64, on the host, once a stage."""
+    """Computes the eigenvectors of the largest eigenvalues, as filters; in float64, on the host, once a stage."""
     channels = len(scatter) // (k * k)
     # Constant patches have no variance, as their mean is removed. Below zero, they stay behind other directions that
     # have none, so that every filter sums to zero in every channel.
@@ -218,7 +218,7 @@ def _principal(scatter: Float64[np.ndarray, "P P"], k: int, count: int, stage: s
 
 @jax.jit
 def _histograms(net: PCANet, images: UInt8[Array, "B H W C"]) -> Float[Array, "B D"]:
-    """One row of block histograms an image."""
+    """Returns one row of block histograms an image."""
     B, H, W, _ = images.shape
     pixels = _block_pixels(net.settings, H, W)
     blocks, bins = len(pixels), 2 ** net.settings.filters[1]
@@ -237,7 +237,7 @@ def _histograms(net: PCANet, images: UInt8[Array, "B H W C"]) -> Float[Array, "B
 
 
 def _block_pixels(settings: Settings, height: int, width: int) -> Int[np.ndarray, "blocks pixels"]:
-    """Which pixels of a flattened image each block has; what is left at the right and below is in none."""
+    """Returns which pixels of a flattened image each block has; what is left at the right and below is in none."""
     if settings.block[0] > height or settings.block[1] > width:
         raise ValueError(
             f"blocks of {settings.block[0]} x {settings.block[1]} do not fit in images {height} x {width}."

@@ -38,7 +38,7 @@ class Cost(NamedTuple):
 
 
 def truncate(W: Float[Array, "C D"], k: int) -> LowRank:
-    """The best approximation of W of rank k, as two factors (Eckart and Young: of all, in Frobenius and spectral norm).
+    """Returns the best approximation of W of rank k, as two factors (Eckart and Young).
 
     Not for use inside jit; factorised in float64 whatever W's dtype, which the factors have. Signs are free.
 
@@ -55,7 +55,7 @@ def truncate(W: Float[Array, "C D"], k: int) -> LowRank:
 
 
 def truncation_error(values: Float[np.ndarray, " R"], k: int) -> tuple[float, float]:
-    """How far W is from its best approximation of rank k: the bound of Eckart and Young, which `truncate` reaches.
+    """Returns how far W is from its best approximation of rank k, which `truncate` reaches.
 
     Args:
         values: All singular values of W, largest first, as `svdnet_jax.eigenlayer.factorize` gives them.
@@ -76,7 +76,7 @@ def truncation_error(values: Float[np.ndarray, " R"], k: int) -> tuple[float, fl
 
 
 def rank_for_energy(values: Float[np.ndarray, " R"], share: float) -> int:
-    """The smallest rank that keeps a share of the energy ||W||², the sum of the squared singular values.
+    """Returns the smallest rank that keeps a share of the energy ||W||², the sum of the squared singular values.
 
     Args:
         values: All singular values of W, largest first.
@@ -94,7 +94,7 @@ def rank_for_energy(values: Float[np.ndarray, " R"], share: float) -> int:
 
 
 def cost(C: int, D: int, k: int | None = None) -> Cost:
-    """Of a layer (C, D), whole or factored to rank k: C D, or k (C + D).
+    """Returns the numbers in a layer (C, D), whole or factored to rank k: C D, or k (C + D).
 
     Args:
         C: Inputs.
@@ -111,7 +111,7 @@ def cost(C: int, D: int, k: int | None = None) -> Cost:
 
 
 def break_even_rank(C: int, D: int) -> int:
-    """The largest rank at which the factors are smaller than the whole layer (C, D); 0 where none is."""
+    """Returns the largest rank at which the factors are smaller than the whole layer (C, D); 0 where none is."""
     return (C * D - 1) // (C + D)
 
 

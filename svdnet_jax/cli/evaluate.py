@@ -176,7 +176,7 @@ def _network(options: Options) -> dict[str, Findings]:
 
 
 def _with_data(config: Config, options: Options) -> Config:
-    """The settings of a network with the data and the protocol that were asked for."""
+    """Returns the settings of a network with the data and the protocol that were asked for."""
     data = replace(config.data, cache=options.data.cache)
     if options.data.root or options.weights:
         data = replace(data, root=options.data.root, layout=options.data.layout, validation=options.data.validation)

@@ -90,13 +90,13 @@ def run_evaluation(
 
 
 def text(found: Findings) -> str:
-    """All of it, for people."""
+    """Returns all of it, for people."""
     parts = [found.without_rerank, found.report, found.single_shot, found.pairs, found.distances]
     return "\n\n".join(str(part) for part in parts if part is not None)
 
 
 def as_json(found: Findings) -> dict[str, Any]:
-    """All of it, for programs; the numbers at the top are those of the protocol asked for."""
+    """Returns all of it, for programs; the numbers at the top are those of the protocol asked for."""
     values: dict[str, Any] = found.report.metrics() | {"valid_queries": found.report.valid_queries}
     if (rerank := found.report.rerank) and found.without_rerank:
         values["rerank"] = {"k1": rerank.k1, "k2": rerank.k2, "lambda": rerank.weight}

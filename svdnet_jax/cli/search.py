@@ -111,7 +111,7 @@ def _check(options: Options) -> None:
 
 
 def _index(options: Options) -> Index:
-    """The index that was asked for: read, or built and, if it has a name, saved."""
+    """Returns the index that was asked for: read, or built and, if it has a name, saved."""
     if options.gallery is None:
         return load_index(options.index or "")
     gallery = Embeddings.load(options.gallery)
@@ -125,7 +125,7 @@ def _index(options: Options) -> Index:
 
 
 def _answer(index: Index, options: Options) -> None:
-    """Searches, and gives the results in the forms that were asked for."""
+    """Searches, and prints the results in the forms that were asked for."""
     query = Embeddings.load(options.query or "")
     answers = nearest(index, query, min(10, len(index.gallery.pids)) if options.k is None else options.k)
     if copies := sum(_is_copy([image["distance"] for image in answer["nearest"]]) for answer in answers):
@@ -147,7 +147,7 @@ def _answer(index: Index, options: Options) -> None:
 
 
 def nearest(index: Index, query: Embeddings, k: int) -> list[Answer]:
-    """The k nearest images of each query, with what the gallery says of them; fewer where fewer were found.
+    """Returns the k nearest images of each query, with what the gallery says of them; fewer where there are.
 
     Raises:
         ValueError: What `search` refuses.
@@ -168,7 +168,7 @@ def _is_copy(distances: Sequence[float]) -> bool:
 
 
 def _table(answer: Answer) -> str:
-    """A query's name and its images, a line each."""
+    """Returns a query's name and its images, a line each."""
     lines = [f"{answer['query']}", f"  {'rank':>4}  {'distance':>10}  {'pid':>6}  {'camera':>6}  name"]
     for rank, image in enumerate(answer["nearest"], start=1):
         numbers = f"{rank:>4}  {image['distance']:>10.4f}  {image['pid']:>6}  {image['camera']:>6}"

@@ -20,7 +20,7 @@ RESUMABLE_FIELDS = (*PATH_FIELDS, "parallel:", "model.remat:", "compute.", "mach
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """The settings as JSON's types, nested as they are."""
+    """Returns the settings as JSON's types, nested as they are."""
     return _plain(dataclasses.asdict(config))
 
 
@@ -82,7 +82,7 @@ def from_json(settings: Mapping[str, Any]) -> Config:
 
 
 def diff(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The options in which two results of `to_json` differ, each as ``option: old -> new``."""
+    """Returns the options in which two results of `to_json` differ, each as ``option: old -> new``."""
     if prefix in ("", "settings."):  # the settings, and those in the first line of a log
         old, new = with_current_names(old), with_current_names(new)
     found = []

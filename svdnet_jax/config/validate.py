@@ -38,7 +38,7 @@ def _finite(config: Config) -> Iterator[Rule]:
 
 
 def _least(config: Config) -> Iterator[Rule]:
-    """Of a value by itself: the least that it may be."""
+    """Yields the rules of single values: the least that each may be."""
     data, rri, people, loss = config.data, config.rri, config.data.synthetic, config.loss
     at_least = {
         "log-every": (config.log_every, 1),
@@ -78,7 +78,7 @@ def _least(config: Config) -> Iterator[Rule]:
 
 
 def _within(config: Config) -> Iterator[Rule]:
-    """Of a value by itself: the other bounds."""
+    """Yields the other bounds of single values."""
     data, model, loss, optimizer = config.data, config.model, config.loss, config.optimizer
     for option, seed in (("seed", config.seed), ("data.synthetic.seed", data.synthetic.seed)):
         yield option, seed, seed < 2**32, "below 2**32"
@@ -149,7 +149,7 @@ def _training(config: Config) -> Iterator[Rule]:
 
 
 def _penalty(config: Config) -> Iterator[Rule]:
-    """Of penalties: nothing that is set may be without effect."""
+    """Yields the rules of penalties: nothing that is set may be without effect."""
     penalty, rri, dim = config.loss.penalty, config.rri, config.model.embedding_dim
     on = penalty.kind != "none"
     yield (
@@ -186,7 +186,7 @@ def _phase(option: str, phase: Phase) -> Iterator[Rule]:
 
 
 def _floats(option: str, value: Any) -> Iterator[tuple[str, float]]:
-    """All floats of nested settings with the options they belong to."""
+    """Yields all floats of nested settings with the options they belong to."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from _floats(f"{option}.{key}".removeprefix(".").replace("_", "-"), part)
@@ -198,5 +198,5 @@ def _floats(option: str, value: Any) -> Iterator[tuple[str, float]]:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name of a file is text; one whose bytes are not in UTF-8 has halves of UTF-16 pairs for them."""
+    """Returns whether a file name is text; bytes that are not in UTF-8 show as halves of UTF-16 pairs."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)

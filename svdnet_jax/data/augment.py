@@ -20,7 +20,7 @@ class Share(NamedTuple):
     number: Int[Array, ""] | int = 0
 
     def of(self, draws: Shaped[Array, "M ..."]) -> Shaped[Array, "N ..."]:
-        """The rows of this part."""
+        """Returns the rows of this part."""
         rows = len(draws) // self.parts
         return draws if self.parts == 1 else jax.lax.dynamic_slice_in_dim(draws, self.number * rows, rows)
 
@@ -107,7 +107,7 @@ def random_erase(
 def _rectangles(
     size: tuple[int, int], corners: Int[Array, "N 2"], sides: Int[Array, "#N 2"]
 ) -> Bool[Array, "N {size[0]} {size[1]} 1"]:
-    """Which pixels of each image lie in its rectangle; corners and sides are (vertical, horizontal)."""
+    """Returns which pixels of each image lie in its rectangle; corners and sides are (vertical, horizontal)."""
 
     def within(axis: int) -> Bool[Array, "N _"]:
         place = jnp.arange(size[axis])[None, :] - corners[:, axis, None]

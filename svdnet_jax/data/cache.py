@@ -39,7 +39,7 @@ class Rows(NamedTuple):
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether this is a prepared folder, whole or not."""
+    """Returns whether this is a prepared folder, whole or not."""
     return (folder / FILE).is_file()
 
 

@@ -41,7 +41,7 @@ def hold_out(dataset: Dataset, identities: int, seed: int, cross_camera: bool = 
 
 
 def _first_of_each_camera(split: Split) -> Bool[np.ndarray, " N"]:
-    """Which images are the first by name of their identity and camera."""
+    """Returns which images are the first by name of their identity and camera."""
     order = np.lexsort((split.names, split.cameras, split.pids))
     pairs = np.stack([split.pids, split.cameras], axis=1)[order]
     first = np.zeros(len(split), bool)

@@ -46,7 +46,7 @@ class DatasetIndex:
 
 
 def counts(listing: DatasetIndex) -> dict[str, int]:
-    """Images and identities of each split, junk, and cameras; junk and distractors are nobody's identity."""
+    """Returns images and identities of each split, junk, and cameras; junk and distractors are nobody's identity."""
     found = {}
     for split, crops in listing.splits.items():
         found[f"{split} images"] = len(crops)
@@ -58,7 +58,7 @@ def counts(listing: DatasetIndex) -> dict[str, int]:
 
 
 def stamp(listing: DatasetIndex) -> str:
-    """A short hash of the listing and of the files' sizes and times; a moved data set keeps it.
+    """Returns a short hash of the listing and of the files' sizes and times; a moved data set keeps it.
 
     Raises:
         DataError: A listed file is not there.

@@ -92,7 +92,7 @@ def inspect(listing: DatasetIndex, advance: Callable[[int], None] = lambda n: No
 
 
 def sheet(listing: DatasetIndex, people: int = 6, columns: int = 12) -> UInt8[np.ndarray, "H W 3"] | None:
-    """First training images of evenly spread identities, a row each, brought to 128 x 64; None if there are none."""
+    """Returns the first training images of evenly spread identities, a row each, 128 x 64; None without any."""
     train = listing.splits["train"]
     known = sorted({crop.pid for crop in train})
     chosen = {known[i] for i in np.linspace(0, len(known) - 1, min(people, len(known))).astype(int)}
@@ -142,7 +142,7 @@ def _names(listing: DatasetIndex) -> Iterator[Finding]:
 
 
 def _unread(listing: DatasetIndex) -> Iterator[Finding]:
-    """What lies in the folders and is not read; what a list leaves out is left out on purpose."""
+    """Returns what lies in the folders and is not read; what a list leaves out is left out on purpose."""
     for kind, paths in listing.unread.items():
         if kind != UNNAMED:
             files = tuple(f"{path.parent.name}/{path.name}" for path in paths)
@@ -221,7 +221,7 @@ def _too_small(height: int, width: int) -> bool:
 
 
 def _copies(listing: DatasetIndex, looks: Mapping[str, Look]) -> Iterator[Finding]:
-    """Files of equal bytes: of one identity they are waste, of two they are contradictions."""
+    """Returns files of equal bytes: of one identity they are waste, of two they are contradictions."""
     groups = defaultdict(list)
     for split, crops in listing.splits.items():
         for crop in crops:

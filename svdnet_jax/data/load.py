@@ -77,7 +77,7 @@ def prepare(
 
 
 def _resize(listing: DatasetIndex, size: tuple[int, int]) -> tuple[int, int] | None:
-    """The size that images are brought to; None if they have one size already."""
+    """Returns the size that images are brought to; None if they have one size already."""
     from svdnet_jax.data.images import of_one_size  # imports Pillow
 
     return None if of_one_size(listing) else size

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
 
 
 def sample_order(split: Split, settings: Data, seed: int) -> BatchSampler:
-    """Which images make the batch of each step: all in turn, or so many of each identity."""
+    """Returns which images make the batch of each step: all in turn, or so many of each identity."""
     if settings.num_instances:
         return pk_batches(labels(split.pids)[0], settings.batch_size, settings.num_instances, seed)
     return shuffle_batches(len(split), settings.batch_size, seed)
@@ -88,7 +88,7 @@ def make_loader(
 
 
 def _ahead(make: Callable[[int], Samples], places: Iterator[int]) -> Generator[Samples]:
-    """What ``make`` gives for each place, made two places ahead in a thread while the devices work."""
+    """Yields what ``make`` gives for each place, made two places ahead in a thread while the devices work."""
     with ThreadPoolExecutor(1) as pool:
         waiting = deque(pool.submit(make, next(places)) for _ in range(2))
         while True:
@@ -98,7 +98,7 @@ def _ahead(make: Callable[[int], Samples], places: Iterator[int]) -> Generator[S
 
 
 def mean_image(images: UInt8[np.ndarray, "N h w 3"], size: tuple[int, int], block: int = 1024) -> Float[Array, "H W 3"]:
-    """Mean of all images at each pixel, in the size that the network sees."""
+    """Returns the mean of all images at each pixel, in the size that the network sees."""
     total = np.zeros(images.shape[1:])
     for start in range(0, len(images), block):
         total += images[start : start + block].sum(axis=0, dtype=np.int64)

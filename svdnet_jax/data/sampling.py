@@ -20,7 +20,7 @@ Bits = Callable[[int], UInt64[np.ndarray, " n"]]
 
 
 def shuffle_batches(samples: int, batch_size: int, seed: int) -> BatchSampler:
-    """Every image once an epoch, in a new order each epoch; a batch may reach across epochs.
+    """Returns a sampler of every image once an epoch, in a new order each; a batch may reach across epochs.
 
     Args:
         samples: Images there are.
@@ -145,5 +145,5 @@ def _permutation(bits: Bits, n: int) -> Int[np.ndarray, " n"]:
 
 
 def _uniform(bits: Bits, n: int) -> Float[np.ndarray, " n"]:
-    """Numbers in [0, 1), multiples of 2^-53."""
+    """Returns numbers in [0, 1), multiples of 2^-53."""
     return (bits(n) >> np.uint64(11)) * 2.0**-53

@@ -79,7 +79,7 @@ def pack(listing: DatasetIndex, folder: Path) -> Reid:
 
 
 def unpack(packed: Reid, size: tuple[int, int] | None) -> Iterator[tuple[str, Rows]]:
-    """The splits, one after the other, with images decoded while they are taken.
+    """Returns the splits, one after the other, with images decoded while they are taken.
 
     Args:
         packed: What `pack` made.

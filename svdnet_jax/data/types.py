@@ -30,7 +30,7 @@ class Split:
     """`array_hash` of the images where it is known already, as of prepared data: hashing a gigabyte takes a second."""
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Returns the number of images."""
         return len(self.pids)
 
 
@@ -74,7 +74,7 @@ def check_identities(dataset: Dataset) -> None:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A short hash of everything in a data set but its name: images, identities, cameras and file names."""
+    """Returns a short hash of everything in a data set but its name: images, identities, cameras and file names."""
     digest = hashlib.blake2b(digest_size=8)
     for split in (dataset.train, dataset.query, dataset.gallery):
         digest.update((split.images_hash or array_hash(split.images)).encode())
@@ -84,7 +84,7 @@ def fingerprint(dataset: Dataset) -> str:
 
 
 def array_hash(array: np.ndarray) -> str:
-    """A hash of an array's type, shape and content."""
+    """Returns a hash of an array's type, shape and content."""
     digest = hashlib.blake2b(f"{array.dtype} {array.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(array).view(np.uint8).data)
     return digest.hexdigest()

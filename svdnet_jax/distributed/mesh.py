@@ -47,15 +47,15 @@ class MeshContext:
         return NamedSharding(self.mesh, PartitionSpec())
 
     def sharded(self, axis: int) -> NamedSharding:
-        """Of an array that is shared out along an axis."""
+        """Returns the sharding of an array that is split along an axis."""
         return NamedSharding(self.mesh, PartitionSpec(*[None] * axis, AXIS))
 
     def replicate(self, tree: Tree) -> Tree:
-        """The same arrays, whole on each device; every process must bring the same."""
+        """Places the same arrays, whole, on each device; every host must bring the same."""
         return replicate_on(tree, self.replicated)
 
     def make_global_array(self, shape: tuple[int, ...], read: Callable[[Index], np.ndarray], axis: int) -> Array:
-        """An array shared out along an axis, of which each process reads only what its own devices hold.
+        """Makes an array split along an axis, of which each host reads only what its own devices hold.
 
         Args:
             shape: Of the whole array; the axis is a multiple of `count`.
@@ -65,16 +65,16 @@ class MeshContext:
         return jax.make_array_from_callback(shape, self.sharded(axis), read)
 
     def rows(self, array: np.ndarray) -> Array:
-        """An array shared out along its first axis."""
+        """Makes an array split along its first axis."""
         return self.make_global_array(array.shape, lambda index: array[index], 0)
 
     def arrange(self, positions: Int[np.ndarray, "K B"]) -> Int[np.ndarray, "K ..."]:
-        """Positions of samples such that axis 1 can be shared out: pmap wants an axis of one entry a device."""
+        """Returns positions of samples such that axis 1 can be shared out: pmap wants an axis of one entry a device."""
         return positions.reshape(len(positions), self.count, -1) if self.mode == "pmap" else positions
 
 
 def replicate_on(tree: Tree, sharding: Sharding) -> Tree:
-    """The same arrays under another sharding, which may be over the devices of several processes."""
+    """Places the same arrays under another sharding, which may be over the devices of several hosts."""
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
 
@@ -88,7 +88,7 @@ def replicate_on(tree: Tree, sharding: Sharding) -> Tree:
 
 
 def create_mesh(config: Config) -> MeshContext:
-    """The devices that settings ask for.
+    """Makes the mesh of the devices that settings ask for.
 
     Raises:
         ConfigError: The batch cannot be shared among them, or the mode does not go with several processes.
@@ -146,7 +146,7 @@ def disable_malloc_trim() -> bool:
 
 
 def fits_on_device(config: Config, nbytes: int) -> bool:
-    """Whether training images of so many bytes in all lie on the devices."""
+    """Returns whether training images of so many bytes in all lie on the devices."""
     if config.compute.images != "auto":
         return config.compute.images == "device"
     statistics = jax.local_devices()[0].memory_stats() or {}
@@ -155,7 +155,7 @@ def fits_on_device(config: Config, nbytes: int) -> bool:
 
 
 def describe(devices: MeshContext, config: Config) -> str:
-    """What a run works on, and a warning where a large network is about to train on a CPU."""
+    """Returns what a run works on, and a warning where a large network is about to train on a CPU."""
     first = devices.mesh.devices.flat[0]
     where = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     found = f"Devices: {devices.count} x {first.device_kind} ({first.platform}){where}, `parallel` {devices.mode}"

@@ -84,13 +84,13 @@ def exit_process(code: int) -> int:
 
 
 def is_lead_host() -> bool:
-    """Whether this process is the one that writes."""
+    """Returns whether this host is the one that writes."""
     return jax.process_index() == 0
 
 
 @contextmanager
 def lead_host_first() -> Iterator[None]:
-    """Work of which the first process leaves files behind that the others find."""
+    """Runs work of which the lead host leaves files behind that the others find."""
     if not is_lead_host():
         multihost_utils.sync_global_devices("the first process is done")
     yield
@@ -114,5 +114,5 @@ def assert_same_on_all_hosts(what: str, text: str) -> None:
 
 
 def broadcast_from_lead(array: np.ndarray) -> np.ndarray:
-    """An array as the first process has it."""
+    """Returns an array as the lead host has it."""
     return array if jax.process_count() == 1 else np.asarray(multihost_utils.broadcast_one_to_all(array))

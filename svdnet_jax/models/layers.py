@@ -7,7 +7,7 @@ from svdnet_jax.errors import ConfigError
 
 
 def caffe_max_pool(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:
-    """Maxima of 3x3 windows two pixels apart, without padding, where the last window may hang over the border.
+    """Takes maxima of 3x3 windows two pixels apart, without padding; the last may hang over the border.
 
     The height is ceil((H - 3) / 2) + 1, and so the width (Caffe, ``pooling_layer.cpp``); other libraries round down
     and drop the last row and column of even sizes.

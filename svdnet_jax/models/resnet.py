@@ -60,7 +60,7 @@ def convolve(
 
 
 def batch_norm(x: Float[Array, "N H W C"], **options: Any) -> Float[Array, "N H W C"]:
-    """BatchNorm with the constants of every network here, computed in float32 and returned in the type of x.
+    """Applies BatchNorm with the constants of every network here, in float32; returns the type of x.
 
     Args:
         x: Feature map.
@@ -120,7 +120,7 @@ class Bottleneck(nn.Module):
 def _add_shortcut(
     block: BasicBlock | Bottleneck, x: Float[Array, "N H W c"], y: Float[Array, "N h w C"]
 ) -> Float[Array, "N h w C"]:
-    """The end of a block: its input is added, through a 1x1 convolution where the shapes differ."""
+    """Ends a block: adds its input, through a 1x1 convolution where the shapes differ."""
     if x.shape != y.shape:
         x = block.conv(block.channels, (1, 1), strides=block.stride, padding=0, name="shortcut")(x)
         x = block.norm(x, name="bn_shortcut")

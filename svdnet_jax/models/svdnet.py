@@ -21,7 +21,7 @@ from svdnet_jax.models.resnet import MiniResNet, resnet18, resnet34, resnet50, r
 
 
 def _common(config: Model) -> dict[str, Any]:
-    """What every backbone is made with."""
+    """Returns what every backbone is made with."""
     return {"frozen_statistics": config.batch_norm == "frozen", "dtype": jnp.dtype(config.dtype)}
 
 
@@ -159,7 +159,7 @@ def create_backbone(name: str, **settings: Any) -> nn.Module:
 
 
 def create_model(config: Model, num_classes: int, backbones: Backbones = BACKBONES) -> SVDNet:
-    """The network for a number of training identities.
+    """Returns the network for a number of training identities.
 
     Args:
         config: Its settings.

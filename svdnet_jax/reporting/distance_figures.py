@@ -51,7 +51,7 @@ def distributions(found: Mapping[str, Distributions]) -> Figure:
 
 
 def key_numbers(found: Mapping[str, Distributions]) -> str:
-    """The numbers to compare, as text: d', the true matches at the threshold marked, and the equal error rate.
+    """Returns the numbers to compare, as text: d', the true matches at the threshold marked, and the equal error rate.
 
     Args:
         found: What `distributions` draws; from one to the next there is an arrow.
@@ -66,7 +66,7 @@ def key_numbers(found: Mapping[str, Distributions]) -> str:
 
 
 def marked_rate(found: Mapping[str, Distributions]) -> float | None:
-    """The false-match rate at which they are compared: 0.1 %, for few images 1 %, None for very few."""
+    """Returns the false-match rate at which they are compared: 0.1 %, for few images 1 %, None for very few."""
     return next((rate for rate in _MARKED if all(one.measures(rate) for one in found.values())), None)
 
 
@@ -133,7 +133,7 @@ def _bars(found: Mapping[str, Distributions]) -> Float[np.ndarray, " b"]:
 
 
 def _quantile(counts: Int[np.ndarray, " e"], share: float) -> int:
-    """The first edge up to which there is this share of the pairs."""
+    """Returns the first edge up to which there is this share of the pairs."""
     return int(np.searchsorted(np.cumsum(counts), share * counts.sum()))
 
 

@@ -192,7 +192,7 @@ def _last_step(records: Sequence[Record]) -> int:
 
 
 def _reached(records: Sequence[Record], phases: Sequence[ScheduledPhase]) -> list[ScheduledPhase]:
-    """The phases of the plan that were begun.
+    """Returns the phases of the plan that were begun.
 
     Raises:
         ValueError: The log is of another plan: it has a line of another phase at that step.

@@ -148,7 +148,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _whole_lines(path: Path) -> bytes:
-    """The content of a log, whose last line its writer may be writing right now."""
+    """Returns the content of a log, whose last line its writer may be writing right now."""
     for _ in range(TRIES):
         content = path.read_bytes()
         if not content or content.endswith(b"\n"):
@@ -167,7 +167,7 @@ def borders(records: Sequence[Record]) -> list[Record]:
 
 
 def border_name(record: Record) -> str:
-    """Names a border for people: `base`, `1 W = US`, `1 restraint`, `1 relaxation`."""
+    """Returns names a border for people: `base`, `1 W = US`, `1 restraint`, `1 relaxation`."""
     if record["event"] == "decorrelate":
         return f"{record['round']} W = {_REPLACEMENTS[record['method']]}"
     return f"{record['round']} {record['phase']}" if record["round"] else str(record["phase"])

@@ -73,14 +73,14 @@ def camera_pairs(pairs: CameraPairs) -> Figure:
 
 
 def _name(axes: Axes, pairs: CameraPairs) -> None:
-    """Camera numbers at the sides, as many as there is room for."""
+    """Returns camera numbers at the sides, as many as there is room for."""
     for side, cameras in ((axes.xaxis, pairs.gallery_cameras), (axes.yaxis, pairs.query_cameras)):
         step = -(-len(cameras) // NUMBERED)
         side.set_ticks(np.arange(len(cameras))[::step], [str(camera) for camera in cameras[::step]])
 
 
 def _write(axes: Axes, values: Float[np.ndarray, "a b"]) -> None:
-    """The numbers into the cells."""
+    """Returns the numbers into the cells."""
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
             colour = "white" if value > 60 else INK

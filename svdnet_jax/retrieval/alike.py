@@ -8,7 +8,7 @@ COLUMNS = 16
 
 
 def first_alike(features: Float[np.ndarray, "n d"]) -> Int32[np.ndarray, " n"] | None:
-    """For each row the first row that is equal to it; None if all rows differ. O(N log N) where few are equal."""
+    """Returns for each row the first row equal to it; None if all differ. O(N log N) where few are equal."""
     n, d = features.shape
     # Equal rows have equal sums in integers. The sums of a few columns leave few rows to compare as a whole.
     few = _bits(features[:, :: max(1, -(-d // COLUMNS))]).astype(np.uint64)
@@ -27,13 +27,13 @@ def first_alike(features: Float[np.ndarray, "n d"]) -> Int32[np.ndarray, " n"] |
 
 
 def _bits(features: Float[np.ndarray, "n d"]) -> np.ndarray:
-    """As integers, a copy in one piece."""
+    """Returns as integers, a copy in one piece."""
     # -0 becomes 0, which it equals.
     return (np.ascontiguousarray(features) + features.dtype.type(0)).view(f"u{features.dtype.itemsize}")
 
 
 def first_copies(rows: Int[np.ndarray, "q k"], alike: Int32[np.ndarray, " n"]) -> Int[np.ndarray, "q k"]:
-    """Where some of several equal images are in a list, makes them the first of these.
+    """Returns where some of several equal images are in a list, makes them the first of these.
 
     Args:
         rows: Images near each query. A product may tell equal images apart in the last digit, and list any of them.

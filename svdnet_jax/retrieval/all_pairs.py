@@ -31,7 +31,7 @@ BLOCK = 3072
 
 
 def nearest_of_all(images: Float32[np.ndarray, "n e"], k: int) -> Nearest:
-    """The k nearest of all images to each, itself among them, with squared distances in place of offsets.
+    """Returns the k nearest of all images to each, itself among them, with squared distances in place of offsets.
 
     Args:
         images: `Prepared.features`.
@@ -48,7 +48,7 @@ def nearest_of_all(images: Float32[np.ndarray, "n e"], k: int) -> Nearest:
 
 
 def as_queries(images: Float[np.ndarray, "b e"]) -> Float[np.ndarray, "b e"]:
-    """The other factor of squared distances: (-2 q, 0, ..., 1, |q|^2) for (q, 0, ..., |q|^2, 1)."""
+    """Returns the other factor of squared distances: (-2 q, 0, ..., 1, |q|^2) for (q, 0, ..., |q|^2, 1)."""
     queries = images.dtype.type(-2) * images
     queries[:, -2] = 1
     queries[:, -1] = images[:, -2]
@@ -56,7 +56,7 @@ def as_queries(images: Float[np.ndarray, "b e"]) -> Float[np.ndarray, "b e"]:
 
 
 def on_host(images: Float32[np.ndarray, "n e"], k: int) -> Nearest:
-    """`nearest_of_all` by numpy."""
+    """Returns `nearest_of_all` by numpy."""
     n = len(images)
     parts = -(-n // BLOCK)
     if HOST_GROUP * k > n // parts:  # blocks must hold k groups
@@ -95,7 +95,7 @@ def _look(
     k: int,
     room: Float32[np.ndarray, "b b"],
 ) -> list[tuple[slice, Candidates, Float32[np.ndarray, " b"]]]:
-    """For the images of each of two blocks: candidates in the other, and the largest distance to it."""
+    """Returns for the images of each of two blocks: candidates in the other, and the largest distance to it."""
     high, wide = other.stop - other.start, one.stop - one.start
     squared = np.matmul(images[other], as_queries(images[one]).T, out=room.ravel()[: high * wide].reshape(high, wide))
     if one == other:

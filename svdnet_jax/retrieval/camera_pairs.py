@@ -41,7 +41,7 @@ class CameraPairs:
     mINP: Float[np.ndarray, "a b"]  # noqa: N815
 
     def to_json(self) -> list[dict[str, int | float]]:
-        """One entry per pair that has queries, by query camera, then gallery camera; plain numbers, as JSON takes."""
+        """Returns an entry for each pair that has queries, by query camera, then gallery camera, as JSON takes it."""
         return [
             {
                 "query_camera": int(self.query_cameras[a]),
@@ -91,7 +91,7 @@ class CameraPairs:
 
 
 def camera_pairs(report: Report, query: Embeddings, gallery: Embeddings) -> CameraPairs:
-    """Break an evaluation down by camera of the query and camera of the right answer.
+    """Returns break an evaluation down by camera of the query and camera of the right answer.
 
     With `cross_camera` the diagonal is empty, as images of the query's identity and camera were left out. Market-1501's
     code fills it from what it leaves out: there the right answers are all junk (pid -1) and the images of the query's

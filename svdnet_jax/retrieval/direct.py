@@ -60,7 +60,7 @@ def of_pairs(
 
 
 def lengths(vectors: Float64[np.ndarray, "*n d"]) -> Float64[np.ndarray, "*n"]:
-    """Euclidean lengths, also of vectors whose squares overflow or vanish."""
+    """Returns euclidean lengths, also of vectors whose squares overflow or vanish."""
     found = np.sqrt(np.einsum("...d,...d->...", vectors, vectors))
     odd = (found < 1e-140) | (found > 1e140)
     if odd.any():
@@ -72,7 +72,7 @@ def lengths(vectors: Float64[np.ndarray, "*n d"]) -> Float64[np.ndarray, "*n"]:
 
 
 def unit(features: Float[np.ndarray, "*n d"]) -> Float64[np.ndarray, "*n d"]:
-    """Features scaled to length 1; NaN where the length is zero."""
+    """Returns features scaled to length 1; NaN where the length is zero."""
     wide = features.astype(np.float64)
     with np.errstate(invalid="ignore"):
         return wide / lengths(wide)[..., None]

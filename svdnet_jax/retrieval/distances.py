@@ -74,7 +74,7 @@ def points(
     metric: Metric,
     dtype: DTypeLike = np.float32,
 ) -> Points:
-    """Features of some rows, ready for `offsets`.
+    """Returns features of some rows, ready for `offsets`.
 
     Args:
         query: The query images.
@@ -103,7 +103,7 @@ def points(
 def prepare(
     gallery: Embeddings, rows: Int[np.ndarray, " g"], metric: Metric, dtype: DTypeLike = np.float32
 ) -> Prepared:
-    """The side of the gallery, which serves any number of queries; arguments and errors as in `points`."""
+    """Returns the side of the gallery, which serves any number of queries; arguments and errors as in `points`."""
     if metric not in get_args(Metric):
         raise ValueError(f"metric must be {' or '.join(get_args(Metric))}; found {metric!r}.")
     scale = _scale(gallery, metric)
@@ -117,7 +117,7 @@ def prepare(
 def prepare_query(
     query: Embeddings, rows: Int[np.ndarray, " q"], metric: Metric, gallery: Prepared
 ) -> tuple[Float[np.ndarray, "q e"], Float[np.ndarray, " q"]]:
-    """The side of the queries, `Points.query` and `Points.query_squared`, for a prepared gallery."""
+    """Returns the side of the queries, `Points.query` and `Points.query_squared`, for a prepared gallery."""
     room, squared = _ready(query, rows, metric, gallery.scale, gallery.centre, gallery.features.dtype, "query")
     room *= room.dtype.type(-2)
     room[:, -2] = 1
@@ -127,7 +127,7 @@ def prepare_query(
 def offsets(
     query: Float[Array, "b e"], gallery: Float[Array, "g e"], alike: Int32[Array, " g"] | None = None
 ) -> Float[Array, "b g"]:
-    """What orders the gallery of each query: squared distances less a constant of the query.
+    """Returns what orders the gallery of each query: squared distances less a constant of the query.
 
     Args:
         query: Rows of `Points.query`.
@@ -140,7 +140,7 @@ def offsets(
 
 
 def too_close(offset: Float[np.ndarray, "*n"], squared: Float[np.ndarray, "*#n"]) -> Bool[np.ndarray, "*n"]:
-    """Where float32 cannot tell apart what is as near as this.
+    """Returns where float32 cannot tell apart what is as near as this.
 
     Args:
         offset: From `offsets`.
@@ -151,7 +151,7 @@ def too_close(offset: Float[np.ndarray, "*n"], squared: Float[np.ndarray, "*#n"]
 
 
 def _scale(gallery: Embeddings, metric: Metric) -> float:
-    """A power of two that brings features below 1; so squares neither overflow nor, all of them, vanish."""
+    """Returns a power of two that brings features below 1; so squares neither overflow nor, all of them, vanish."""
     if metric == "cosine":
         return 1.0
     features = gallery.features
@@ -161,7 +161,7 @@ def _scale(gallery: Embeddings, metric: Metric) -> float:
 
 
 def _centre(gallery: Embeddings, rows: Int[np.ndarray, " g"], metric: Metric, scale: float) -> Float[np.ndarray, " d"]:
-    """The middle of the scaled features: the median, which images far away do not move, of a sample of them.
+    """Returns the middle of the scaled features: the median, which images far away do not move, of a sample of them.
 
     It is rounded to a multiple of about 1/64 of the features' spread, so that differences of small integers stay exact,
     and with them the ties between distances.
@@ -178,13 +178,13 @@ def _centre(gallery: Embeddings, rows: Int[np.ndarray, " g"], metric: Metric, sc
 
 
 def narrow(centre: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
-    """In float32 if that loses nothing, as float32 features are then made ready faster."""
+    """Returns in float32 if that loses nothing, as float32 features are then made ready faster."""
     less = centre.astype(np.float32)
     return less if np.array_equal(less, centre) else centre
 
 
 def _of(embeddings: Embeddings, rows: Int[np.ndarray, " n"], metric: Metric, what: str = "gallery") -> np.ndarray:
-    """Features of some rows, under cosine scaled to length 1, in float64.
+    """Returns features of some rows, under cosine scaled to length 1, in float64.
 
     Raises:
         ValueError: One of them has no direction.
@@ -211,7 +211,7 @@ def _ready(
     dtype: DTypeLike,
     what: str,
 ) -> tuple[Float[np.ndarray, "n e"], Float[np.ndarray, " n"]]:
-    """A copy of some rows, scaled and centred, with room for the further columns; and the squared lengths."""
+    """Returns a copy of some rows, scaled and centred, with room for the further columns; and the squared lengths."""
     d = embeddings.features.shape[1]
     room, squared = np.empty((len(rows), d + 2 + -(d + 2) % 4), dtype), np.empty(len(rows), dtype)
     room[:, d:] = 0

@@ -71,11 +71,11 @@ class Distributions:
     negatives: Int64[np.ndarray, " e"]
 
     def roc(self) -> tuple[Float64[np.ndarray, " e"], Float64[np.ndarray, " e"]]:
-        """False-match and true-match rate at each edge as threshold, both rising from 0 to 1."""
+        """Returns false-match and true-match rate at each edge as threshold, both rising from 0 to 1."""
         return _shares(self.negatives), _shares(self.positives)
 
     def threshold(self, false_match_rate: float) -> Threshold:
-        """The largest edge at which at most this share of the negatives is accepted.
+        """Returns the largest edge at which at most this share of the negatives is accepted.
 
         Args:
             false_match_rate: In [0, 1]. See `measures` for whether the data can tell.
@@ -90,11 +90,11 @@ class Distributions:
         return Threshold(float(self.edges[last]), float(false[last]), float(true[last]))
 
     def measures(self, false_match_rate: float) -> bool:
-        """Whether a rate amounts to at least ten false matches; a threshold for fewer would be chance."""
+        """Returns whether a rate amounts to at least ten false matches; a threshold for fewer would be chance."""
         return false_match_rate * int(self.negatives.sum()) >= FEWEST
 
     def thresholds(self) -> dict[float, Threshold]:
-        """Those for the false-match rates 1e-2 to 1e-5 that the data can tell, by rate."""
+        """Returns those for the false-match rates 1e-2 to 1e-5 that the data can tell, by rate."""
         return {rate: self.threshold(rate) for rate in FALSE_MATCH_RATES if self.measures(rate)}
 
     @property
@@ -126,11 +126,11 @@ class Distributions:
         return abs(negatives.mean - positives.mean) / spread if spread else math.inf
 
     def of_positives(self) -> Moments:
-        """Number, mean and standard deviation of the distances within identities."""
+        """Returns number, mean and standard deviation of the distances within identities."""
         return self._moments(self.positives)
 
     def of_negatives(self) -> Moments:
-        """Number, mean and standard deviation of the distances between identities."""
+        """Returns number, mean and standard deviation of the distances between identities."""
         return self._moments(self.negatives)
 
     def _moments(self, counts: Int64[np.ndarray, " e"]) -> Moments:
@@ -139,7 +139,7 @@ class Distributions:
         return Moments(int(counts.sum()), float(mean), math.sqrt(np.average((middle - mean) ** 2, weights=counts)))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and text, for JSON; the separation is None where it is infinite."""
+        """Returns plain numbers and text, for JSON; the separation is None where it is infinite."""
         separation = self.separation
         return {
             "metric": self.metric,
@@ -183,7 +183,7 @@ def distance_distributions(
     *,
     block: int = 256,
 ) -> Distributions:
-    """Count the distances of all pairs that the protocol compares; memory is that of `evaluate`.
+    """Returns the count the distances of all pairs that the protocol compares; memory is that of `evaluate`.
 
     Every query that is not junk meets every gallery image that is not junk, less, under `cross_camera`, the images of
     its own pid and camera. Queries without a right answer count too, with their negatives. As in `evaluate`, two
@@ -232,13 +232,13 @@ def distance_distributions(
 
 
 def _shares(counts: Int64[np.ndarray, " e"]) -> Float64[np.ndarray, " e"]:
-    """Of all pairs, those up to each edge."""
+    """Returns of all pairs, those up to each edge."""
     total = np.cumsum(counts)
     return total / total[-1]
 
 
 def _step(ready: Points, metric: Metric) -> float:
-    """The grid's step, in the unit that `_bins` counts in.
+    """Returns the grid's step, in the unit that `_bins` counts in.
 
     No distance is larger than the sum of the largest lengths of both sides (triangle inequality), and no two vectors of
     length 1 are further apart than 2. One per cent more leaves room for float32.
@@ -272,7 +272,7 @@ def _bins(
     gallery: Float32[Array, "g e"],
     metric: Metric,
 ) -> Int32[Array, "b g"]:
-    """Number of the first edge that is not below the distance; edge 1 is zero. 0 where float32 cannot say.
+    """Returns the number of the first edge that is not below the distance; edge 1 is zero. 0 where float32 cannot say.
 
     Counted in distances of the scaled features or, under cosine, in their squares.
     """
@@ -286,7 +286,7 @@ def _bins(
 def _own_identity(
     matches: Matches, queries: Int[np.ndarray, " b"]
 ) -> tuple[tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]], Bool[np.ndarray, " n"]]:
-    """Row and gallery position of all pairs of one identity, and which of them the protocol leaves out."""
+    """Returns row and gallery position of all pairs of one identity, and which of them the protocol leaves out."""
     start, before, skip, count = (of[queries] for of in (matches.start, matches.before, matches.skip, matches.count))
     length = count + skip
     row = np.repeat(np.arange(len(queries)), length)

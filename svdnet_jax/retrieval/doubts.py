@@ -19,7 +19,7 @@ SHOWN_PAIRS = 8
 
 
 def doubts(report: Report, query: Embeddings, gallery: Embeddings, rerank: Rerank | None = None) -> list[str]:
-    """Says, a text each, what to look at before the numbers are believed."""
+    """Returns says, a text each, what to look at before the numbers are believed."""
     said = []
     some = np.flatnonzero(np.diff(report.right.start))
     first = report.right.images[report.right.start[some]]
@@ -63,7 +63,7 @@ def doubts(report: Report, query: Embeddings, gallery: Embeddings, rerank: Reran
 
 
 def are_copies(query: Embeddings, gallery: Embeddings, some: np.ndarray, first: np.ndarray) -> np.ndarray:
-    """Which pairs are images with one feature, whatever its length and its last digits."""
+    """Returns which pairs are images with one feature, whatever its length and its last digits."""
     if not len(some):
         return np.zeros(0, bool)
     others = np.random.default_rng(0).integers(0, len(gallery.pids), (len(some), SHOWN_PAIRS))

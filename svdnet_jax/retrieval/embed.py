@@ -15,7 +15,7 @@ def apply_in_batches(
     batch_size: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> PyTree[np.ndarray]:
-    """What ``infer`` makes of all images, gathered in host memory.
+    """Returns what ``infer`` makes of all images, gathered in host memory.
 
     The last batch is filled up with zeros and cut again, so one program serves any number of images.
 

@@ -57,7 +57,7 @@ class Embeddings:
         object.__setattr__(self, "model", as_text("model", self.model))
 
     def save(self, path: str | Path) -> None:
-        """Write to exactly this path, whatever its suffix; a reader never sees half a file.
+        """Writes to exactly this path, whatever its suffix; a reader never sees half a file.
 
         Args:
             path: The file; its folder is made if needed, an older file is replaced.
@@ -70,7 +70,7 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | Path) -> "Embeddings":
-        """Read a file written by `save` or, in the same format, by another program.
+        """Reads a file written by `save` or, in the same format, by another program.
 
         Features of other number types are converted as by the class, absent names numbered, names in bytes read as
         UTF-8, an absent model is unknown; further arrays are ignored.
@@ -109,7 +109,7 @@ def check_same_model(query: Embeddings, gallery: Embeddings) -> None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an `.npz` to exactly this path; a reader never sees half a file.
+    """Writes an `.npz` to exactly this path; a reader never sees half a file.
 
     Args:
         path: The file; its folder is made if needed, an older file is replaced.
@@ -131,7 +131,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def read_arrays(path: Path, wanted: Sequence[str], expected: str) -> dict[str, np.ndarray]:
-    """Those of the wanted arrays that an `.npz` holds, read without pickle.
+    """Returns those of the wanted arrays that an `.npz` holds, read without pickle.
 
     Args:
         path: The file.
@@ -163,7 +163,7 @@ def read_arrays(path: Path, wanted: Sequence[str], expected: str) -> dict[str, n
 
 
 def as_text(name: str, value: object) -> str:
-    """One text, which a file holds as an array without dimensions.
+    """Returns one text, which a file holds as an array without dimensions.
 
     Raises:
         ValueError: It is something else.
@@ -175,7 +175,7 @@ def as_text(name: str, value: object) -> str:
 
 
 def _features(values: object) -> np.ndarray:
-    """As float32 or, where that would lose digits, float64 (N, D), every value finite in float32."""
+    """Returns as float32 or, where that would lose digits, float64 (N, D), every value finite in float32."""
     raw = np.asarray(values)
     # jnp.issubdtype, as it knows bfloat16.
     if not (jnp.issubdtype(raw.dtype, jnp.floating) or jnp.issubdtype(raw.dtype, jnp.integer)):
@@ -205,7 +205,7 @@ def _features(values: object) -> np.ndarray:
 
 
 def _narrow(features: np.ndarray) -> np.ndarray:
-    """In float32 if nothing is lost."""
+    """Returns in float32 if nothing is lost."""
     some = features[:64]
     if not np.array_equal(some.astype(np.float32), some):  # most often a few rows say it
         return features
@@ -214,7 +214,7 @@ def _narrow(features: np.ndarray) -> np.ndarray:
 
 
 def _integers(name: str, values: object, features: np.ndarray) -> np.ndarray:
-    """As int64 (N,)."""
+    """Returns as int64 (N,)."""
     raw, n = np.asarray(values), len(features)
     _check_length(name, raw, features)
     if n and raw.dtype.kind not in "iu":
@@ -231,7 +231,7 @@ def _integers(name: str, values: object, features: np.ndarray) -> np.ndarray:
 
 
 def _as_integers(name: str, raw: np.ndarray) -> str:
-    """How integers come from another array."""
+    """Returns how integers come from another array."""
     if raw.dtype.kind == "f":
         return f"Convert them: {name}.astype(np.int64)."
     if name == "cameras":
@@ -256,7 +256,7 @@ def _check_length(name: str, raw: np.ndarray, features: np.ndarray) -> None:
 
 
 def _not_there(missing: Sequence[str], path: Path) -> str:
-    """What a file lacks, what it has instead, and what to do."""
+    """Returns what a file lacks, what it has instead, and what to do."""
     with np.load(path, allow_pickle=False) as archive:
         held = ", ".join(archive.files) or "none"
     remedy = (
@@ -268,7 +268,7 @@ def _not_there(missing: Sequence[str], path: Path) -> str:
 
 
 def _names(values: object, features: np.ndarray) -> np.ndarray:
-    """As text (N,); numbered where none are given."""
+    """Returns as text (N,); numbered where none are given."""
     raw = np.asarray(values)
     if raw.size == 0:
         return np.arange(len(features)).astype(np.str_)

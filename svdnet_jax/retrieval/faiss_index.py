@@ -40,7 +40,7 @@ LARGEST_PART = 32
 
 
 def make(features: Float32[np.ndarray, "n d"], kind: FaissKind, options: Mapping[str, int]) -> Any:
-    """An index of features by squared Euclidean distance.
+    """Returns an index of features by squared Euclidean distance.
 
     Args:
         features: One row per image.
@@ -76,7 +76,7 @@ def make(features: Float32[np.ndarray, "n d"], kind: FaissKind, options: Mapping
 
 
 def parameters(kind: FaissKind, n: int, d: int, options: Mapping[str, int]) -> dict[str, int]:
-    """What an index of N images of D dimensions is made with.
+    """Returns what an index of N images of D dimensions is made with.
 
     Raises:
         ValueError: No such option, one that is too small, or no way to cut D.
@@ -106,7 +106,7 @@ def parameters(kind: FaissKind, n: int, d: int, options: Mapping[str, int]) -> d
 def look(
     made: Any, features: Float32[np.ndarray, "q d"], k: int
 ) -> tuple[Int64[np.ndarray, "q k"], Float64[np.ndarray, "q k"]]:
-    """Rows of the k nearest, nearest first, and their distances; row -1 and inf where fewer were found.
+    """Returns the rows of the k nearest, nearest first, and their distances; row -1 and inf where fewer were found.
 
     Distances are to the features as the index holds them, which pq rounds. FAISS's own are roots of differences of
     squares, and not zero between equal features.
@@ -128,12 +128,12 @@ def look(
 
 
 def to_bytes(made: Any) -> UInt8[np.ndarray, " b"]:
-    """An index as FAISS writes it."""
+    """Returns an index as FAISS writes it."""
     return library().serialize_index(made)
 
 
 def from_bytes(content: UInt8[np.ndarray, " b"]) -> Any:
-    """The index again. FAISS trusts what it reads: only for bytes that are known to be its own.
+    """Returns the index again. FAISS trusts what it reads: only for bytes that are known to be its own.
 
     Raises:
         ValueError: FAISS is not installed, or cannot read them.
@@ -148,14 +148,14 @@ def from_bytes(content: UInt8[np.ndarray, " b"]) -> Any:
 
 
 def _fetchable(made: Any) -> Any:
-    """The index, which can say what it holds of an image: ivf then knows each image's place in its clusters."""
+    """Returns the index, which can say what it holds of an image: ivf then knows each image's place in its clusters."""
     if hasattr(made, "make_direct_map"):
         made.make_direct_map()
     return made
 
 
 def library() -> Any:
-    """FAISS.
+    """Returns FAISS.
 
     Raises:
         ValueError: It is not installed.
@@ -170,7 +170,7 @@ def library() -> Any:
 
 @contextlib.contextmanager
 def _refusals(kind: str, chosen: Mapping[str, int]) -> Iterator[None]:
-    """What FAISS refuses, as an error for people."""
+    """Returns what FAISS refuses, as an error for people."""
     try:
         yield
     except RuntimeError as error:
@@ -179,13 +179,13 @@ def _refusals(kind: str, chosen: Mapping[str, int]) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """The last line that FAISS says, without the place in its code."""
+    """Returns the last line that FAISS says, without the place in its code."""
     return str(error).strip().rpartition("\n")[2].rpartition(": ")[2].rstrip(".")
 
 
 @contextlib.contextmanager
 def _one_thread(faiss: Any) -> Iterator[None]:
-    """Several threads would link a graph in the order in which they happen to come.
+    """Returns several threads would link a graph in the order in which they happen to come.
 
     For pq's many small k-means a second thread saves a third of the time on an idle machine; on a busy one, where each
     waits for the other, it takes six times as long.

@@ -68,7 +68,7 @@ class Found:
 def build_index(
     gallery: Embeddings, kind: Kind = "exact", metric: Metric = "euclidean", options: Mapping[str, int] = DEFAULTS
 ) -> Index:
-    """Make an index of a gallery.
+    """Makes an index of a gallery.
 
     Args:
         gallery: N images, at least one.
@@ -95,7 +95,7 @@ def build_index(
 
 
 def search(index: Index, query: Embeddings, k: int) -> Found:
-    """The k nearest images of each query.
+    """Finds the k nearest images of each query.
 
     Of images at equal distance the first in the gallery comes first. (FAISS's kinds may find any of those that are as
     far as the k-th, and look in float32 only.)
@@ -131,7 +131,7 @@ def search(index: Index, query: Embeddings, k: int) -> Found:
 
 
 def _ours(index: Index, side: Float32[np.ndarray | Array, "n e"], query: Embeddings, k: int) -> Found:
-    """`search` by kinds exact and approx."""
+    """Searches by kinds exact and approx."""
     gallery, metric, everyone = index.gallery, index.metric, np.arange(len(query.pids))
     features, squared = prepare_query(query, everyone, metric, index.ready)
     more = min(k + 1, len(gallery.pids))
@@ -150,7 +150,7 @@ def _ours(index: Index, side: Float32[np.ndarray | Array, "n e"], query: Embeddi
 
 
 def save_index(index: Index, path: str | Path) -> None:
-    """Write an index as one `.npz` to exactly this path; a reader never sees half a file.
+    """Writes an index as one `.npz` to exactly this path; a reader never sees half a file.
 
     It holds names, pids, cameras, model, kind and metric, and the features (such a file is one of `Embeddings` too) or
     FAISS's index with its SHA-256, and the scale and centre of the features in it.
@@ -175,7 +175,7 @@ def save_index(index: Index, path: str | Path) -> None:
 
 
 def load_index(path: str | Path) -> Index:
-    """Read what `save_index` wrote.
+    """Reads what `save_index` wrote.
 
     FAISS's part is read only if its SHA-256 is right. That guards against damage and not against malice, as whoever
     changes the one can change the other, and FAISS trusts what it reads: build an index from an untrusted source anew,
@@ -197,7 +197,7 @@ def load_index(path: str | Path) -> Index:
 
 
 def _index(arrays: Mapping[str, np.ndarray]) -> Index:
-    """An index from the arrays of its file."""
+    """Returns an index from the arrays of its file."""
     missing = [name for name in ALWAYS if name not in arrays]
     if missing:
         raise ValueError(
@@ -219,7 +219,7 @@ def _index(arrays: Mapping[str, np.ndarray]) -> Index:
 
 
 def _whole(arrays: Mapping[str, np.ndarray], n: int) -> tuple[Any, Prepared]:
-    """FAISS's index of N images, read from bytes that are as they were written, and what readies queries for it."""
+    """Returns FAISS's index of N images, from bytes that are as they were written, and what readies queries."""
     content, scale, centre = (arrays[name] for name in ("faiss", "scale", "centre"))
     if content.dtype != np.uint8 or content.ndim != 1 or _sha256(content) != as_text("sha256", arrays["sha256"]):
         raise ValueError("the index of FAISS is not what was written (its SHA-256 differs); build it anew.")
@@ -245,7 +245,7 @@ def _check_names(kind: str, metric: str) -> None:
 
 
 def _check_model(gallery: str, query: str) -> None:
-    """Stricter than `check_same_model`: who searches a saved index no longer sees where it came from."""
+    """Refuses another model; stricter than `check_same_model`, as a saved index no longer says where it is from."""
     if query == gallery:
         return
     theirs, ours = (f"of the model {model}" if model else "of an unknown model" for model in (gallery, query))

@@ -30,7 +30,7 @@ def evaluate(
     rerank: Rerank | None = None,
     block: int = 256,
 ) -> Report:
-    """Rank the gallery for each query and measure where the right answers are.
+    """Ranks the gallery for each query and measure where the right answers are.
 
     Market-1501's protocol: gallery images with a negative pid are junk and left out, distractors (pid 0) stay
     as wrong answers, and with `cross_camera` a query's ranking leaves out the images of its pid and camera.
@@ -111,7 +111,7 @@ def ranked_list(
     metric: Metric = "euclidean",
     cross_camera: bool = True,
 ) -> tuple[Int[np.ndarray, " k"], Bool[np.ndarray, " k"], Float64[np.ndarray, " k"]]:
-    """The first k images of one query's ranking, for pictures.
+    """Returns the first k images of one query's ranking, for pictures.
 
     Args:
         query: The queries.
@@ -145,7 +145,7 @@ def ranked_list(
 def precisions(
     ranks: Int32[np.ndarray, "b p"], count: Int[np.ndarray, " b"]
 ) -> tuple[Float[np.ndarray, " b"], Float[np.ndarray, " b"], Float[np.ndarray, " b"]]:
-    """Plain AP, trapezoid AP, and right answers / rank of the last.
+    """Returns plain AP, trapezoid AP, and right answers / rank of the last.
 
     Args:
         ranks: Of each query's right answers, ascending.

@@ -18,7 +18,7 @@ COLUMNS = 256
 
 
 def multi_query(images: Embeddings, metric: Metric = "euclidean") -> Embeddings:
-    """The mean feature of each identity in each camera, as queries for `evaluate`.
+    """Returns the mean feature of each identity in each camera, as queries for `evaluate`.
 
     Identities that the gallery lacks are not dropped here: gt_bbox also holds those of the training set, and `evaluate`
     does not count them.
@@ -59,7 +59,7 @@ def multi_query(images: Embeddings, metric: Metric = "euclidean") -> Embeddings:
 def _groups(
     pids: Int64[np.ndarray, " n"], cameras: Int64[np.ndarray, " n"]
 ) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " n"]]:
-    """First image of each pair of pid and camera, ascending, and the number of each image's pair in this order."""
+    """Returns the first image of each pair of pid and camera, ascending, and the number of each image's pair."""
     # As codes 0, 1, ... a pair of any integers fits one number.
     _, pid = np.unique(pids, return_inverse=True)
     found, camera = np.unique(cameras, return_inverse=True)
@@ -71,7 +71,7 @@ def _groups(
 
 
 def _inverse_lengths(images: Embeddings, rows: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """1 / length of some rows."""
+    """Returns 1 / length of some rows."""
     lengths = np.sqrt(np.einsum("nd,nd->n", images.features, images.features, dtype=np.float64))[rows]
     if not lengths.all():
         row = rows[np.argmin(lengths)]

@@ -42,7 +42,7 @@ class Nearest(NamedTuple):
 
 
 def placed(gallery: Float32[np.ndarray, "g e"]) -> Float32[np.ndarray | Array, "g e"]:
-    """`Points.gallery` on the accelerator, if there is one, so that it moves once for many searches."""
+    """Returns `Points.gallery` on the accelerator, if there is one, so that it moves once for many searches."""
     return gallery if jax.default_backend() == "cpu" else jax.device_put(gallery)
 
 
@@ -54,7 +54,7 @@ def nearest(
     farthest: bool = False,
     recall: float = 1.0,
 ) -> Nearest:
-    """The k nearest gallery images of each query.
+    """Finds the k nearest gallery images of each query.
 
     Args:
         query: `Points.query`.
@@ -77,7 +77,7 @@ def nearest(
 def on_host(
     query: Float32[np.ndarray, "q e"], gallery: Float32[np.ndarray, "g e"], k: int, farthest: bool = False
 ) -> Nearest:
-    """`nearest` by numpy."""
+    """Finds the `nearest` by NumPy."""
     size = max(1, HOST_ELEMENTS // max(HOST_STEP, HOST_GROUP * k))
     parts = np.array_split(query, max(1, -(-len(query) // size)))
     look = _sort if HOST_GROUP * k > len(gallery) else _scan
@@ -109,7 +109,7 @@ def _scan(query: Float32[np.ndarray, "b e"], gallery: Float32[np.ndarray, "g e"]
 
 
 def _sort(query: Float32[np.ndarray, "b e"], gallery: Float32[np.ndarray, "g e"], k: int, farthest: bool) -> Nearest:
-    """For a k that is much of the gallery."""
+    """Sorts, for a k that is much of the gallery."""
     offset = query @ gallery.T
     most = offset.max(axis=1) if farthest else np.full(len(query), np.nan, np.float32)
     keys = np.sort(packed(offset, np.arange(len(gallery))), axis=1)[:, :k]
@@ -125,7 +125,7 @@ class Candidates(NamedTuple):
 
 
 def packed(offset: Float32[np.ndarray, "*n"], rows: Int[np.ndarray, "*#n"]) -> UInt64[np.ndarray, "*n"]:
-    """Numbers that are in the order of the offsets, and of the rows where offsets are equal."""
+    """Returns numbers that are in the order of the offsets, and of the rows where offsets are equal."""
     bits = (offset + np.float32(0)).view(np.uint32)  # -0 becomes 0, which it equals
     # The bits of floats are in their order but for the sign: negative ones are turned round and go first.
     bits = bits ^ np.where(bits >> 31, np.uint32(0xFFFFFFFF), np.uint32(0x80000000))
@@ -133,20 +133,20 @@ def packed(offset: Float32[np.ndarray, "*n"], rows: Int[np.ndarray, "*#n"]) -> U
 
 
 def unpacked(keys: UInt64[np.ndarray, "*n"]) -> tuple[Int32[np.ndarray, "*n"], Float32[np.ndarray, "*n"]]:
-    """Rows and offsets of `packed`."""
+    """Returns the rows and offsets of `packed`."""
     bits = (keys >> 32).astype(np.uint32)
     bits ^= np.where(bits >> 31, np.uint32(0x80000000), np.uint32(0xFFFFFFFF))
     return (keys & 0xFFFFFFFF).astype(np.int32), bits.view(np.float32)
 
 
 def first_bound(offset: Float32[np.ndarray, "c b"], k: int) -> Float32[np.ndarray, " b"]:
-    """A bound on the k-th least of each column: the k-th least of the groups' least; needs k groups."""
+    """Returns a bound on the k-th least of each column: the k-th least of the groups' least; needs k groups."""
     least = offset[: len(offset) // HOST_GROUP * HOST_GROUP].reshape(-1, HOST_GROUP, offset.shape[1]).min(axis=1)
     return np.partition(least, k - 1, axis=0)[k - 1]
 
 
 def candidates(offset: Float32[np.ndarray, "c b"], bound: Float32[np.ndarray, " b"], begin: int) -> Candidates:
-    """What is within the bounds of the columns: one pass for the least of every group, then a look into few groups.
+    """Returns what is within the bounds of the columns: a pass for the least of every group, then few groups.
 
     Args:
         offset: Of C gallery images (rows) from B queries (columns).
@@ -166,7 +166,7 @@ def candidates(offset: Float32[np.ndarray, "c b"], bound: Float32[np.ndarray, " 
 
 
 def merged(best: UInt64[np.ndarray, "b m"], new: Sequence[Candidates], k: int) -> UInt64[np.ndarray, "b k"]:
-    """The best k of the best so far and new candidates, in order; of each query there are k at least."""
+    """Returns the best k of the best so far and new candidates, in order; of each query there are k at least."""
     b, m = best.shape
     query, keys = (np.concatenate(each) for each in zip(*new, strict=True))
     order = np.argsort(query.astype(np.int16), kind="stable")  # 16 bits are sorted by radix
@@ -185,7 +185,7 @@ def on_device(
     farthest: bool = False,
     recall: float = 1.0,
 ) -> Nearest:
-    """`nearest` by JAX."""
+    """Finds the `nearest` by JAX."""
     side = jax.device_put(gallery)
     size = max(1, min(len(query), DEVICE_ELEMENTS // len(side)))
     found: list[tuple[Array, Array, Array]] = []
@@ -197,7 +197,7 @@ def on_device(
 
 
 def in_double(query: Float64[np.ndarray, "q e"], gallery: Float64[np.ndarray, "g e"], k: int) -> Nearest:
-    """`nearest` by sorting, in float64: for the queries that are too close for float32."""
+    """Finds the `nearest` by sorting in float64: for the queries that are too close for float32."""
     rows, least = np.empty((len(query), k), np.int32), np.empty((len(query), k))
     size = max(1, HOST_ELEMENTS // 2 // len(gallery))
     for begin in range(0, len(query), size):
@@ -214,7 +214,7 @@ def in_double(query: Float64[np.ndarray, "q e"], gallery: Float64[np.ndarray, "g
 def _select(
     query: Float32[Array, "b e"], gallery: Float32[Array, "g e"], k: int, recall: float
 ) -> tuple[Int32[Array, "b k"], Float32[Array, "b k"], Float32[Array, " b"]]:
-    """The best k, and the largest offset."""
+    """Returns the best k, and the largest offset."""
     offset = offsets(query, gallery)
     farthest = jnp.max(offset, axis=1)
     if recall < 1.0:

@@ -31,7 +31,7 @@ class Matches:
 
 
 def match(query: Embeddings, gallery: Embeddings, cross_camera: bool) -> Matches:
-    """Apply the protocol to the ids; O((Q + G) log(Q + G)).
+    """Applies the protocol to the ids; O((Q + G) log(Q + G)).
 
     Args:
         query: Q images.
@@ -68,7 +68,7 @@ def match(query: Embeddings, gallery: Embeddings, cross_camera: bool) -> Matches
 
 
 def right_answers(matches: Matches, queries: Int[np.ndarray, " b"], width: int) -> Int32[np.ndarray, "b p"]:
-    """Positions, in the gallery without junk, of the right answers of some queries.
+    """Returns positions, in the gallery without junk, of the right answers of some queries.
 
     Args:
         matches: From `match`.
@@ -82,7 +82,7 @@ def right_answers(matches: Matches, queries: Int[np.ndarray, " b"], width: int) 
 
 
 def explain_no_match(query: Embeddings, gallery: Embeddings, matches: Matches) -> str:
-    """Why no query has a right answer, and what to do about it."""
+    """Explains why no query has a positive, and what to do about it."""
     junk = query.pids < 0
     own_camera = ~junk & (matches.skip > 0)
     nowhere = ~junk & (matches.skip == 0)
@@ -106,7 +106,7 @@ def explain_no_match(query: Embeddings, gallery: Embeddings, matches: Matches) -
 
 
 def _span(what: str, pids: Int64[np.ndarray, " n"]) -> str:
-    """Count and range of some pids."""
+    """Returns the count and range of some pids."""
     if not len(pids):
         return f"{what} pids: none"
     return f"{what} pids: {len(np.unique(pids))} different, {pids.min()} to {pids.max()}"

@@ -87,7 +87,7 @@ def _in_order(
     images: Int32[np.ndarray, "b p"],
     nearest: Float[np.ndarray, " b"],
 ) -> Ranks:
-    """Each row sorted by rank."""
+    """Returns each row sorted by rank."""
     count = matches.count[queries]
     real = np.arange(ranks.shape[1]) < count[:, None]
     ranks = np.where(real, ranks, np.iinfo(np.int32).max)

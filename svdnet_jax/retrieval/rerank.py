@@ -81,7 +81,7 @@ def rerank_scores(
     metric: Metric,
     settings: Rerank,
 ) -> JaccardTerm:
-    """Re-ranks all of query and gallery, for some rows of them.
+    """Returns re-ranks all of query and gallery, for some rows of them.
 
     Args:
         ready: `points` of these rows.
@@ -110,7 +110,7 @@ def rerank_scores(
 def reciprocal(
     query: Embeddings, gallery: Embeddings, metric: Metric, settings: Rerank
 ) -> tuple["sparse.csr_array", Float64[np.ndarray, " n"]]:
-    """The vectors of all images, those of the query first.
+    """Returns the vectors of all images, those of the query first.
 
     Args:
         query: Q images.
@@ -142,7 +142,7 @@ def reciprocal(
 
 
 def _neighbours(images: Embeddings, ready: Prepared, metric: Metric, k: int) -> Nearest:
-    """The k nearest of all images to each, once more in float64 where these are too near for float32."""
+    """Finds the k nearest of all images to each, again in float64 where these are too near for float32."""
     n = len(ready.features)
     found = nearest_of_all(ready.features, more := min(k + 1, n))
     squared = ready.features[:, -2]
@@ -168,7 +168,7 @@ def _shared(mine: "sparse.csr_array", holders: "sparse.csr_array") -> Float64[np
 
 
 def _expanded(rows: Int32[np.ndarray, "n k"], k1: int) -> tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]:
-    """Pairs (image, member of its expanded set of k-reciprocal neighbours), ascending, each once."""
+    """Returns pairs (image, member of its expanded set of k-reciprocal neighbours), ascending, each once."""
     n, k = rows.shape
     half = min(int(np.around(k1 / 2)) + 1, k)
     size = max(1, min(n, BLOCK // (k * half)))
@@ -187,7 +187,7 @@ def _expanded(rows: Int32[np.ndarray, "n k"], k1: int) -> tuple[Int64[np.ndarray
 
 @jax.jit
 def _mutual(ranked: Int32[Array, "n k"], heads: Int32[Array, "n h"], images: Int32[Array, " b"]) -> Bool[Array, "b h"]:
-    """Which of the first images of some rankings have the image among their own first."""
+    """Returns which of the first images of some rankings have the image among their own first."""
     return jnp.any(heads[heads[images]] == images[:, None, None], axis=2)
 
 
@@ -195,7 +195,7 @@ def _mutual(ranked: Int32[Array, "n k"], heads: Int32[Array, "n h"], images: Int
 def _expand(
     ranked: Int32[Array, "n k"], heads: Int32[Array, "n h"], close: Bool[Array, "n h"], images: Int32[Array, " b"]
 ) -> tuple[Int32[Array, "b m"], Bool[Array, "b m"]]:
-    """The k-reciprocal neighbours of some images, and those of neighbours that share most of theirs with them.
+    """Returns the k-reciprocal neighbours of some images, and those of neighbours that share most of theirs with them.
 
     Returns:
         Candidates, some of them more than once, and which of them belong.
@@ -215,7 +215,7 @@ def _expand(
 def _squared_distances(
     images: Float32[np.ndarray, "n e"], found: Nearest, row: Int64[np.ndarray, " p"], column: Int64[np.ndarray, " p"]
 ) -> Float32[np.ndarray, " p"]:
-    """Squared distances of pairs, most of which the search has found."""
+    """Returns squared distances of pairs, most of which the search has found."""
     n = len(images)
     key, known = row * n + column, (np.arange(n)[:, None] * n + found.rows).ravel()
     order = np.argsort(known)
@@ -231,7 +231,7 @@ def _squared_distances(
 
 
 def _averages(rows: Int32[np.ndarray, "n k"]) -> "sparse.csr_array":
-    """The matrix that averages the given rows of another, (N, N)."""
+    """Returns the matrix that averages the given rows of another, (N, N)."""
     from scipy import sparse
 
     n, k = rows.shape

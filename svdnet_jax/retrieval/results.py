@@ -27,7 +27,7 @@ class RightAnswers:
 
     @classmethod
     def gather(cls, blocks: Sequence[Ranks], matches: Matches) -> "RightAnswers":
-        """From the blocks of `rank_blocks`."""
+        """Gathers the blocks of `rank_blocks`."""
         start = np.concatenate([[0], np.cumsum(matches.count)])
         ranks, images = np.empty(start[-1], np.int64), np.empty(start[-1], np.int64)
         for block in blocks:
@@ -38,7 +38,7 @@ class RightAnswers:
         return cls(start, ranks, images)
 
     def first(self) -> Int64[np.ndarray, " q"]:
-        """Rank of each query's first right answer; 0 where there is none."""
+        """Ranks of each query's first right answer; 0 where there is none."""
         found = np.zeros(len(self.start) - 1, np.int64)
         some = np.diff(self.start) > 0
         found[some] = self.ranks[self.start[:-1][some]]
@@ -78,7 +78,7 @@ class Report:
     """Gallery images left out for their negative pid."""
 
     def rank(self, k: int) -> float:
-        """Rank-k: the share of valid queries with a right answer among the first k.
+        """Returns Rank-k: the share of valid queries with a right answer among the first k.
 
         Args:
             k: From 1 on; 1.0 beyond the gallery's size.
@@ -91,7 +91,7 @@ class Report:
         return float(self.cmc[min(k, len(self.cmc)) - 1])
 
     def metrics(self) -> dict[str, float]:
-        """The numbers that logs and tables hold, by name."""
+        """Returns the numbers that logs and tables hold, by name."""
         ranks = {f"rank{k}": self.rank(k) for k in (1, 5, 10, 20)}
         return ranks | {"mAP": self.mAP, "mAP_market": self.mAP_market, "mINP": self.mINP}
 

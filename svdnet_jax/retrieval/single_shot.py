@@ -56,7 +56,7 @@ class SingleShot:
     """Gallery images with pid 0: all of them are shown."""
 
     def rank(self, k: int) -> float:
-        """Rank-k, the mean over the draws.
+        """Returns Rank-k, the mean over the draws.
 
         Args:
             k: From 1 on; 1.0 beyond the images shown.
@@ -69,7 +69,7 @@ class SingleShot:
         return float(self.cmc[min(k, len(self.cmc)) - 1])
 
     def metrics(self) -> dict[str, float]:
-        """The numbers that logs and tables hold, by name."""
+        """Returns the numbers that logs and tables hold, by name."""
         return {f"rank{k}": self.rank(k) for k in (1, 5, 10, 20)} | {"mAP": self.mAP}
 
     def __str__(self) -> str:
@@ -103,7 +103,7 @@ class Draws(NamedTuple):
     """Images of pid 0, which every draw shows."""
 
     def only(self, queries: Int64[np.ndarray, " w"]) -> "Draws":
-        """The same draws for some of the queries."""
+        """Returns the same draws for some of the queries."""
         return self._replace(right=self.right[:, queries], identity=self.identity[queries])
 
 
@@ -117,7 +117,7 @@ def evaluate_single_shot(
     seed: int = 0,
     block: int = 256,
 ) -> SingleShot:
-    """Draw one gallery image per identity, rank them for each query, and take the mean over repeated draws.
+    """Draws one gallery image per identity, rank them for each query, and take the mean over repeated draws.
 
     A draw is a random order of the gallery without junk. An identity's image is its first in that order; to a query
     of that identity it is the first that the rule about cameras leaves, and no other of the identity is in the
@@ -186,7 +186,7 @@ def evaluate_single_shot(
 
 
 def random_orders(n: int, repeats: int, seed: int) -> Iterator[Int64[np.ndarray, " n"]]:
-    """The random order of N gallery images that makes each draw."""
+    """Returns the random order of N gallery images that makes each draw."""
     generator = np.random.Generator(np.random.Philox(seed))
     for _ in range(repeats):
         yield generator.permutation(n)
@@ -199,7 +199,7 @@ def draw(
     query_pids: Int64[np.ndarray, " v"],
     query_cameras: Int64[np.ndarray, " v"] | None,
 ) -> Draws:
-    """What the draws show, by the rules of `evaluate_single_shot`; O(R (G + V)) after sorting the pids once.
+    """Evaluates the draws, by the rules of `evaluate_single_shot`; O(R (G + V)) after sorting the pids once.
 
     Args:
         orders: A permutation of the gallery's positions for each draw.
@@ -226,14 +226,14 @@ def draw(
 
 
 def _first(order: Int64[np.ndarray, " n"], person: Int64[np.ndarray, " g"], people: int) -> Int64[np.ndarray, " p"]:
-    """Each person's first image in an order; -1 for those without one."""
+    """Returns each person's first image in an order; -1 for those without one."""
     first = np.full(people, -1)
     first[person[order[::-1]]] = order[::-1]  # of several written to one place the last stays
     return first
 
 
 def _ranks(ready: Points, draws: Draws, block: int) -> tuple[Int32[np.ndarray, "r v"], Float[np.ndarray, "r v"]]:
-    """Rank of each query's right answer in each draw, and its offset."""
+    """Ranks of each query's right answer in each draw, and its offset."""
     every = np.concatenate([draws.shown, draws.right], axis=1)
     place = np.concatenate([draws.distractors, np.setdiff1d(every, draws.distractors)])
     column = np.empty(len(ready.gallery), np.int32)

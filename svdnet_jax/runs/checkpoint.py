@@ -119,12 +119,12 @@ def save(
 
 
 def steps(saved: Checkpoints) -> list[int]:
-    """Steps of the complete checkpoints, from the oldest to the latest."""
+    """Returns steps of the complete checkpoints, from the oldest to the latest."""
     return [found.step for found in saved.orbax.checkpoints]
 
 
 def read_latest_stored(saved: Checkpoints) -> StoredCheckpoint | None:
-    """What the latest complete checkpoint holds beside its state, None if there is none.
+    """Returns what the latest complete checkpoint holds beside its state, None if there is none.
 
     Raises:
         CheckpointError: It cannot be read, or is not what was saved.
@@ -134,7 +134,7 @@ def read_latest_stored(saved: Checkpoints) -> StoredCheckpoint | None:
 
 
 def read_stored(saved: Checkpoints, step: int) -> StoredCheckpoint:
-    """What the checkpoint of a step holds beside its state.
+    """Returns what the checkpoint of a step holds beside its state.
 
     Raises:
         CheckpointError: It cannot be read, or is not what was saved.
@@ -169,7 +169,7 @@ def restore(saved: Checkpoints, step: int, like: TrainState) -> TrainState:
 
 
 def state_hash(state: TrainState) -> str:
-    """SHA-256 over path, type, shape and bytes of every array of a state, which this process has whole."""
+    """Hashes path, type, shape and bytes of every array of a state, which this process has whole (SHA-256)."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -186,7 +186,7 @@ def _text_hash(metadata: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _plain(folder: Path) -> Iterator[Path]:
-    """A path to the folder that orbax takes as it is: its own, or a temporary link to it."""
+    """Returns a path to the folder that orbax takes as it is: its own, or a temporary link to it."""
     whole = folder.resolve()
     if _PLAIN.fullmatch(str(whole)):
         yield whole

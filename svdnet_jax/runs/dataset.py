@@ -24,7 +24,7 @@ BUILT_IN = (
 
 
 def load_configured_dataset(config: Config, console: Console) -> Dataset:
-    """The data set of a run; the built-in one is drawn first if it is not there yet.
+    """Loads the data set of a run; the built-in one is drawn first if it is not there yet.
 
     With ``data.validation`` training identities take the place of the test set, which is not looked at.
 
@@ -52,7 +52,7 @@ def _load(data: Data, console: Console) -> Dataset:
 
 
 def count_valid(dataset: Dataset, config: Config) -> int:
-    """Queries that have a right answer in the gallery, counted before any training.
+    """Returns queries that have a right answer in the gallery, counted before any training.
 
     Raises:
         DataError: There are none; the message says why and what to do.
@@ -68,7 +68,7 @@ def count_valid(dataset: Dataset, config: Config) -> int:
 
 
 def summary(dataset: Dataset, valid: int) -> str:
-    """A data set in a line: images, identities, and how many queries can be answered."""
+    """Returns a data set in a line: images, identities, and how many queries can be answered."""
     train, query, gallery = dataset.train, dataset.query, dataset.gallery
     return (
         f"{dataset.name}: {len(train)} training images of {len(np.unique(train.pids))} identities; "

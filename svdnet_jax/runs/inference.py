@@ -57,7 +57,7 @@ class Embedder(NamedTuple):
 
 
 def from_run(folder: Path) -> Embedder:
-    """The network of a run folder's latest checkpoint.
+    """Loads the network of a run's latest checkpoint.
 
     Raises:
         ConfigError: No run folder, or none that this version can read.
@@ -68,7 +68,7 @@ def from_run(folder: Path) -> Embedder:
 
 
 def preset(name: str, size: tuple[int, int] | None) -> Config:
-    """The settings that weights as they are are tried with.
+    """Returns the settings that weights as they are are tried with.
 
     Args:
         name: Of the preset.
@@ -85,7 +85,7 @@ def preset(name: str, size: tuple[int, int] | None) -> Config:
 
 
 def from_weights(spec: str, config: Config) -> Embedder:
-    """A pretrained backbone as it is; its pooled feature is the only embedding.
+    """Loads a pretrained backbone as it is; its pooled feature is the only embedding.
 
     Args:
         spec: What `load_pretrained` reads.
@@ -113,7 +113,7 @@ def _embedder(
 
 
 def load_eval_dataset(config: Config, console: Console) -> Dataset:
-    """The data set that a network is to be tried on; refused before any work if nothing could be measured.
+    """Loads the data set that a network is to be tried on; refused first if nothing could be measured.
 
     Args:
         config: Of the network, its data replaced. Training images are not needed.
@@ -131,7 +131,7 @@ def load_eval_dataset(config: Config, console: Console) -> Dataset:
 
 
 def embed_test(embedder: Embedder, dataset: Dataset, console: Console) -> dict[str, tuple[Embeddings, Embeddings]]:
-    """Query and gallery of a data set, by each embedding."""
+    """Embeds query and gallery of a data set, by each embedding."""
     with counting("Embedding images", len(dataset.query) + len(dataset.gallery), console) as advance:
         look = partial(
             embed_split, embedder.apply, settings=embedder.config.eval, advance=advance, models=embedder.models
@@ -177,7 +177,7 @@ def find_images(folder: Path) -> FoundImages:
 
 
 def _entries(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Everything in a folder and the folders in it, but these themselves, and why it is not read."""
+    """Returns everything in a folder and the folders in it, but these themselves, and why it is not read."""
     with os.scandir(folder) as entries:
         for entry in entries:
             kind = why_not(entry, IMAGES)
@@ -228,7 +228,7 @@ def embed_images(embedder: Embedder, crops: Sequence[ImageRecord], kind: str | N
 
 
 def _looked_at(crops: Sequence[ImageRecord], advance: Callable[[int], None]) -> Counter[str]:
-    """How images were changed that are known then to be decodable to their end."""
+    """Returns how images were changed that are known then to be decodable to their end."""
     from svdnet_jax.data.images import read_picture  # imports Pillow, which nothing else here needs
 
     changed: Counter[str] = Counter()

@@ -15,7 +15,7 @@ from svdnet_jax.training.state import TrainState
 
 
 def start_record(config: Config, dataset: Dataset, data: str, state: TrainState, weights: Pretrained | None) -> Record:
-    """The first line: what is trained, from what, on what, and what a control must share with it."""
+    """Returns the first line: what is trained, from what, on what, and what a control must share with it."""
     return {
         "event": "start",
         "dataset": dataset.name,
@@ -35,7 +35,7 @@ def start_record(config: Config, dataset: Dataset, data: str, state: TrainState,
 
 
 def _compared(config: Config) -> dict[str, Any]:
-    """The settings that a run and its control must share beside steps and rates."""
+    """Returns the settings that a run and its control must share beside steps and rates."""
     settings = {name: to_json(config)[name] for name in ("data", "model", "loss", "optimizer", "eval")}
     for section, place in (("data", "root"), ("data", "cache"), ("data", "layout"), ("model", "weights")):
         del settings[section][place]
@@ -44,7 +44,7 @@ def _compared(config: Config) -> dict[str, Any]:
 
 
 def end_record(config: Config, records: Sequence[Record], step: int) -> Record:
-    """The last line: why the run stopped, and the time that training took."""
+    """Returns the last line: why the run stopped, and the time that training took."""
     ended = [record for record in records if record["event"] == "phase"]
     early = ended[-1]["round"] < config.rri.rounds
     return {
@@ -56,7 +56,7 @@ def end_record(config: Config, records: Sequence[Record], step: int) -> Record:
 
 
 def report_facts(config: Config, dataset: Dataset, start: Record) -> dict[str, str]:
-    """What a reader must know to judge the numbers of the report."""
+    """Returns what a reader must know to judge the numbers of the report."""
     chosen_on = "held-out training identities" if config.data.validation else "the test set"
     facts = {}
     if not config.model.embedding_dim:

@@ -86,7 +86,7 @@ def write_artifacts(
 def _distances(
     run_dir: RunDir, config: Config, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]
 ) -> dict[str, tuple[str, Any]]:
-    """Distances before and after the rounds, as caption and figure; nothing for a test set of one identity."""
+    """Returns distances before and after the rounds, as caption and figure; nothing for a test set of one identity."""
     kind, by = (
         ("embedding", "the Eigenlayer's output") if config.model.embedding_dim else ("pooled", "the pooled feature")
     )
@@ -150,7 +150,7 @@ def _ranked(config: Config, dataset: Dataset, query: Embeddings, gallery: Embedd
 
 
 def _sheet(split: Split, identities: int = 6, columns: int = 12) -> np.ndarray:
-    """A grid of the first images of evenly spread identities, one row each."""
+    """Returns a grid of the first images of evenly spread identities, one row each."""
     known = np.unique(split.pids)
     shown = known[np.linspace(0, len(known) - 1, min(identities, len(known))).astype(int)]
     blank = np.full_like(split.images[0], 255)

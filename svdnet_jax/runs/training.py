@@ -59,7 +59,7 @@ def train(
     model: SVDNet | None = None,
     report: bool = True,
 ) -> Path:
-    """Trains, evaluates and reports; called again with the same settings it resumes where it was stopped.
+    """Returns trains, evaluates and reports; called again with the same settings it resumes where it was stopped.
 
     Args:
         config: All settings.

@@ -70,7 +70,7 @@ def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[tuple[lis
 
 
 def table(pairs: Sequence[tuple[list[Record], list[Record]]]) -> Table:
-    """The last round's results in per cent, RRI and control, and the difference pair by pair."""
+    """Returns the last round's results in per cent, RRI and control, and the difference pair by pair."""
     last = [[after_rounds(log)[-1] for log in pair] for pair in pairs]
     seeds = ", ".join(str(run[0]["seed"]) for run, _ in pairs)
     made = Table(
@@ -100,7 +100,7 @@ def _cells(values: list[list[float]], base: list[float], digits: int) -> list[st
 
 
 def spread(values: np.ndarray, digits: int, sign: str = "") -> str:
-    """Mean and, of several values, their standard deviation; the leading spaces keep columns apart."""
+    """Returns the mean and, of several values, their standard deviation; the leading spaces keep columns apart."""
     mean = f"{values.mean():{sign}.{digits}f}"
     return f"  {mean}" if len(values) == 1 else f"  {mean} ± {values.std(ddof=1):.{digits}f}"
 
@@ -113,5 +113,5 @@ def _read(path: Path) -> list[Record]:
 
 
 def _budget(records: Sequence[Record]) -> list[tuple[object, ...]]:
-    """Step and learning rate of every line about training."""
+    """Returns the step and learning rate of every line about training."""
     return [(r["step"], r["learning_rate"]) for r in records if r["event"] == "step"]

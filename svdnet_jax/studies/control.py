@@ -20,7 +20,7 @@ NAMES = {"Step 0": ("us", 0), "RRI": ("us", -1), "control": ("none", -1)}
 
 
 def variants(options: study.Options) -> dict[str, Config]:
-    """RRI and its control."""
+    """Returns RRI and its control."""
     return {method: with_rri(options.run, method=method) for method in ("us", "none")}
 
 
@@ -33,12 +33,12 @@ def measure(options: study.Options, console: Console) -> list[Record]:
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """The table of `svdnet_jax.studies.comparison`."""
+    """Returns the table of `svdnet_jax.studies.comparison`."""
     return [comparison.table([*zip(*(summary.runs_of(lines, name) for name in ("us", "none")), strict=True)])]
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """Retrieval of Step 0, RRI and control with each seed."""
+    """Returns retrieval of Step 0, RRI and control with each seed."""
     found = {name: summary.at_round(lines, *which) for name, which in NAMES.items()}
     return summary.retrieval_figure(found)
 

@@ -54,7 +54,7 @@ class Options(study.Options):
 
 
 def variants(options: Options) -> dict[str, Config]:
-    """Settings of all runs by name; US and nothing have the names that other studies give them, which share them."""
+    """Returns the settings of all runs by name; those that other studies have too have their names there."""
     config = options.run
     few = replace(config, rri=replace(config.rri, rounds=min(options.variants_rounds, config.rri.rounds)))
     found = {"none": with_rri(config, method="none"), "us": with_rri(config, method="us")}
@@ -68,7 +68,7 @@ def variants(options: Options) -> dict[str, Config]:
 
 
 def with_rri(config: Config, **changes: object) -> Config:
-    """The settings with other rounds."""
+    """Returns the settings with other rounds."""
     return replace(config, rri=replace(config.rri, **changes))  # type: ignore[arg-type]
 
 
@@ -82,7 +82,7 @@ def measure(options: Options, console: Console) -> list[Record]:
 
 
 def replaced(folder: Path, seed: int) -> list[Record]:
-    """Each method once on the Step 0 of a run: S(W), retrieval, and what became of the distances."""
+    """Applies each method once to the Step 0 of a run: S(W), retrieval, and what became of the distances."""
     embedder, W = inference.from_run(folder), load_eigenlayer(RunDir(folder), "base")
     assert W is not None, "written before the log's line"
     quiet = terminal(quiet=True)
@@ -108,13 +108,13 @@ def replaced(folder: Path, seed: int) -> list[Record]:
 
 
 def moved(W: np.ndarray, new: np.ndarray) -> int:
-    """How many columns of the new weight the matching takes elsewhere or turns round."""
+    """Returns how many columns of the new weight the matching takes elsewhere or turns round."""
     order, sign = (np.asarray(found) for found in eigenlayer.match_columns(jnp.asarray(W), jnp.asarray(new)))
     return int(np.sum((order != np.arange(len(order))) | (sign < 0)))
 
 
 def distance_change(query: np.ndarray, gallery: np.ndarray, W: np.ndarray, new: np.ndarray) -> float:
-    """Mean of abs(d' / d - 1) over pairs, d' scaled to the mean of d, since a common factor ranks nothing anew.
+    """Returns the mean of abs(d' / d - 1) over pairs, d' scaled to the mean of d: a common factor ranks nothing.
 
     Args:
         query: Inputs of the Eigenlayer (Q, C), of which a sample is taken.
@@ -135,7 +135,7 @@ def distance_change(query: np.ndarray, gallery: np.ndarray, W: np.ndarray, new: 
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """Replaced once, and after the rounds."""
+    """Returns replaced once, and after the rounds."""
     heads = ("W becomes", "S(W)", "moved", "change of distances", "rank-1", "mAP", "mAP_market")
     caption = (
         "moved: columns that matching takes elsewhere or turns round; change: mean relative change of the distances of "
@@ -158,7 +158,7 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 
 def by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
-    """The lines of a round by what tables and figure call the variant, in their order."""
+    """Returns the lines of a round by what tables and figure call the variant, in their order."""
     names = dict.fromkeys(line["variant"] for line in lines if line["event"] == "phase")
     fixed = {"none": CONTROL, "us": "US", "u": "U", "uvt": "UV'", "qd": "QD"}
     fixed |= {"us-unmatched": "US, columns not matched", "u-unmatched": "U, columns not matched"}
@@ -174,7 +174,7 @@ def by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """MAP and rank-1 of all variants after the rounds."""
+    """Returns mAP and rank-1 of all variants after the rounds."""
     return summary.retrieval_figure(by_title(lines, summary.last_round(lines)))
 
 

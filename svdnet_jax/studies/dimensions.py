@@ -35,7 +35,7 @@ class Options(study.Options):
 
 
 def variants(options: Options) -> dict[str, Config]:
-    """US and the control with each number of outputs.
+    """Returns US and the control with each number of outputs.
 
     Raises:
         ConfigError: More outputs than the backbone has channels.
@@ -64,13 +64,13 @@ def measure(options: Options, console: Console) -> list[Record]:
 
 
 def by_dim(lines: summary.Lines, method: str, number: int) -> dict[int, list[Record]]:
-    """The lines of a round of US or the control by number of outputs, fewest first."""
+    """Returns the lines of a round of US or the control by number of outputs, fewest first."""
     names = {line["dim"]: line["variant"] for line in lines if line["variant"].partition("-")[0] == method}
     return {dim: summary.at_round(lines, name, number) for dim, name in sorted(names.items())}
 
 
 def moments(lines: summary.Lines) -> dict[str, dict[int, list[Record]]]:
-    """What is compared at each number of outputs."""
+    """Returns what is compared at each number of outputs."""
     number = summary.last_round(lines)
     return {
         "Step 0": by_dim(lines, "us", 0),
@@ -80,7 +80,7 @@ def moments(lines: summary.Lines) -> dict[str, dict[int, list[Record]]]:
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """Three rows for each number of outputs."""
+    """Returns three rows for each number of outputs."""
     (K,) = {line["identities"] for line in lines if line["event"] == "start"}
     title = f"Outputs of the Eigenlayer: Step 0, and after round {summary.last_round(lines)}"
     made = summary.make_table(
@@ -95,7 +95,7 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """Rank-1 and mAP against the number of outputs."""
+    """Returns Rank-1 and mAP against the number of outputs."""
     panels = {
         "Rank-1": ("embedding", "rank1"),
         "mAP of the Eigenlayer's output": ("embedding", "mAP"),

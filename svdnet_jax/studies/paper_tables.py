@@ -63,7 +63,7 @@ class Options:
 
 
 def budget(options: Options) -> dict[str, study.Options]:
-    """The options of each study."""
+    """Returns the options of each study."""
     seeds, run, fewer = options.seeds, options.run, options.variants_rounds
     return {
         "control": study.Options(seeds, run),
@@ -111,7 +111,7 @@ def write(options: Options) -> Path:
 
 
 def with_section(document: str, chosen: study.Study, table: str) -> str:
-    """The document with the table of a study in its place; with a new section at the end if it has none."""
+    """Returns the document with the table of a study in its place; with a new section at the end if it has none."""
     name = chosen.name
     block = f"<!-- table runs/paper/{name}.jsonl -->\n```\n{table}\n```"
     place = re.compile(rf"<!-- table runs/paper/{name}\.jsonl -->\n```\n.*?\n```", re.S)

@@ -55,7 +55,7 @@ def measure(options: Options, console: Console) -> list[Record]:
 
 
 def compute(options: Options, dataset: Dataset) -> list[Record]:
-    """The lines of all kinds, with what they rest on."""
+    """Returns the lines of all kinds, with what they rest on."""
     start = {
         "event": "start",
         "variant": "",
@@ -93,13 +93,13 @@ def compute(options: Options, dataset: Dataset) -> list[Record]:
 
 
 def shrunk(images: np.ndarray, size: tuple[int, int], block: int = 256) -> np.ndarray:
-    """Images in the size that the networks see, as bytes."""
+    """Returns images in the size that the networks see, as bytes."""
     blocks = (np.asarray(resize(jnp.asarray(images[i : i + block]), size)) for i in range(0, len(images), block))
     return np.concatenate([np.rint(part).astype(np.uint8) for part in blocks])
 
 
 def one(sides: Sequence[np.ndarray], dataset: Dataset, config: Config) -> dict[str, Any]:
-    """Retrieval by features of queries and gallery."""
+    """Returns retrieval by features of queries and gallery."""
     query, gallery = (
         Embeddings(features, split.pids, split.cameras, split.names)
         for features, split in zip(sides, (dataset.query, dataset.gallery), strict=True)
@@ -109,7 +109,7 @@ def one(sides: Sequence[np.ndarray], dataset: Dataset, config: Config) -> dict[s
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """A row for each kind of feature."""
+    """Returns a row for each kind of feature."""
     heads = ("feature", "numbers", "s to fit", "ms an image", "rank-1", "rank-5", "rank-10", "mAP", "mAP_market")
     made = summary.make_table("PCANet, by the same protocol", heads)
     for line in lines[1:]:
@@ -125,7 +125,7 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """Rank-1 and mAP of each kind."""
+    """Returns Rank-1 and mAP of each kind."""
     panels = {
         title: {"": {TITLES[line["variant"]]: [100 * line["embedding"][m]] for line in lines[1:]}}
         for title, m in {"mAP": "mAP", "Rank-1": "rank1"}.items()

@@ -69,7 +69,7 @@ def measure(options: Options, console: Console) -> list[Record]:
 
 
 def variants(options: Options, settings: Mapping[Kind, Penalty]) -> dict[str, Config]:
-    """Settings of all runs by name, from those of each penalty that begins in the rounds."""
+    """Returns settings of all runs by name, from those of each penalty that begins in the rounds."""
     config = options.run
     runs = {method: with_rri(config, method=method) for method in ("none", "us")}
     few = {method: with_rri(run, rounds=min(options.variants_rounds, run.rri.rounds)) for method, run in runs.items()}
@@ -83,14 +83,14 @@ def variants(options: Options, settings: Mapping[Kind, Penalty]) -> dict[str, Co
 
 
 def scaled(kind: Kind, weight: float) -> Penalty:
-    """The settings of a penalty that begins in the rounds."""
+    """Returns the settings of a penalty that begins in the rounds."""
     if kind == "features":
         return Penalty(features=float(f"{weight:.3g}"), begin="rounds")
     return Penalty(kind, float(f"{weight:.3g}"), "columns", begin="rounds")
 
 
 def sizes(base: Path, kinds: Sequence[Kind]) -> dict[Kind, float]:
-    """Each penalty, with a weight of 1, of the network that Step 0 ended with."""
+    """Returns each penalty, with a weight of 1, of the network that Step 0 ended with."""
     trained = load_run(base)
     found: dict[Kind, float] = {}
     for kind in kinds:
@@ -102,7 +102,7 @@ def sizes(base: Path, kinds: Sequence[Kind]) -> dict[Kind, float]:
 
 
 def feature_maps(trained: Any) -> Any:
-    """The last feature maps (N, h, w, C) of some training images."""
+    """Returns the last feature maps (N, h, w, C) of some training images."""
     config: Config = trained.config
     images = load_configured_dataset(config, terminal(quiet=True)).train.images
     some = images[np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int)]
@@ -112,7 +112,7 @@ def feature_maps(trained: Any) -> Any:
 
 
 def by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
-    """The lines of a round by what tables and figure call the variant."""
+    """Returns the lines of a round by what tables and figure call the variant."""
     found = {"Step 0": summary.at_round(lines, "none", 0)}
     for name in dict.fromkeys(line["variant"] for line in lines):
         method, _, kind = name.removesuffix(START).partition("-")
@@ -123,7 +123,7 @@ def by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """A row for each penalty by itself and with US."""
+    """Returns a row for each penalty by itself and with US."""
     number = summary.last_round(lines)
     heads = ("rounds with", "weight", "S(W)", *summary.COMPARED)
     made = summary.make_table(f"After round {number}", heads, summary.DIFFERENCES)
@@ -137,7 +137,7 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """MAP and S(W) of all."""
+    """Returns mAP and S(W) of all."""
     found = by_title(lines, summary.last_round(lines))
     panels = {
         "mAP": {

@@ -70,7 +70,7 @@ TITLES = {
 
 
 def variants(options: Options) -> dict[str, Config]:
-    """Settings of all runs by name; names and settings are those of other studies where these have them too."""
+    """Returns the settings of all runs by name; those that other studies have too have their names there."""
     config = options.run
     few = replace(config, rri=replace(config.rri, rounds=min(options.variants_rounds, config.rri.rounds)))
     found = {"none": with_rri(config, method="none")}
@@ -111,7 +111,7 @@ def identities(folder: Path, variant: str, seed: int) -> list[Record]:
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """All variants after a round, and the differences between those that answer the question, with intervals."""
+    """Returns all variants after a round, and the differences that answer the question, with intervals."""
     number = summary.last_round(lines)
     heads = ("W becomes", "S(W)", "first jump", *summary.COMPARED)
     caption = f"first jump: of the loss on training images, at the first replacement; {summary.DIFFERENCES}"
@@ -133,7 +133,7 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 
 def differences(lines: summary.Lines, number: int) -> Iterator[tuple[str, ...]]:
-    """Rows of the second table."""
+    """Returns the rows of the second table."""
     for ours, theirs in PAIRS:
         pair = [summary.at_round(lines, name, number) for name in (ours, theirs)]
         if not all(pair):
@@ -148,7 +148,7 @@ def differences(lines: summary.Lines, number: int) -> Iterator[tuple[str, ...]]:
 
 
 def _over_identities(lines: summary.Lines, ours: str, theirs: str, kind: str, measured: str) -> Interval | None:
-    """The mean difference over the seeds, with the same identities resampled in all; None where lines have no sums."""
+    """Returns the mean difference over the seeds, the same identities resampled in all; None without sums."""
     sums: dict[str, list[Record]] = {
         name: [line for line in lines if line["event"] == "identities" and line["variant"] == name]
         for name in (ours, theirs)
@@ -184,7 +184,7 @@ def _jump(lines: summary.Lines, title: str) -> str:
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """MAP and rank-1 of all variants after the rounds."""
+    """Returns mAP and rank-1 of all variants after the rounds."""
     number = summary.last_round(lines)
     return summary.retrieval_figure(_by_title(lines, number))
 

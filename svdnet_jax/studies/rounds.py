@@ -20,7 +20,7 @@ NAMES = {"us": "RRI", "none": "control"}
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """A row for each round of RRI and of the control."""
+    """Returns a row for each round of RRI and of the control."""
     heads = ("round", "S(W)", "rank-1", "mAP", "mAP_market", "pooled rank-1", "pooled mAP")
     made = summary.make_table("By round, after relaxation", heads)
     for variant, name in NAMES.items():
@@ -34,7 +34,7 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """Rank-1, mAP and S(W) by round."""
+    """Returns Rank-1, mAP and S(W) by round."""
     numbers = range(summary.last_round(lines) + 1)
 
     def curve(variant: str, *path: str) -> dict[float, Sequence[float]]:

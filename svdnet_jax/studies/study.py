@@ -92,7 +92,7 @@ def conduct(study: Study, options: Options, console: Console) -> Path:
 
 
 def text(study: Study, lines: Lines) -> str:
-    """The tables of a study, and what they rest on and do not show, as plain text of `WIDTH` columns."""
+    """Returns the tables of a study, and what they rest on and do not show, as plain text of `WIDTH` columns."""
     file = StringIO()
     console = terminal(width=WIDTH, file=file)
     for number, table in enumerate(study.tables(lines)):
@@ -121,7 +121,7 @@ def train(options: Options, variants: Mapping[str, Config], console: Console) ->
 
 
 def trained(options: Options, name: str, config: Config, seed: int, console: Console) -> Path:
-    """The folder of a finished run, which is trained if it is not there."""
+    """Returns the folder of a finished run, which is trained if it is not there."""
     config = replace(config, seed=seed, base_from=None, rri=replace(config.rri, stop="never"))
     base = without_rounds(config)
     base = replace(base, out=options.folder / f"base-{_digest(base)}-{seed}")
@@ -137,13 +137,13 @@ def trained(options: Options, name: str, config: Config, seed: int, console: Con
 
 
 def _digest(config: Config) -> str:
-    """A few letters that differ between settings."""
+    """Returns a few letters that differ between settings."""
     settings = {k: v for k, v in to_json(config).items() if k not in ("out", "seed", "preset", "compute", "machines")}
     return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def _finished(config: Config) -> bool:
-    """Whether nothing is left of a run.
+    """Returns whether nothing is left of a run.
 
     Raises:
         ConfigError: Its folder holds a run with other settings.
@@ -168,7 +168,7 @@ def _finish(config: Config, console: Console) -> None:
 
 
 def tagged(folder: Path, variant: str, seed: int) -> list[Record]:
-    """What a run's log says of its start, borders and end, with its variant and, at the start, the machine."""
+    """Returns what a run's log says of its start, borders and end, with its variant and the machine."""
     lines: list[Record] = []
     for record in read_run_log(folder):
         if record["event"] in ("start", "phase", "decorrelate", "end"):
@@ -179,14 +179,14 @@ def tagged(folder: Path, variant: str, seed: int) -> list[Record]:
 
 
 def machine(folder: Path | None = None) -> str:
-    """What a run was trained on; without a folder, what this process works on."""
+    """Returns what a run was trained on; without a folder, what this process works on."""
     found = environment() if folder is None else json.loads(RunDir(folder).environment.read_text())
     kinds = f"{len(found['devices'])} x {found['device_kind']}"
     return f"{kinds}, {found['cpus']} CPU cores, Python {found['python']}, jax {found['packages']['jax']}"
 
 
 def cached(path: Path, compute: Callable[[], list[Record]]) -> list[Record]:
-    """Lines that take a while to compute, kept in a file beside what they are of."""
+    """Returns lines that take a while to compute, kept in a file beside what they are of."""
     if not path.exists():
         lines = compute()
         write_whole(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())

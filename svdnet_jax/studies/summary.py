@@ -20,13 +20,13 @@ Lines = Sequence[Record]
 
 
 def runs_of(lines: Lines, variant: str) -> list[list[Record]]:
-    """The lines of each run of a variant, one list a seed, in their order."""
+    """Returns the lines of each run of a variant, one list a seed, in their order."""
     seeds = dict.fromkeys(line["seed"] for line in lines if line["variant"] == variant)
     return [[line for line in lines if (line["variant"], line["seed"]) == (variant, seed)] for seed in seeds]
 
 
 def at_round(lines: Lines, variant: str, number: int) -> list[Record]:
-    """The lines by which a round of a variant is judged, one a seed; round 0 is Step 0, -1 the last."""
+    """Returns the lines by which a round of a variant is judged, one a seed; round 0 is Step 0, -1 the last."""
     judged = [after_rounds(records) for records in runs_of(lines, variant)]
     if number < 0:
         return [records[number] for records in judged]
@@ -34,7 +34,7 @@ def at_round(lines: Lines, variant: str, number: int) -> list[Record]:
 
 
 def last_round(lines: Lines) -> int:
-    """The last round that every variant with rounds has."""
+    """Returns the last round that every variant with rounds has."""
     ends: dict[tuple[str, int], int] = {}
     for line in lines:
         if line["event"] == "phase":
@@ -43,7 +43,7 @@ def last_round(lines: Lines) -> int:
 
 
 def values(records: Lines, *path: str) -> np.ndarray:
-    """A number of each record, in per cent where it is of retrieval: ``values(records, "embedding", "mAP")``."""
+    """Returns a number of each record, in per cent where it is of retrieval."""
     found: list[Any] = [*records]
     for name in path:
         found = [record[name] for record in found]
@@ -51,7 +51,7 @@ def values(records: Lines, *path: str) -> np.ndarray:
 
 
 def compared(records: Lines, control: Lines = ()) -> list[str]:
-    """Cells of a row: the Eigenlayer's output and, by mAP, its input, both also seed by seed over the control's.
+    """Returns cells of a row: the output and, by mAP, the input, both also seed by seed over the control's.
 
     Args:
         records: One a seed.
@@ -71,7 +71,7 @@ DIFFERENCES = "over control: difference seed by seed, their mean and standard de
 
 
 def retrieval_figure(found: Mapping[str, Lines]) -> Figure:
-    """MAP and rank-1 of variants by name, of the Eigenlayer's output and its input."""
+    """Returns mAP and rank-1 of variants by name, of the Eigenlayer's output and its input."""
     return side_by_side(
         {
             title: {
@@ -84,7 +84,7 @@ def retrieval_figure(found: Mapping[str, Lines]) -> Figure:
 
 
 def make_table(title: str, heads: Sequence[str], caption: str = "") -> Table:
-    """An empty table in the common form; its first column holds names."""
+    """Returns an empty table in the common form; its first column holds names."""
     made = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
     made.box, made.padding = box.SIMPLE_HEAD, 0
     for number, head in enumerate(heads):
@@ -93,7 +93,7 @@ def make_table(title: str, heads: Sequence[str], caption: str = "") -> Table:
 
 
 def about(lines: Lines) -> str:
-    """Data, seeds and machine of a study, which no table goes without."""
+    """Returns data, seeds and machine of a study, which no table goes without."""
     starts = [line for line in lines if line["event"] == "start"]
     first = starts[0]
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(line["seed"] for line in starts if line["seed"] is not None))

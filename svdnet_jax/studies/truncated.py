@@ -62,7 +62,7 @@ def measure(options: Options, console: Console) -> list[Record]:
 
 
 def cut(folder: Path, ranks: Sequence[int], variant: str, seed: int) -> list[Record]:
-    """Size, speed, error and retrieval at each rank and of the whole layer (rank 0), of a run's last weights."""
+    """Returns the size, speed, error and retrieval at each rank and of the whole layer (rank 0) of a run."""
     embedder, W = inference.from_run(folder), jnp.asarray(load_run(folder).state.eigenlayer)
     quiet, settings = terminal(quiet=True), embedder.config.eval
     query, gallery = inference.embed_test(embedder, inference.load_eval_dataset(embedder.config, quiet), quiet)[
@@ -112,17 +112,17 @@ def timed(layers: Sequence[jax.Array], features: np.ndarray) -> float:
 
 
 def at(lines: summary.Lines, variant: str, rank: int) -> list[Record]:
-    """The lines of a rank, one a seed; of the whole layer for 0."""
+    """Returns the lines of a rank, one a seed; of the whole layer for 0."""
     return [x for x in lines if x["event"] == "truncated" and (x["variant"], x["rank"]) == (variant, rank)]
 
 
 def ranks_of(lines: summary.Lines) -> list[int]:
-    """All ranks, the whole layer last, as 0."""
+    """Returns all ranks, the whole layer last, as 0."""
     return [*dict.fromkeys(line["rank"] for line in lines if line["event"] == "truncated")]
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """A row for each network and rank."""
+    """Returns a row for each network and rank."""
     whole = at(lines, "base", 0)[0]
     heads = ("network, rank", "numbers", "µs", "error", "rank-1", "mAP", "mAP_market")
     caption = (
@@ -141,7 +141,7 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """Rank-1 and mAP against the rank, the whole layer at its number of outputs."""
+    """Returns Rank-1 and mAP against the rank, the whole layer at its number of outputs."""
     D = at(lines, "base", 0)[0]["outputs"]
     return against(
         {

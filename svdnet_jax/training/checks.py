@@ -76,7 +76,7 @@ def check_loss(loss: Array) -> None:
 
 
 def require_sync_batch_norm(axis: str | None) -> AbstractContextManager[Any]:
-    """Within it, a BatchNorm that takes statistics of one device's images alone is refused; no axis, no refusal.
+    """Refuses, within it, a BatchNorm that takes statistics of one device's images alone.
 
     Raises:
         ValueError: When such a BatchNorm is called; names it and says what to do.

@@ -58,7 +58,7 @@ def step_config(config: Config, kind: PhaseKind) -> StepConfig:
 def make_train_call(
     model: SVDNet, optimizer: optax.GradientTransformation, config: StepConfig, devices: MeshContext
 ) -> TrainCall:
-    """Compiles, at its first use, what trains a phase; one program for all calls."""
+    """Makes what trains a phase, compiled at its first use; one program for all calls."""
     axis = AXIS if devices.mode == "pmap" else None
     step = partial(
         train_step,
@@ -89,7 +89,7 @@ def make_train_call(
 
 
 def steps_per_call(config: Config) -> int:
-    """Steps that one call takes: the most within the setting that end at every line of the log and every phase."""
+    """Returns the steps of one call: the most within the setting that end at every line of the log and phase."""
     setting = config.compute.steps_per_call
     most = setting or (ON_CPU if jax.default_backend() == "cpu" else ELSEWHERE)
     lengths = [config.log_every, config.checkpoint_every, *(phase.settings.steps for phase in build_schedule(config))]

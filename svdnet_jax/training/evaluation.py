@@ -81,7 +81,7 @@ def embed_split(
     advance: Callable[[int], None] = lambda _: None,
     models: Mapping[str, str] = UNKNOWN,
 ) -> dict[str, Embeddings]:
-    """Both embeddings of a split, ``embedding`` (N, D) and ``pooled`` (N, C).
+    """Computes both embeddings of a split, ``embedding`` (N, D) and ``pooled`` (N, C).
 
     Args:
         apply: The network at rest, from images to `Outputs`.
@@ -98,7 +98,7 @@ def embed_split(
 
 
 def _fit(logits: Float[np.ndarray, "N K"], classes: Int[np.ndarray, " N"]) -> tuple[float, float]:
-    """Mean softmax loss and accuracy."""
+    """Computes mean softmax loss and accuracy."""
     scores = logits.astype(np.float64)
     scores -= scores.max(axis=1, keepdims=True)
     own = np.take_along_axis(scores, classes[:, None], axis=1)[:, 0]

@@ -23,7 +23,7 @@ UNUSED: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def model_fingerprint(variables: Mapping[str, PyTree[Any]], kind: str, config: Config) -> str:
-    """The first 16 hex digits of a SHA-256, and the embedding: ``3f2a09c1d4e5b677-pooled``.
+    """Returns the first 16 hex digits of a SHA-256, and the embedding: ``3f2a09c1d4e5b677-pooled``.
 
     It is taken over every number that the embedding depends on (path, type, shape and bytes of each array, in the
     order of paths), and over what the arrays do not tell: the size of the input and the backbone's graph.
@@ -46,5 +46,5 @@ def model_fingerprint(variables: Mapping[str, PyTree[Any]], kind: str, config: C
 def fingerprints(
     variables: Mapping[str, PyTree[Any]], config: Config, kinds: Iterable[str] = tuple(UNUSED)
 ) -> dict[str, str]:
-    """`model_fingerprint` of several embeddings, by name; a tenth of a second each for a ResNet-50."""
+    """Returns the `model_fingerprint` of several embeddings, by name; a tenth of a second each for a ResNet-50."""
     return {kind: model_fingerprint(variables, kind, config) for kind in kinds}

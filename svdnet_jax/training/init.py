@@ -18,7 +18,7 @@ from svdnet_jax.training.state import TrainState, init_state
 def initial_state(
     config: Config, train: Split, weights: Pretrained | None, model: SVDNet | None = None
 ) -> tuple[SVDNet, TrainState]:
-    """The network for a training set and its state before the first step.
+    """Makes the network for a training set and its state before the first step.
 
     Args:
         config: Settings of the run.
@@ -44,13 +44,13 @@ def initial_state(
 
 
 def pixel_statistics(config: Config, weights: Pretrained | None) -> tuple[Any, Any]:
-    """What is subtracted from RGB in [0, 255] and what divides it: as set, as the weights want, or ImageNet's."""
+    """Returns the mean and std for RGB in [0, 255]: as set, as the weights want, or ImageNet's."""
     mean = config.model.mean or (weights.mean if weights else IMAGENET_MEAN)
     return mean, config.model.std or (weights.std if weights else IMAGENET_STD)
 
 
 def with_weights(state: TrainState, weights: Pretrained) -> TrainState:
-    """The same state with another backbone.
+    """Returns the same state with another backbone.
 
     Raises:
         ConfigError: The weights are of another network; says which leaves.
@@ -83,7 +83,7 @@ def check_start(config: Config, weights: Pretrained | None) -> None:
 
 
 def as_pretrained(state: TrainState, source: str, layouts: tuple[str, ...]) -> Pretrained:
-    """The backbone of a trained state, for another run to start from; of a mean image, the mean colour."""
+    """Returns the backbone of a trained state, for another run to start from; of a mean image, the mean colour."""
 
     def backbone(tree: Any) -> dict[str, np.ndarray]:
         return {path: np.asarray(leaf) for path, leaf in parameter_paths(tree.get("backbone", {})).items()}

@@ -28,7 +28,7 @@ class Group(NamedTuple):
     """Weight decay."""
 
     def __str__(self) -> str:
-        """The label of its weights."""
+        """Returns the label of its weights."""
         return f"rate x{self.rate:g}, decay {self.decay:g}" if self.rate else "frozen"
 
 
@@ -38,7 +38,7 @@ SGD = Optimizer()
 
 
 def weight_groups(params: Mapping[str, Any], phase: Phase, settings: Optimizer) -> PyTree[Group]:
-    """A tree like ``params`` that says of each leaf how it is trained in a phase.
+    """Returns a tree like ``params`` that says of each leaf how it is trained in a phase.
 
     Args:
         params: Parameters, or their shapes.

@@ -29,7 +29,7 @@ class ScheduledPhase:
         return tuple(self.start + place for place in self.settings.milestones if 0 < place < self.settings.steps)
 
     def learning_rate_at(self, step: int) -> float:
-        """Learning rate of a step of the phase, counted from 0: warm-up, then a tenth at each milestone passed."""
+        """Returns the learning rate of a step of the phase, from 0: warm-up, then a tenth at each milestone passed."""
         passed = sum(milestone <= step for milestone in self.settings.milestones)
         warmup = self.settings.warmup
         rise = 0.01 + 0.99 * step / warmup if step < warmup else 1.0
@@ -37,7 +37,7 @@ class ScheduledPhase:
 
 
 def build_schedule(config: Config) -> tuple[ScheduledPhase, ...]:
-    """All phases of a run, at most ``1 + 2 * rounds``; the stopping rule may leave out the last ones.
+    """Builds all phases of a run, at most ``1 + 2 * rounds``; the stopping rule may leave out the last ones.
 
     With ``rri.final`` the last round has a second restraint in place of its relaxation: in the authors' CaffeNet
     recipe it starts from the model after the last restraint, so that nothing of that relaxation is used.

@@ -53,11 +53,11 @@ class TrainState(flax.struct.PyTreeNode):
         return self.params["eigenlayer" if "eigenlayer" in self.params else "classifier"]["kernel"]
 
     def with_eigenlayer(self, W: Float[Array, "C D"]) -> "TrainState":
-        """The same state with another W."""
+        """Returns the same state with another W."""
         return self.replace(params={**self.params, "eigenlayer": {"kernel": replicate_on(W, self.eigenlayer.sharding)}})
 
     def with_classifier(self, kernel: Float[Array, "D K"]) -> "TrainState":
-        """The same state with another kernel of the classifier, its bias as it was."""
+        """Returns the same state with another kernel of the classifier, its bias as it was."""
         old = self.params["classifier"]
         new = {**old, "kernel": replicate_on(kernel, old["kernel"].sharding)}
         return self.replace(params={**self.params, "classifier": new})
@@ -70,7 +70,7 @@ def init_state(
     mean: Sequence[float] | np.ndarray = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> TrainState:
-    """A new run before its first step, without an optimiser: `begin` of the first phase brings it.
+    """Makes the state of a new run, without an optimizer: `begin_phase` brings it.
 
     Args:
         model: The network.

@@ -45,7 +45,7 @@ class _Row(NamedTuple):
 
 
 def lacking(folder: Path) -> str:
-    """What keeps ``folder`` (or file) from being a manifest; empty if nothing does."""
+    """Returns what keeps ``folder`` (or file) from being a manifest; empty if nothing does."""
     return "" if folder.is_file() or (folder / FILE).is_file() else f"no {FILE} there"
 
 
@@ -108,7 +108,7 @@ def _spelled(text: str) -> str:
 
 
 def _problems(file: Path, rows: list[_Row]) -> Iterator[str]:
-    """What is wrong, each with its line."""
+    """Returns what is wrong, each with its line."""
     seen: dict[str, int] = {}
     spellings: dict[tuple[str, str], _Spelling] = {}
     for row in rows:
@@ -171,7 +171,7 @@ def _refuse(file: Path, problems: list[str]) -> None:
 
 
 def _numbers(names: set[str], reserved: tuple[int, ...]) -> Mapping[str, int]:
-    """Each name's number: its own if all are integers or it is reserved, else from 1 in sorted order."""
+    """Returns each name's number: its own if all are integers or it is reserved, else from 1 in sorted order."""
     integers = {name: int(name) for name in names if _INTEGER.fullmatch(name)}
     if len(integers) == len(names):
         return integers

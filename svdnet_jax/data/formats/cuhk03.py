@@ -30,7 +30,7 @@ NAMING = FilenamePattern(
 
 
 def lacking(folder: Path, kind: str) -> str:
-    """What keeps ``folder`` from being CUHK03 of a kind (``labeled``, ``detected``); empty if nothing does."""
+    """Returns what keeps ``folder`` from being CUHK03 of a kind (``labeled``, ``detected``); empty if nothing does."""
     cropped = _cropped(folder, kind)
     if not market_style.lacking(cropped, NAMING):
         return ""
@@ -69,7 +69,7 @@ def read(folder: Path, cache: Path, kind: str) -> SplitFiles:
 
 
 def _cropped(folder: Path, kind: str) -> Path:
-    """Where Market-1501's three folders would be: in one named by the kind, or right here if this is it."""
+    """Returns where Market-1501's three folders would be: in one named by the kind, or right here if this is it."""
     return folder if folder.resolve().name == kind else folder / kind
 
 
@@ -82,12 +82,12 @@ def _images_folder(folder: Path, kind: str) -> Path:
 
 
 def _images_file(folder: Path) -> Path | None:
-    """The original file, where its archive puts it or beside the protocol's files."""
+    """Returns the original file, where its archive puts it or beside the protocol's files."""
     return next((path for path in (folder / IMAGES, folder / "cuhk03_release" / IMAGES) if path.is_file()), None)
 
 
 def _protocol(config: Path) -> dict[str, list[tuple[str, int, int]]]:
-    """Name, identity and camera of the images of each split."""
+    """Returns the name, identity and camera of the images of each split."""
     from scipy.io import loadmat  # takes long to import, and no other data set needs it
 
     try:
@@ -110,7 +110,7 @@ def _crops(table: list[tuple[str, int, int]], images: Path) -> tuple[ImageRecord
 
 
 def _extracted(mat: Path, kind: str, cache: Path) -> Path:
-    """The folder of PNG files made from cuhk-03.mat; made if it is not there yet, whole or not at all."""
+    """Returns the folder of PNG files made from cuhk-03.mat; made if it is not there yet, whole or not at all."""
     from PIL import Image
 
     status = mat.stat()
@@ -133,7 +133,7 @@ def _extracted(mat: Path, kind: str, cache: Path) -> Path:
 
 
 def _pictures(mat: Path, kind: str) -> Iterator[tuple[str, UInt8[np.ndarray, "h w 3"]]]:
-    """Names and pixels of all images of a kind.
+    """Returns names and pixels of all images of a kind.
 
     In Matlab, ``labeled{p}{i, j}`` is picture j (1 to 5 of the first camera, 6 to 10 of the second, or empty) of person
     i at camera pair p; its name is ``p_iii_v_jj.png`` with v the camera. HDF5 holds every array transposed.

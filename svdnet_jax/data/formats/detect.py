@@ -48,7 +48,7 @@ DUKE = FilenamePattern(
 def _published(
     images: tuple[int, int, int], identities: tuple[int, int, int], cameras: int, junk: int = 0
 ) -> Mapping[str, int]:
-    """Counts by the names that `listing.counts` gives them; images and identities of train, query and gallery."""
+    """Returns counts by the names of `listing.counts`: images and identities of train, query and gallery."""
     known = {f"{split} images": number for split, number in zip(SPLITS, images, strict=True)}
     known |= {f"{split} identities": number for split, number in zip(SPLITS, identities, strict=True)}
     return MappingProxyType(known | {"gallery images without junk": images[2] - junk, "cameras": cameras})
@@ -132,7 +132,7 @@ def find_layout(root: Path, cache: Path, layout: str = "auto") -> DatasetIndex:
 
 
 def _inside(root: Path) -> list[Path]:
-    """The folders in a folder, but those that may not be looked into."""
+    """Returns the folders in a folder, but those that may not be looked into."""
     if not root.is_dir():
         return []
     return sorted(path for path in root.iterdir() if path.is_dir() and os.access(path, os.R_OK | os.X_OK))

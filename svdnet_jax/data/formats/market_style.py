@@ -40,7 +40,7 @@ class SplitFiles(NamedTuple):
 
 
 def lacking(folder: Path, naming: FilenamePattern) -> str:
-    """What keeps ``folder`` from being a data set with such names; empty if nothing does."""
+    """Returns what keeps ``folder`` from being a data set with such names; empty if nothing does."""
     absent = [name for name in FOLDERS.values() if not (folder / name).is_dir()]
     if absent:
         return f"{', '.join(absent)} not there"
@@ -73,7 +73,7 @@ def read(folder: Path, naming: FilenamePattern) -> SplitFiles:
 
 
 def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], str | None]]:
-    """What lies in a folder, and why it is not read."""
+    """Returns what lies in a folder, and why it is not read."""
     with os.scandir(folder) as entries:
         for entry in entries:
             yield entry, why_not(entry, _SUFFIXES)

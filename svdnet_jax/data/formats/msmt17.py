@@ -19,7 +19,7 @@ _VERSIONS = (("train", "test"), ("mask_train_v2", "mask_test_v2"))
 
 
 def lacking(folder: Path) -> str:
-    """What keeps ``folder`` from being MSMT17; empty if nothing does."""
+    """Returns what keeps ``folder`` from being MSMT17; empty if nothing does."""
     absent = [name for name in _LISTS if not (folder / name).is_file()]
     if absent:
         return f"{', '.join(absent)} not there"
@@ -51,7 +51,7 @@ def _version(folder: Path) -> tuple[str, str] | None:
 
 
 def _crops(file: Path, images: Path, first: int) -> list[ImageRecord]:
-    """The images of one list, whose identity 0 gets the number ``first``."""
+    """Returns the images of one list, whose identity 0 gets the number ``first``."""
     try:
         text = file.read_text("utf-8")
     except UnicodeDecodeError as error:

@@ -101,14 +101,14 @@ def _scene(place: int, elevation: float, rng: Rng) -> Image.Image:
 
 
 def _lights(rng: Rng) -> Float32[np.ndarray, "8 128 64 1"]:
-    """Soft light and shade, falling off to one end."""
+    """Returns soft light and shade, falling off to one end."""
     coarse = rng.normal(1, 0.08, (8, 5, 3)).astype(np.float32)
     coarse *= np.linspace(rng.uniform(0.8, 1.15), 1, 5, dtype=np.float32)[:, None]
     return np.stack([np.asarray(Image.fromarray(c).resize((WIDTH, HEIGHT))) for c in coarse])[..., None]
 
 
 def sample_cameras(rng: Rng) -> tuple[Camera, ...]:
-    """The cameras. Each property is spread evenly over them, in random order, so any two differ."""
+    """Returns the cameras. Each property is spread evenly over them, in random order, so any two differ."""
 
     def spread(low: float, high: float) -> list[float]:
         steps = (rng.permutation(CAMERAS) + rng.random(CAMERAS)) / CAMERAS
@@ -140,7 +140,7 @@ def sample_cameras(rng: Rng) -> tuple[Camera, ...]:
 
 
 def develop(image: Image.Image, camera: Camera, rng: Rng) -> UInt8[np.ndarray, "128 64 3"]:
-    """What optics, sensor and light of a camera make of an image.
+    """Returns what optics, sensor and light of a camera make of an image.
 
     Args:
         image: RGB, of the shape of a crop and of any size.

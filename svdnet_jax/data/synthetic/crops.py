@@ -45,7 +45,7 @@ def _sample_pose(camera: Camera, framing: Framing, rng: Rng) -> Pose:
 
 
 def _obstacle(draw: ImageDraw, rng: Rng) -> None:
-    """Something that stands in front: a pole, a bicycle or a bush."""
+    """Returns something that stands in front: a pole, a bicycle or a bush."""
     red, green, blue = (int(c) for c in rng.integers(50, 190, 3))
     colour, chance = (red, green, blue), rng.random()
     if chance < 0.3:
@@ -73,7 +73,7 @@ def render(
     crowd: Sequence[Identity],
     framing: Framing = "good",
 ) -> UInt8[np.ndarray, "128 64 3"]:
-    """Draw one crop.
+    """Draws one crop.
 
     Args:
         who: the person the crop is of; None for a box with nobody in it.

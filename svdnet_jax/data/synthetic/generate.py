@@ -30,13 +30,13 @@ Part = Literal["train", "test", "distractor", "junk"]
 
 
 def _generator(seed: int, *key: str | int) -> Rng:
-    """Random numbers of their own for whatever `key` names."""
+    """Returns random numbers of their own for whatever `key` names."""
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
     return np.random.default_rng([seed, *words])
 
 
 def cast(seed: int, part: Part, count: int, alike: float) -> list[list[Identity]]:
-    """The identities of one part, in groups of people dressed alike.
+    """Returns the identities of one part, in groups of people dressed alike.
 
     Args:
         seed: of the data set.
@@ -84,7 +84,7 @@ class _Shot:
 
 
 def _visits(seed: int, part: Part, number: int) -> list[int]:
-    """The cameras, two at least, that see an identity."""
+    """Returns the cameras, two at least, that see an identity."""
     rng = _generator(seed, "visits", part, number)
     return [int(c) + 1 for c in rng.permutation(CAMERAS)[: int(rng.integers(2, CAMERAS + 1))]]
 
@@ -110,12 +110,12 @@ def _shots(spec: Synthetic) -> Iterator[_Shot]:
 
 
 def count_images(spec: Synthetic) -> int:
-    """How many images `write_synthetic` writes."""
+    """Returns how many images `write_synthetic` writes."""
     return sum(1 for _ in _shots(spec))
 
 
 def fingerprint(spec: Synthetic) -> str:
-    """A short name for the images of `spec`, of twelve hexadecimal digits."""
+    """Returns a short name for the images of `spec`, of twelve hexadecimal digits."""
     text = json.dumps([GENERATOR_VERSION, asdict(spec)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -133,7 +133,7 @@ def _is_complete(root: Path, shots: Sequence[_Shot]) -> bool:
 
 
 def write_synthetic(root: Path, spec: Synthetic, advance: Callable[[int], None] = lambda n: None) -> None:
-    """Write the data set, unless it is there.
+    """Writes the data set, unless it is there.
 
     It is made in a temporary folder beside `root` and then renamed: there is never half a data set.
 
@@ -168,7 +168,7 @@ def write_synthetic(root: Path, spec: Synthetic, advance: Callable[[int], None] 
 
 
 def contact_sheet(images: Sequence[UInt8[np.ndarray, "h w 3"]], columns: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Images of one size in a grid, row by row, two white pixels apart; the last may be short."""
+    """Returns images of one size in a grid, row by row, two white pixels apart; the last may be short."""
     height, width, _ = images[0].shape
     gaps = ((0, -len(images) % columns), (0, 2), (0, 2), (0, 0))
     tiles = np.pad(np.stack(images), gaps, constant_values=255)

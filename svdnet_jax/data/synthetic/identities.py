@@ -56,14 +56,14 @@ def _pick(rng: Rng, options: Sequence[T]) -> T:
 
 
 def near(rng: Rng, colour: Colour, spread: float) -> Colour:
-    """A colour like `colour`; `spread` is in grey levels."""
+    """Returns a colour like `colour`; `spread` is in grey levels."""
     shift = rng.normal(0, spread) + rng.normal(0, 0.5 * spread, 3)
     red, green, blue = (min(max(round(c + s), 6), 249) for c, s in zip(colour, shift, strict=True))
     return red, green, blue
 
 
 def sample_identity(rng: Rng) -> Identity:
-    """A random person."""
+    """Returns a random person."""
     return Identity(
         height=rng.uniform(0.88, 1.1),
         width=rng.uniform(0.8, 1.3),
@@ -84,7 +84,7 @@ def sample_identity(rng: Rng) -> Identity:
 
 
 def sample_alike(model: Identity, rng: Rng) -> Identity:
-    """Somebody else dressed nearly like `model`: two or three things differ, colours a little."""
+    """Returns somebody else dressed nearly like `model`: two or three things differ, colours a little."""
     other = sample_identity(rng)
     differences: tuple[dict[str, Any], ...] = (
         {"bag": other.bag, "bag_colour": other.bag_colour},

@@ -30,18 +30,18 @@ class Pose:
     stride: float
 
     def at(self, x: float, y: float, z: float) -> Point:
-        """Place on the canvas of a point of the body."""
+        """Returns the place on the canvas of a point of the body."""
         across = x * math.cos(self.yaw) + z * math.sin(self.yaw)
         towards = z * math.cos(self.yaw) - x * math.sin(self.yaw)
         up = y * math.cos(self.elevation) - towards * math.sin(self.elevation)
         return self.x + self.size * (across + self.lean * y), self.ground - self.size * up
 
     def extent(self, wide: float, deep: float) -> float:
-        """Half the width on the canvas of an ellipse seen from the side."""
+        """Returns the half the width on the canvas of an ellipse seen from the side."""
         return self.size * math.hypot(wide * math.cos(self.yaw), deep * math.sin(self.yaw))
 
     def span(self, centre: float, half: float) -> Point | None:
-        """What is seen of an arc around the body, as a range of [-1, 1] across it; 0 is ahead."""
+        """Returns what is seen of an arc around the body, as a range of [-1, 1] across it; 0 is ahead."""
         turn = math.remainder(centre + self.yaw, 2 * math.pi)
         low, high = max(turn - half, -math.pi / 2), min(turn + half, math.pi / 2)
         return (math.sin(low), math.sin(high)) if low < high else None
@@ -52,19 +52,19 @@ class Pose:
         return 1 if math.sin(self.yaw) > 0 else -1
 
     def swing(self, side: int) -> Point:
-        """Angle of that leg at the hip, and how far its knee is bent."""
+        """Returns the angle of that leg at the hip, and how far its knee is bent."""
         phase = self.phase + (math.pi if side < 0 else 0)
         return self.stride * math.sin(phase), self.stride * 0.9 * max(0.0, math.cos(phase))
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """The colour, lighter or darker by a factor."""
+    """Returns the colour, lighter or darker by a factor."""
     red, green, blue = (min(int(c * factor), 255) for c in colour)
     return red, green, blue
 
 
 def _limb(draw: ImageDraw, a: Point, b: Point, at_a: float, at_b: float, colour: Colour) -> None:
-    """A rounded, tapered bar from a to b; at_a and at_b are half widths."""
+    """Returns a rounded, tapered bar from a to b; at_a and at_b are half widths."""
     (ax, ay), (bx, by) = a, b
     length = math.hypot(bx - ax, by - ay) or 1.0
     nx, ny = (ay - by) / length, (bx - ax) / length
@@ -76,14 +76,14 @@ def _limb(draw: ImageDraw, a: Point, b: Point, at_a: float, at_b: float, colour:
 
 
 def _row(pose: Pose, who: Identity, v: float) -> tuple[float, float, float]:
-    """Centre, line and half width on the canvas of the trunk; v is 0 at shoulders, 1 at hem."""
+    """Returns centre, line and half width on the canvas of the trunk; v is 0 at shoulders, 1 at hem."""
     x, y = pose.at(0.0, 0.805 * (1 - v) + (who.legs - 0.035) * v, 0.0)
     wide = 0.1 - 0.014 * v - 0.01 * math.sin(math.pi * v)
     return x, y, pose.extent(wide * who.width, (0.062 + 0.012 * v) * who.width)
 
 
 def _patch(draw: ImageDraw, pose: Pose, who: Identity, u: Point, v: Point, colour: Paint) -> None:
-    """Paint a part of the trunk: a range u across in [-1, 1], and v down; 1 is the hem."""
+    """Paints a part of the trunk: a range u across in [-1, 1], and v down; 1 is the hem."""
     rows = [_row(pose, who, v[0] + (v[1] - v[0]) * i / 4) for i in range(5)]
     left = [(x + u[0] * half, y) for x, y, half in rows]
     draw.polygon(left + [(x + u[1] * half, y) for x, y, half in reversed(rows)], colour)
@@ -184,7 +184,7 @@ def _straps(draw: ImageDraw, pose: Pose, who: Identity) -> None:
 
 
 def draw_person(draw: ImageDraw, pose: Pose, who: Identity) -> None:
-    """Paint a person and the shadow; `draw` is in mode RGBA, which blends."""
+    """Paints a person and the shadow; `draw` is in mode RGBA, which blends."""
     for wide, high in ((0.2, 0.045), (0.16, 0.035), (0.12, 0.025)):  # rings make the shadow soft
         x, a, b = pose.x + 0.08 * pose.size, wide * pose.size, high * pose.size
         draw.ellipse((x - a, pose.ground - b, x + a, pose.ground + b), (0, 0, 0, 26))

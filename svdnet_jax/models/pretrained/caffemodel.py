@@ -34,7 +34,7 @@ FIELDS = MappingProxyType(
 
 
 def read_caffemodel(path: Path) -> dict[str, list[np.ndarray]]:
-    """The blobs of each layer that has any, by the layer's name.
+    """Reads the blobs of each layer that has any, by the layer's name.
 
     Raises:
         WeightsError: Damaged, or the package protobuf is not installed.
@@ -54,7 +54,7 @@ def read_caffemodel(path: Path) -> dict[str, list[np.ndarray]]:
 
 
 def net_parameter() -> Any:
-    """An empty message of caffe.proto's NetParameter with the fields above."""
+    """Returns an empty message of caffe.proto's NetParameter with the fields above."""
     pool = package("google.protobuf.descriptor_pool", "protobuf").DescriptorPool()
     factory = package("google.protobuf.message_factory", "protobuf")
     descriptors = package("google.protobuf.descriptor_pb2", "protobuf")
@@ -75,7 +75,7 @@ def net_parameter() -> Any:
 
 
 def _array(blob: Any, layer: str) -> np.ndarray:
-    """A blob in its shape: N, C, H, W in older files, any number of dimensions in newer ones."""
+    """Returns a blob in its shape: N, C, H, W in older files, any number of dimensions in newer ones."""
     data = np.asarray(blob.data or blob.double_data, np.float32)
     old = (blob.num, blob.channels, blob.height, blob.width)
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else old

@@ -61,7 +61,7 @@ class Pretrained(NamedTuple):
 
 
 def from_keras(arrays: Mapping[str, np.ndarray], epsilons: Mapping[str, float]) -> Pretrained:
-    """ResNet-50, 101 or 152 of Keras applications, in either generation of names.
+    """Converts ResNet-50, 101 or 152 of Keras applications, in either generation of names.
 
     Args:
         arrays: Weights by layer and name, such as ``res2a_branch2a/kernel`` or ``conv2_block1_1_conv/kernel``.
@@ -99,7 +99,7 @@ def from_torch(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Pretrained:
-    """A ResNet in torchvision's names, which timm shares: ``layer1.0.conv1.weight`` (O, I, H, W).
+    """Converts a ResNet in torchvision's names, which timm shares: ``layer1.0.conv1.weight`` (O, I, H, W).
 
     Args:
         arrays: The state dict.
@@ -128,7 +128,7 @@ def from_torch(
 
 
 def from_caffe(layers: Mapping[str, Sequence[np.ndarray]]) -> Pretrained:
-    """The paper's base models: He et al.'s ResNets and bvlc_reference_caffenet.
+    """Converts the paper's base models: He et al.'s ResNets and bvlc_reference_caffenet.
 
     Args:
         layers: The blobs of each layer that has any, by name: convolutions (O, I, H, W), BatchNorm with mean, var and
@@ -184,7 +184,7 @@ def _from_caffenet(layers: Mapping[str, Sequence[np.ndarray]]) -> Pretrained:
 
 
 def describe(paths: Iterable[str]) -> str:
-    """The network that has such parameters, for messages: ``a ResNet-50``."""
+    """Returns the network that has such parameters, for messages: ``a ResNet-50``."""
     paths = set(paths)
     if "fc6/kernel" in paths:
         return "a CaffeNet"
@@ -198,7 +198,7 @@ def describe(paths: Iterable[str]) -> str:
 
 
 def _module(layer: str) -> str | None:
-    """Our module for a layer in the names of Caffe or Keras."""
+    """Returns our module for a layer in the names of Caffe or Keras."""
     stem = {"conv1": "stem", "bn_conv1": "bn_stem", "conv1_conv": "stem", "conv1_bn": "bn_stem"}
     if layer in stem:
         return stem[layer]
@@ -214,7 +214,7 @@ def _module(layer: str) -> str | None:
 
 
 def _torch_module(layer: str) -> str | None:
-    """Our module for a layer in torchvision's names."""
+    """Returns our module for a layer in torchvision's names."""
     if layer in ("conv1", "bn1"):
         return "stem" if layer == "conv1" else "bn_stem"
     if match := re.fullmatch(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([1-3])|downsample\.([01]))", layer):
@@ -224,7 +224,7 @@ def _torch_module(layer: str) -> str | None:
 
 
 def _block(norm: bool, stage: int, block: int, part: int) -> str:
-    """Our module in a block; stages count from 2 and part 0 is the shortcut, as in Keras and Caffe."""
+    """Returns our module in a block; stages count from 2 and part 0 is the shortcut, as in Keras and Caffe."""
     name = (f"bn{part}" if norm else f"conv{part}") if part else ("bn_shortcut" if norm else "shortcut")
     return f"stage{stage - 1}_block{block}/{name}"
 
@@ -258,7 +258,7 @@ def check_numbers(name: str, array: np.ndarray) -> None:
 
 
 def some(names: Iterable[str], most: int = 4) -> str:
-    """The first names of many."""
+    """Returns the first names of many."""
     names = sorted(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 

@@ -72,7 +72,7 @@ def write_pretrained(path: Path, weights: Pretrained) -> None:
 
 
 def with_pretrained(variables: Mapping[str, Any], weights: Pretrained) -> dict[str, Any]:
-    """The variables of an `SVDNet` with its backbone's replaced; each array keeps its type and devices.
+    """Returns the variables of an `SVDNet` with its backbone's replaced; each array keeps its type and devices.
 
     Args:
         variables: Collections ``params`` and, if the backbone has any, ``batch_stats``, each with ``backbone``.
@@ -124,12 +124,12 @@ def check_fit(variables: Mapping[str, Any], weights: Pretrained) -> None:
 
 
 def _like(old: jax.Array, new: np.ndarray) -> jax.Array:
-    """The new numbers in the old array's type and place; one that JAX may still move stays so."""
+    """Returns the new numbers in the old array's type and place; one that JAX may still move stays so."""
     return jax.device_put(new.astype(old.dtype), old.sharding if old.committed else None)
 
 
 def _fingerprint(weights: Pretrained) -> str:
-    """Eight digits that differ where any number, shape or name differs."""
+    """Returns Eight digits that differ where any number, shape or name differs."""
     digest = hashlib.blake2b(digest_size=4)
     for kind in COLLECTIONS:
         for name, array in sorted((getattr(weights, kind) or {}).items()):
@@ -166,7 +166,7 @@ def _read(path: Path) -> Pretrained:
 
 
 def _ours(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Pretrained:
-    """What `write_pretrained` wrote."""
+    """Returns what `write_pretrained` wrote."""
     parts: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in COLLECTIONS}
     for name, array in arrays.items():
         kind, _, rest = name.partition("/")
@@ -184,7 +184,7 @@ def _ours(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Pret
 
 
 def _normalisation(path: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of RGB in [0, 255]: timm's config.json beside the file knows, else ImageNet's.
+    """Returns the mean and standard deviation of RGB in [0, 255], from timm's config.json, else ImageNet's.
 
     It knows the network too, which weights need not tell: anti-aliased ones have the names and shapes of plain ones.
     """
@@ -205,7 +205,7 @@ def _normalisation(path: Path) -> tuple[tuple[float, float, float], tuple[float,
 
 
 def _download(spec: str) -> Path:
-    """The file of a repository on the Hugging Face hub, and its config.json if it has one, in the hub's cache."""
+    """Downloads the file of a repository of the Hugging Face hub, and its config.json if any, to the hub's cache."""
     match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?::([\w./-]+))?", spec)
     if match is None:
         raise WeightsError("is not of the form hf:owner/name or hf:owner/name:file")

@@ -39,7 +39,7 @@ def parsing(path: Path) -> Iterator[None]:
 
 
 def package(name: str, install: str) -> Any:
-    """A package that not every installation has, imported when it is needed.
+    """Imports a package that not every installation has.
 
     Args:
         name: Of the module.
@@ -52,7 +52,7 @@ def package(name: str, install: str) -> Any:
 
 
 def read_tfjs(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """Weights by layer and name, and the epsilons of BatchNorm layers, of a tfjs layers model.
+    """Reads weights by layer and name, and the epsilons of BatchNorm layers, of a tfjs layers model.
 
     Raises:
         WeightsError: Quantised, incomplete or damaged.
@@ -79,7 +79,7 @@ def read_tfjs(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
 
 
 def read_h5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-    """The same of Keras' HDF5 files, of a whole model or of its weights only."""
+    """Reads the same of Keras' HDF5 files, of a whole model or of its weights only."""
     h5py = package("h5py", "h5py")
     with parsing(path), h5py.File(path, "r") as file:
         root = file.get("model_weights", file)
@@ -96,7 +96,7 @@ def read_h5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
 
 
 def _names(group: Any, attribute: str) -> list[str]:
-    """A list of names, which Keras splits into ``attribute0``, ``attribute1``, ... where it is long."""
+    """Returns a list of names, which Keras splits into ``attribute0``, ``attribute1``, ... where it is long."""
     parts = [attribute] if attribute in group.attrs else []
     while f"{attribute}{len(parts)}" in group.attrs:
         parts.append(f"{attribute}{len(parts)}")
@@ -108,7 +108,7 @@ def _text(value: bytes | str) -> str:
 
 
 def _add(arrays: dict[str, np.ndarray], name: str, array: np.ndarray) -> None:
-    """Files a Keras weight by the layer's name and Keras' present word for it.
+    """Returns files a Keras weight by the layer's name and Keras' present word for it.
 
     Names come as ``conv1/kernel:0``, within another model ``resnet50/conv1/kernel:0``, in Keras 1
     ``conv1/conv1_W:0``; there the variance was called running_std.
@@ -123,7 +123,7 @@ def _add(arrays: dict[str, np.ndarray], name: str, array: np.ndarray) -> None:
 
 
 def _epsilons(node: Any) -> Iterator[tuple[str, float]]:
-    """Name and epsilon of every BatchNorm in a Keras model's description."""
+    """Returns the name and epsilon of every BatchNorm in a Keras model's description."""
     if isinstance(node, Mapping):
         config = node.get("config")
         if "BatchNorm" in str(node.get("class_name")) and isinstance(config, Mapping) and "epsilon" in config:
@@ -134,7 +134,7 @@ def _epsilons(node: Any) -> Iterator[tuple[str, float]]:
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """A state dict in PyTorch's file format, alone or beside other things under ``state_dict`` or ``model``."""
+    """Reads a state dict in PyTorch's file format, alone or under ``state_dict`` or ``model``."""
     torch = package("torch", "'svdnet-jax[torch]'")
     with parsing(path), _without_programs(torch, path):
         found = torch.load(path, map_location="cpu", weights_only=True)
@@ -150,7 +150,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _numpy(name: str, tensor: Any) -> np.ndarray:
-    """A tensor's numbers; floating-point ones, which NumPy need not know (bfloat16), as float32."""
+    """Converts a tensor to NumPy; floating-point ones, which NumPy need not know (bfloat16), to float32."""
     if tensor.is_quantized or str(tensor.layout) != "torch.strided" or tensor.is_meta:
         raise WeightsError(f"{name} is quantised, sparse or without numbers; save the weights as plain tensors")
     if tensor.is_floating_point() and tensor.dtype.itemsize == 1:

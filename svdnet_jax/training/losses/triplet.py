@@ -43,7 +43,7 @@ def batch_hard_triplet(
 
 
 def _squared_distances(features: Float[Array, "N C"], others: Float[Array, "M C"]) -> Float[Array, "N M"]:
-    """Squared distances of all pairs, good enough to choose by; those chosen are measured again as differences."""
+    """Computes squared distances of all pairs, good enough to choose by; those chosen are measured again."""
     # The mean is in no distance, and in |x|^2 + |y|^2 - 2 x.y it costs digits. HIGHEST: no TF32 or bfloat16.
     middle = others.mean(axis=0, keepdims=True)
     features, others = features - middle, others - middle

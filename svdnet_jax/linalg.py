@@ -95,8 +95,8 @@ def thin_svd(W: np.ndarray) -> SVD:
 
         return scipy.linalg.svd(A, full_matrices=False, lapack_driver="gesvd")
 
-    def is_right(A: np.ndarray, found: SVD, tolerance: float) -> bool:
-        U, S, Vt = found
+    def is_right(A: np.ndarray, factors: SVD, tolerance: float) -> bool:
+        U, S, Vt = factors
         descending = bool((S >= 0).all() and (np.diff(S) <= 0).all())
         orthonormal = _orthonormal(U, tolerance) and _orthonormal(Vt.T, tolerance)
         return descending and orthonormal and _equal(U * S[None, :] @ Vt, A, tolerance)
@@ -127,8 +127,8 @@ def thin_qr(W: np.ndarray) -> QR:
 
         return scipy.linalg.qr(A, mode="economic")
 
-    def is_right(A: np.ndarray, found: QR, tolerance: float) -> bool:
-        Q, R = found
+    def is_right(A: np.ndarray, factors: QR, tolerance: float) -> bool:
+        Q, R = factors
         return bool((np.tril(R, -1) == 0).all()) and _orthonormal(Q, tolerance) and _equal(Q @ R, A, tolerance)
 
     A, exponent = scaled(W)
@@ -154,8 +154,8 @@ def symmetric_eigen(G: np.ndarray) -> Eigh:
 
         return scipy.linalg.eigh(A, driver="ev")
 
-    def is_right(A: np.ndarray, found: Eigh, tolerance: float) -> bool:
-        w, V = found
+    def is_right(A: np.ndarray, factors: Eigh, tolerance: float) -> bool:
+        w, V = factors
         ascending = bool((np.diff(w) >= 0).all())
         return ascending and _orthonormal(V, tolerance) and _equal(V * w[None, :] @ V.T, A, tolerance)
 
@@ -176,11 +176,11 @@ def _first_right(
     for routine in routines:
         try:
             with jax.enable_x64(True):
-                found: Any = tuple(np.asarray(factor) for factor in routine(A))
+                factors: Any = tuple(np.asarray(factor) for factor in routine(A))
         except np.linalg.LinAlgError:  # It did not converge.
             continue
-        if all(np.isfinite(factor).all() for factor in found) and is_right(A, found, tolerance):
-            return found
+        if all(np.isfinite(factor).all() for factor in factors) and is_right(A, factors, tolerance):
+            return factors
     raise np.linalg.LinAlgError(
         f"no LAPACK here gives a right {what} of a finite matrix {A.shape[0]} x {A.shape[1]}: {len(routines)} routines "
         "were tried. Try with one BLAS thread (OPENBLAS_NUM_THREADS=1 in the environment) or other versions of NumPy "

@@ -135,13 +135,13 @@ def features(net: PCANet, images: UInt8[np.ndarray, "N H W C"], *, batch_size: i
     N, H, W, C = images.shape
     if net.first.shape[2] != C:
         raise ValueError(f"the filters are for images of {net.first.shape[2]} channels; found {C}.")
-    found = np.empty((N, dimension(net.settings, H, W)), np.float32)
+    histograms = np.empty((N, dimension(net.settings, H, W)), np.float32)
     done = 0
     for batch in _batches(images, batch_size):
         rows = np.asarray(_histograms(net, batch))[: N - done]
-        found[done : done + len(rows)] = rows
+        histograms[done : done + len(rows)] = rows
         done += len(rows)
-    return found
+    return histograms
 
 
 def _batches(images: UInt8[np.ndarray, "N H W C"], size: int) -> Iterator[UInt8[np.ndarray, "B H W C"]]:
@@ -232,8 +232,8 @@ def _histograms(net: PCANet, images: UInt8[Array, "B H W C"]) -> Float[Array, "B
         return counts.reshape(B, blocks, bins) / pixels.shape[1]
 
     maps = jnp.moveaxis(_convolve(images.astype(jnp.float32), net.first), 3, 0)
-    found = jnp.moveaxis(jax.lax.map(histogram, maps), 0, 1).reshape(B, -1)
-    return jnp.sqrt(found) if net.settings.root else found
+    histograms = jnp.moveaxis(jax.lax.map(histogram, maps), 0, 1).reshape(B, -1)
+    return jnp.sqrt(histograms) if net.settings.root else histograms
 
 
 def _block_pixels(settings: Settings, height: int, width: int) -> Int[np.ndarray, "blocks pixels"]:

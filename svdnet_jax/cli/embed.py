@@ -75,8 +75,8 @@ def _embed(options: Options, console: Console) -> None:
         embedder = inference.from_weights(options.weights or "", inference.preset(options.preset, options.size))
     if unread:
         say(console, unread_line(unread, options.images))
-    found = inference.embed_images(embedder, images, options.kind, console)
-    found.save(options.out)
-    n, d = found.features.shape
-    line = f"{options.out}: {n} images, {d} dimensions, of {embedder.weights.source} (model {found.model})"
+    embeddings = inference.embed_images(embedder, images, options.kind, console)
+    embeddings.save(options.out)
+    n, d = embeddings.features.shape
+    line = f"{options.out}: {n} images, {d} dimensions, of {embedder.weights.source} (model {embeddings.model})"
     say(console, line)

@@ -98,19 +98,19 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet evaluate") -> in
     options = tyro.cli(Options, args=argv, prog=prog, description=__doc__)
     try:
         _check(options)
-        found = _files(options) if options.query else _network(options)
-        drawn = _draw(found, options.measures.figures)
+        findings = _files(options) if options.query else _network(options)
+        drawn = _draw(findings, options.measures.figures)
     except (OSError, ValueError) as error:
         return fail(str(error), 2)
     except KeyboardInterrupt:
         return fail("stopped", 130)
-    for note in dict.fromkeys(note for each in found.values() for note in each.notes):
+    for note in dict.fromkeys(note for each in findings.values() for note in each.notes):
         say(terminal(stderr=True), f"note: {note}")
     if options.json:
-        values = {name: as_json(each) for name, each in found.items()}
+        values = {name: as_json(each) for name, each in findings.items()}
         say(terminal(), json.dumps(values.get("", values)))
         return 0
-    for name, each in found.items():
+    for name, each in findings.items():
         say(terminal(), "\n".join([*([f"{name}:"] if name else []), text(each)]))
     if drawn:
         say(terminal(), f"figures: {' '.join(map(str, drawn))}")
@@ -142,8 +142,8 @@ def _check_outputs(options: Options, reads: list[Path | str | None]) -> None:
         refuse_overwrite("--export", options.export, made, reads)
 
 
-def _draw(found: dict[str, Findings], folder: Path | None) -> list[Path]:
-    return [path for name, each in found.items() for path in draw(each, folder / name)] if folder else []
+def _draw(findings: dict[str, Findings], folder: Path | None) -> list[Path]:
+    return [path for name, each in findings.items() for path in draw(each, folder / name)] if folder else []
 
 
 def _files(options: Options) -> dict[str, Findings]:
@@ -166,13 +166,13 @@ def _network(options: Options) -> dict[str, Findings]:
     config = _with_data(embedder.config, options)
     dataset = inference.load_eval_dataset(config, console)
     say(console, f"{embedder.weights.source}, on {dataset.name}")
-    found = inference.embed_test(embedder, dataset, console)
+    embedded = inference.embed_test(embedder, dataset, console)
     if options.save:
-        for kind, (query, gallery) in found.items():
+        for kind, (query, gallery) in embedded.items():
             query.save(options.save / kind / "query.npz")
             gallery.save(options.save / kind / "gallery.npz")
     protocol = config.eval.metric, config.eval.cross_camera
-    return {kind: run_evaluation(*pair, *protocol, options.measures) for kind, pair in found.items()}
+    return {kind: run_evaluation(*pair, *protocol, options.measures) for kind, pair in embedded.items()}
 
 
 def _with_data(config: Config, options: Options) -> Config:

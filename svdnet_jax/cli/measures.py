@@ -89,28 +89,28 @@ def run_evaluation(
     )
 
 
-def text(found: Findings) -> str:
+def text(findings: Findings) -> str:
     """Returns all of it, for people."""
-    parts = [found.without_rerank, found.report, found.single_shot, found.pairs, found.distances]
+    parts = [findings.without_rerank, findings.report, findings.single_shot, findings.pairs, findings.distances]
     return "\n\n".join(str(part) for part in parts if part is not None)
 
 
-def as_json(found: Findings) -> dict[str, Any]:
+def as_json(findings: Findings) -> dict[str, Any]:
     """Returns all of it, for programs; the numbers at the top are those of the protocol asked for."""
-    values: dict[str, Any] = found.report.metrics() | {"valid_queries": found.report.valid_queries}
-    if (rerank := found.report.rerank) and found.without_rerank:
+    values: dict[str, Any] = findings.report.metrics() | {"valid_queries": findings.report.valid_queries}
+    if (rerank := findings.report.rerank) and findings.without_rerank:
         values["rerank"] = {"k1": rerank.k1, "k2": rerank.k2, "lambda": rerank.weight}
-        values["without_rerank"] = found.without_rerank.metrics()
-    if found.single_shot:
-        values["single_shot"] = found.single_shot.metrics() | {"repeats": found.single_shot.repeats}
-    if found.pairs:
-        values["camera_pairs"] = found.pairs.to_json()
-    if found.distances:
-        values["distances"] = found.distances.to_json()
+        values["without_rerank"] = findings.without_rerank.metrics()
+    if findings.single_shot:
+        values["single_shot"] = findings.single_shot.metrics() | {"repeats": findings.single_shot.repeats}
+    if findings.pairs:
+        values["camera_pairs"] = findings.pairs.to_json()
+    if findings.distances:
+        values["distances"] = findings.distances.to_json()
     return values
 
 
-def draw(found: Findings, folder: Path) -> list[Path]:
+def draw(findings: Findings, folder: Path) -> list[Path]:
     """Draws CMC, cameras and distances.
 
     Returns:
@@ -122,14 +122,14 @@ def draw(found: Findings, folder: Path) -> list[Path]:
     from svdnet_jax.reporting.retrieval_figures import camera_pairs as pairs_figure
     from svdnet_jax.reporting.retrieval_figures import cmc
 
-    curves = {"as they are": found.without_rerank, "re-ranked": found.report}
-    if not found.without_rerank:
-        curves = {found.report.metric: found.report}
+    curves = {"as they are": findings.without_rerank, "re-ranked": findings.report}
+    if not findings.without_rerank:
+        curves = {findings.report.metric: findings.report}
     figures = {"cmc": cmc({name: report for name, report in curves.items() if report})}
-    if found.pairs:
-        figures["camera_pairs"] = pairs_figure(found.pairs)
-    if found.distances:
-        figures["distances"] = distributions({f"{found.report.metric} distance": found.distances})
+    if findings.pairs:
+        figures["camera_pairs"] = pairs_figure(findings.pairs)
+    if findings.distances:
+        figures["distances"] = distributions({f"{findings.report.metric} distance": findings.distances})
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
     return [folder / f"{name}.png" for name in figures]

@@ -152,9 +152,9 @@ def nearest(index: Index, query: Embeddings, k: int) -> list[Answer]:
     Raises:
         ValueError: What `search` refuses.
     """
-    found, gallery = search(index, query, k), index.gallery
+    neighbors, gallery = search(index, query, k), index.gallery
     answers = []
-    for name, rows, distances in zip(query.names.tolist(), found.rows, found.distances, strict=True):
+    for name, rows, distances in zip(query.names.tolist(), neighbors.rows, neighbors.distances, strict=True):
         some = rows >= 0
         rows, distances = rows[some], distances[some]
         columns = (gallery.names[rows], gallery.pids[rows], gallery.cameras[rows], distances, rows)

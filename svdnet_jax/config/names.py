@@ -22,10 +22,10 @@ def setting_names() -> frozenset[str]:
 def as_options(text: str) -> str:
     """Returns a text for the command line: names in backticks become options, `x` False the one that negates x."""
 
-    def option(found: re.Match[str]) -> str:
-        name, false = found.groups()
+    def option(match: re.Match[str]) -> str:
+        name, false = match.groups()
         if name not in setting_names() | ARGUMENTS:
-            return found[0]
+            return match[0]
         section, _, last = name.rpartition(".")
         prefix = f"{section}." if section else ""
         return f"--{prefix}{'no-' if false else ''}{last}".replace("_", "-")

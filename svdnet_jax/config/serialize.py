@@ -85,14 +85,14 @@ def diff(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> li
     """Returns the options in which two results of `to_json` differ, each as ``option: old -> new``."""
     if prefix in ("", "settings."):  # the settings, and those in the first line of a log
         old, new = with_current_names(old), with_current_names(new)
-    found = []
+    changed = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += diff(a, b, f"{prefix}{key}.")
+            changed += diff(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(f"{prefix}{key}: {a} -> {b}")
-    return found
+            changed.append(f"{prefix}{key}: {a} -> {b}")
+    return changed
 
 
 def _plain(value: Any) -> Any:

@@ -169,10 +169,10 @@ def _verified(
 ) -> Split:
     """Returns a split whose arrays are those that were written."""
     for name, array in arrays.items():
-        file, found, written = _file(folder, split, name), _describe(array), dict(known[name])
-        if found | {"hash": ""} != written | {"hash": ""}:
-            raise DataError(f"{file}: found {found}, expected {written}; {REMEDY}")
-        if found != written:
+        file, actual, written = _file(folder, split, name), _describe(array), dict(known[name])
+        if actual | {"hash": ""} != written | {"hash": ""}:
+            raise DataError(f"{file}: found {actual}, expected {written}; {REMEDY}")
+        if actual != written:
             raise DataError(f"{file}: was changed since it was written, its hash is another; {REMEDY}")
     return Split(**arrays, images_hash=known["images"]["hash"])
 

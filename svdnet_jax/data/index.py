@@ -47,14 +47,14 @@ class DatasetIndex:
 
 def counts(listing: DatasetIndex) -> dict[str, int]:
     """Returns images and identities of each split, junk, and cameras; junk and distractors are nobody's identity."""
-    found = {}
+    counted = {}
     for split, crops in listing.splits.items():
-        found[f"{split} images"] = len(crops)
-        found[f"{split} identities"] = len({crop.pid for crop in crops} - {JUNK, DISTRACTOR})
+        counted[f"{split} images"] = len(crops)
+        counted[f"{split} identities"] = len({crop.pid for crop in crops} - {JUNK, DISTRACTOR})
     gallery = listing.splits["gallery"]
-    found["gallery images without junk"] = sum(crop.pid != JUNK for crop in gallery)
-    found["cameras"] = len({crop.camera for crops in listing.splits.values() for crop in crops})
-    return found
+    counted["gallery images without junk"] = sum(crop.pid != JUNK for crop in gallery)
+    counted["cameras"] = len({crop.camera for crops in listing.splits.values() for crop in crops})
+    return counted
 
 
 def stamp(listing: DatasetIndex) -> str:

@@ -84,11 +84,11 @@ def inspect(listing: DatasetIndex, advance: Callable[[int], None] = lambda n: No
             advance(1)
     sizes = Counter(look.size for look in looks.values() if look.size)
     table = _table(listing)
-    found = [*_names(listing), *_unread(listing), *_counts(listing, table), *_people(listing)]
-    found += [*_undecodable(looks), *_black(looks), *_unusual(looks, sizes), *_copies(listing, looks)]
-    found.sort(key=lambda finding: finding.level)  # "error" comes before "warning", and the sort is stable
+    findings = [*_names(listing), *_unread(listing), *_counts(listing, table), *_people(listing)]
+    findings += [*_undecodable(looks), *_black(looks), *_unusual(looks, sizes), *_copies(listing, looks)]
+    findings.sort(key=lambda finding: finding.level)  # "error" comes before "warning", and the sort is stable
     named = listing.name, listing.layout, str(listing.root)
-    return Report(*named, table, dict(sizes.most_common()), tuple(_notes(listing, looks)), tuple(found))
+    return Report(*named, table, dict(sizes.most_common()), tuple(_notes(listing, looks)), tuple(findings))
 
 
 def sheet(listing: DatasetIndex, people: int = 6, columns: int = 12) -> UInt8[np.ndarray, "H W 3"] | None:

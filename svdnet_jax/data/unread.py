@@ -36,10 +36,10 @@ def why_not(entry: os.DirEntry[str], endings: tuple[str, ...]) -> str | None:
     return "hidden files" if name.startswith(".") else PurePath(name).suffix or "without an ending"
 
 
-def by_kind(found: Iterable[tuple[str, Path]]) -> Unread:
+def by_kind(entries: Iterable[tuple[str, Path]]) -> Unread:
     """Returns kinds and paths, the most frequent kind first."""
     kinds: dict[str, list[Path]] = defaultdict(list)
-    for kind, path in found:
+    for kind, path in entries:
         kinds[kind].append(path)
     return {kind: tuple(sorted(kinds[kind])) for kind in sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind))}
 

@@ -99,18 +99,18 @@ def create_mesh(config: Config) -> MeshContext:
             f"`parallel` {config.parallel}: works in one process, and there are {jax.process_count()}; give auto"
         )
     devices = jax.devices()[:1] if config.parallel == "single" else jax.devices()
-    found = MeshContext(
+    context = MeshContext(
         config.parallel, jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
     )
     size, parts = config.data.batch_size, config.optimizer.grad_accum_steps
-    unit = found.count * parts * (max(config.data.num_instances, 1) if parts > 1 else 1)
+    unit = context.count * parts * (max(config.data.num_instances, 1) if parts > 1 else 1)
     if size % unit:
         raise ConfigError(
-            f"`data.batch_size` {size}: cannot be shared among {found.count} devices"
+            f"`data.batch_size` {size}: cannot be shared among {context.count} devices"
             + (f" in {parts} parts (`optimizer.grad_accum_steps`) of whole identities" if parts > 1 else "")
             + f"; give a multiple of {unit}, or `parallel` single"
         )
-    return found
+    return context
 
 
 def enable_compilation_cache(folder: Path | None) -> None:
@@ -158,11 +158,11 @@ def describe(devices: MeshContext, config: Config) -> str:
     """Returns what a run works on, and a warning where a large network is about to train on a CPU."""
     first = devices.mesh.devices.flat[0]
     where = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-    found = f"Devices: {devices.count} x {first.device_kind} ({first.platform}){where}, `parallel` {devices.mode}"
+    text = f"Devices: {devices.count} x {first.device_kind} ({first.platform}){where}, `parallel` {devices.mode}"
     if first.platform == "cpu" and config.model.backbone.startswith(SLOW_ON_CPU):
-        found += (
+        text += (
             f"\nWarning: {config.model.backbone} is about to train on a CPU; the lines of training say the time left. "
             "Two cores take 6 to 12 images of 224x224 a second through a ResNet-50, forth and back. If there is an "
             "accelerator, JAX does not see it: pip install 'svdnet-jax[cuda]' or 'svdnet-jax[tpu]'"
         )
-    return found
+    return text

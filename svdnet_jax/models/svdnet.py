@@ -127,20 +127,20 @@ class SVDNet(nn.Module):
         return Outputs(features, pooled, embedding, classifier(use_bias=self.classifier_bias)(dropped))
 
 
-def _as_maps(found: Float[Array, "..."], n: int) -> Float[Array, "N h w C"]:
+def _as_maps(output: Float[Array, "..."], n: int) -> Float[Array, "N h w C"]:
     """Returns what a backbone gives as a feature map; features alone are a map of one pixel.
 
     Raises:
         ValueError: It is neither.
     """
-    if found.ndim == 2 and len(found) == n:
-        return found[:, None, None, :]
-    if found.ndim != 4 or len(found) != n:
+    if output.ndim == 2 and len(output) == n:
+        return output[:, None, None, :]
+    if output.ndim != 4 or len(output) != n:
         raise ValueError(
-            f"the backbone returned the shape {found.shape} for {n} images; expected a feature map (N, h, w, C), "
+            f"the backbone returned the shape {output.shape} for {n} images; expected a feature map (N, h, w, C), "
             "channels last, or features (N, C)"
         )
-    return found
+    return output
 
 
 def create_backbone(name: str, **settings: Any) -> nn.Module:

@@ -18,24 +18,24 @@ _MARKED = (1e-3, 1e-2)
 """The false-match rate whose threshold is shown is the first of these that all of the data can tell."""
 
 
-def distributions(found: Mapping[str, Distributions]) -> Figure:
+def distributions(by_moment: Mapping[str, Distributions]) -> Figure:
     """Draws the densities of distances, one panel each, and all ROC curves in the last one.
 
     Distances are divided by the mean distance between identities, as networks differ in the length of their features.
 
     Args:
-        found: Title -> distributions, in the order of time; at least one.
+        by_moment: Title -> distributions, in the order of time; at least one.
 
     Raises:
         ValueError: There are none.
     """
-    if not found:
+    if not by_moment:
         raise ValueError("there are no distributions to draw.")
-    figure = Figure(figsize=(4.2 * (len(found) + 1), 4.2), layout="constrained")
-    *panels, last = figure.subplots(1, len(found) + 1)
-    rate = marked_rate(found)
-    bars = _bars(found)
-    for axes, (title, one) in zip(panels, found.items(), strict=True):
+    figure = Figure(figsize=(4.2 * (len(by_moment) + 1), 4.2), layout="constrained")
+    *panels, last = figure.subplots(1, len(by_moment) + 1)
+    rate = marked_rate(by_moment)
+    bars = _bars(by_moment)
+    for axes, (title, one) in zip(panels, by_moment.items(), strict=True):
         _densities(axes, one, bars, rate)
         tidy(axes, title, "density")
         axes.set_xlabel("distance / mean distance between identities", fontsize=TEXT, color=INK)
@@ -43,31 +43,31 @@ def distributions(found: Mapping[str, Distributions]) -> Figure:
     top = max(axes.get_ylim()[1] for axes in panels)
     for axes in panels:
         axes.set_ylim(0, 1.22 * top)  # room for what the threshold gives
-    _curves(last, found, rate)
+    _curves(last, by_moment, rate)
     pairs, curves = panels[0].get_legend_handles_labels(), last.get_legend_handles_labels()
     figure.legend(*pairs, loc="outside lower left", ncols=3, frameon=False, fontsize=TEXT)
     figure.legend(*curves, loc="outside lower right", ncols=4, frameon=False, fontsize=TEXT)
     return figure
 
 
-def key_numbers(found: Mapping[str, Distributions]) -> str:
+def key_numbers(by_moment: Mapping[str, Distributions]) -> str:
     """Returns the numbers to compare, as text: d', the true matches at the threshold marked, and the equal error rate.
 
     Args:
-        found: What `distributions` draws; from one to the next there is an arrow.
+        by_moment: What `distributions` draws; from one to the next there is an arrow.
     """
-    several = found.values()
+    several = by_moment.values()
     numbers = [f"d' {_arrow(f'{one.separation:.2f}' for one in several)}"]
-    if (rate := marked_rate(found)) is not None:
+    if (rate := marked_rate(by_moment)) is not None:
         true = _arrow(f"{100 * one.threshold(rate).true_match_rate:.1f} %" for one in several)
         numbers.append(f"true-match rate at a false-match rate of {100 * rate:g} %: {true}")
     numbers.append(f"equal error rate {_arrow(f'{100 * one.eer:.1f} %' for one in several)}")
     return "; ".join(numbers)
 
 
-def marked_rate(found: Mapping[str, Distributions]) -> float | None:
+def marked_rate(by_moment: Mapping[str, Distributions]) -> float | None:
     """Returns the false-match rate at which they are compared: 0.1 %, for few images 1 %, None for very few."""
-    return next((rate for rate in _MARKED if all(one.measures(rate) for one in found.values())), None)
+    return next((rate for rate in _MARKED if all(one.measures(rate) for one in by_moment.values())), None)
 
 
 def _densities(axes: Axes, one: Distributions, bars: Float[np.ndarray, " b"], rate: float | None) -> None:
@@ -99,11 +99,11 @@ def _densities(axes: Axes, one: Distributions, bars: Float[np.ndarray, " b"], ra
     )
 
 
-def _curves(axes: Axes, found: Mapping[str, Distributions], rate: float | None) -> None:
+def _curves(axes: Axes, by_moment: Mapping[str, Distributions], rate: float | None) -> None:
     """Draws the ROC curves, the later ones darker, down to where a rate is ten false matches or one in a million."""
-    least = max(1e-4, min(10.0, *(1000 / one.of_negatives().pairs for one in found.values())))
-    shades = colormaps["viridis_r"](np.linspace(0.3, 1.0, len(found)))
-    for (title, one), shade in zip(found.items(), shades, strict=True):
+    least = max(1e-4, min(10.0, *(1000 / one.of_negatives().pairs for one in by_moment.values())))
+    shades = colormaps["viridis_r"](np.linspace(0.3, 1.0, len(by_moment)))
+    for (title, one), shade in zip(by_moment.items(), shades, strict=True):
         false, true = one.roc()
         best = np.flatnonzero(np.diff(false, append=2))  # of points with one false-match rate
         x = np.maximum(100 * false[best], least / 10)  # zero has no place on a log axis
@@ -118,16 +118,16 @@ def _curves(axes: Axes, found: Mapping[str, Distributions], rate: float | None) 
     axes.set_xlabel("false-match rate, per cent (log scale)", fontsize=TEXT, color=INK)
 
 
-def _bars(found: Mapping[str, Distributions]) -> Float[np.ndarray, " b"]:
+def _bars(by_moment: Mapping[str, Distributions]) -> Float[np.ndarray, " b"]:
     """Bars shared by all panels, from the smallest to the largest distances; a thousandth at each end left out."""
     ends = []
-    for one in found.values():
+    for one in by_moment.values():
         unit = one.of_negatives().mean or 1.0
         ends += [
             one.edges[_quantile(side, q)] / unit for side in (one.positives, one.negatives) for q in (0.001, 0.999)
         ]
     room = 0.05 * (max(ends) - min(ends)) or 0.05
-    fewest = min(one.of_positives().pairs for one in found.values())
+    fewest = min(one.of_positives().pairs for one in by_moment.values())
     bars = int(np.clip(4 * fewest ** (1 / 3), 12, 120))  # few pairs in many bars would be a comb
     return np.linspace(max(0.0, min(ends) - room), max(ends) + room, bars + 1)
 

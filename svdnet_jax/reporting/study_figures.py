@@ -45,11 +45,11 @@ def _rows(axes: Axes, entries: Mapping[str, Values]) -> None:
     height = 0.7 / len(entries)
     for number, (entry, values) in enumerate(entries.items()):
         colour = PALETTE[number]
-        for row, found in enumerate(values.values()):
+        for row, heights in enumerate(values.values()):
             place = row + (number - (len(entries) - 1) / 2) * height
             label = as_it_is(entry) if row == 0 else None
-            axes.plot([np.mean(found)] * 2, [place - height / 2.4, place + height / 2.4], color=colour, linewidth=2)
-            axes.plot(found, [place] * len(found), "o", color=colour, markersize=4.5, alpha=0.8, label=label)
+            axes.plot([np.mean(heights)] * 2, [place - height / 2.4, place + height / 2.4], color=colour, linewidth=2)
+            axes.plot(heights, [place] * len(heights), "o", color=colour, markersize=4.5, alpha=0.8, label=label)
     axes.set_yticks(np.arange(len(values)), [as_it_is(name) for name in values])
     for edge in np.arange(1, len(values)) - 0.5:
         axes.axhline(edge, color="#eeeeee", linewidth=0.6, zorder=0)
@@ -72,8 +72,8 @@ def against(
     names = [name.partition(", ") for curves in panels.values() for name in curves]
     kinds, styles = ([*dict.fromkeys(name[place] for name in names)] for place in (0, 2))
     units = units or ["per cent"] * len(panels)
-    found = figure.subplots(1, len(panels), squeeze=False)[0]
-    for axes, (title, curves), unit in zip(found, panels.items(), units, strict=True):
+    axes_of = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, curves), unit in zip(axes_of, panels.items(), units, strict=True):
         for name, points in curves.items():
             kind, _, variant = name.partition(", ")
             colour = PALETTE[kinds.index(kind) % len(PALETTE)]
@@ -91,7 +91,7 @@ def against(
         tidy(axes, title, unit)
         axes.set_xlabel(as_it_is(label), fontsize=TEXT, color=INK)
         axes.margins(y=0.12)
-    _legend(figure, found[0])
+    _legend(figure, axes_of[0])
     return figure
 
 

@@ -46,6 +46,6 @@ def first_copies(rows: Int[np.ndarray, "q k"], alike: Int32[np.ndarray, " n"]) -
     column = np.arange(rows.shape[1])
     begins = np.diff(group, axis=1, prepend=-1) != 0
     place = column - np.maximum.accumulate(np.where(begins, column, 0), axis=1)
-    found = np.empty_like(rows)
-    np.put_along_axis(found, by_group, members[start[group] + place].astype(rows.dtype), 1)
-    return found
+    copies = np.empty_like(rows)
+    np.put_along_axis(copies, by_group, members[start[group] + place].astype(rows.dtype), 1)
+    return copies

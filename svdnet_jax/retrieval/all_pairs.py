@@ -73,9 +73,9 @@ def on_host(images: Float32[np.ndarray, "n e"], k: int) -> Nearest:
 
     def look(pair: tuple[slice, slice]) -> list[tuple[slice, Candidates, Float32[np.ndarray, " b"]]]:
         room = rooms.get()
-        found = _look(images, *pair, bound, k, room)
+        nearest = _look(images, *pair, bound, k, room)
         rooms.put(room)
-        return found
+        return nearest
 
     # Two threads: while the product of one is on all cores, the other selects. A bound that is out of date lets more
     # through and changes nothing.

@@ -117,7 +117,7 @@ def camera_pairs(report: Report, query: Embeddings, gallery: Embeddings) -> Came
     row_of[valid] = row
     gallery_cameras, camera = np.unique(gallery.cameras[right.images], return_inverse=True)
     shape = len(query_cameras), len(gallery_cameras)
-    queries, found = np.zeros(shape, np.int64), {name: np.full(shape, np.nan) for name in METRICS}
+    queries, measured = np.zeros(shape, np.int64), {name: np.full(shape, np.nan) for name in METRICS}
     for b in range(len(gallery_cameras)):
         entries = np.flatnonzero(camera == b)
         own, count = np.unique(of[entries], return_counts=True)
@@ -130,8 +130,8 @@ def camera_pairs(report: Report, query: Embeddings, gallery: Embeddings) -> Came
         some = queries[:, b] > 0
         for name, values in zip(METRICS, (ranks[:, 0] == 1, *precisions(ranks, count)), strict=True):
             sums = np.bincount(row_of[own], weights=values, minlength=shape[0])
-            found[name][some, b] = sums[some] / queries[some, b]
-    return CameraPairs(query_cameras, gallery_cameras, queries, **found)
+            measured[name][some, b] = sums[some] / queries[some, b]
+    return CameraPairs(query_cameras, gallery_cameras, queries, **measured)
 
 
 def _check(report: Report, of: Int64[np.ndarray, " n"], query: Embeddings, gallery: Embeddings) -> None:

@@ -32,16 +32,16 @@ def between(
         cosine: Whether to give 1 - cosine similarity instead, which is half the square of the distance between
             features of length 1. NaN where a feature is zero.
     """
-    found = np.empty(rows.shape, np.float64)
+    exact = np.empty(rows.shape, np.float64)
 
     def fill(part: tuple[slice, slice]) -> None:
         q, g = query[part[0], None], gallery[rows[part]]
-        found[part] = lengths(unit(q) - unit(g)) ** 2 / 2 if cosine else lengths(np.subtract(q, g, dtype=np.float64))
+        exact[part] = lengths(unit(q) - unit(g)) ** 2 / 2 if cosine else lengths(np.subtract(q, g, dtype=np.float64))
 
     q, k = rows.shape
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(fill, product(parts(q, PAIRS // max(1, k)), parts(k, PAIRS))))
-    return found
+    return exact
 
 
 def of_pairs(
@@ -52,23 +52,23 @@ def of_pairs(
     cosine: bool = False,
 ) -> Float64[np.ndarray, " n"]:
     """Computes what `between` does for N pairs of rows, however many."""
-    found = [
+    distances = [
         between(query[query_rows[part]], gallery, gallery_rows[part, None], cosine)[:, 0]
         for part in parts(len(query_rows), MOST_PAIRS)
     ]
-    return np.concatenate([*found, np.empty(0)])
+    return np.concatenate([*distances, np.empty(0)])
 
 
 def lengths(vectors: Float64[np.ndarray, "*n d"]) -> Float64[np.ndarray, "*n"]:
     """Returns euclidean lengths, also of vectors whose squares overflow or vanish."""
-    found = np.sqrt(np.einsum("...d,...d->...", vectors, vectors))
-    odd = (found < 1e-140) | (found > 1e140)
+    norms = np.sqrt(np.einsum("...d,...d->...", vectors, vectors))
+    odd = (norms < 1e-140) | (norms > 1e140)
     if odd.any():
         some = vectors[odd]
         _, exponent = np.frexp(np.maximum(some.max(axis=-1, initial=0), -some.min(axis=-1, initial=0)))
         some = np.ldexp(some, -exponent[:, None])
-        found[odd] = np.ldexp(np.sqrt(np.einsum("nd,nd->n", some, some)), exponent)
-    return found
+        norms[odd] = np.ldexp(np.sqrt(np.einsum("nd,nd->n", some, some)), exponent)
+    return norms
 
 
 def unit(features: Float[np.ndarray, "*n d"]) -> Float64[np.ndarray, "*n d"]:

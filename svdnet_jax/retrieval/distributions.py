@@ -149,13 +149,13 @@ class Distributions:
             "separation": separation if math.isfinite(separation) else None,
             "auc": self.auc,
             "eer": self.eer,
-            "thresholds": [{"asked": rate, **found._asdict()} for rate, found in self.thresholds().items()],
+            "thresholds": [{"asked": rate, **threshold._asdict()} for rate, threshold in self.thresholds().items()],
         }
 
     def __str__(self) -> str:
         camera = "images of the query's identity and camera left out" if self.cross_camera else "all cameras kept"
         sides = {"of one identity": self.of_positives(), "of two": self.of_negatives()}
-        found = self.thresholds()
+        thresholds = self.thresholds()
         lines = [
             f"{self.metric} distance, {camera}",
             f"  {'pairs':<15}{'number':>12}{'mean':>12}{'std':>12}",
@@ -163,12 +163,12 @@ class Distributions:
             f"  separation d' {self.separation:.3f}, AUC {100 * self.auc:.3f} %, "
             f"equal error rate {100 * self.eer:.2f} %",
         ]
-        if found:
+        if thresholds:
             lines.append(f"  {'false matches':<15}{'measured':>12}{'distance <=':>12}{'true matches':>14}")
-        for rate, (distance, false, true) in found.items():
+        for rate, (distance, false, true) in thresholds.items():
             asked = f"{100 * rate:g} %"
             lines.append(f"  {asked:<15}{100 * false:>10.3g} %{distance:>12.5g}{100 * true:>12.2f} %")
-        left = [f"{100 * rate:g} %" for rate in FALSE_MATCH_RATES if rate not in found]
+        left = [f"{100 * rate:g} %" for rate in FALSE_MATCH_RATES if rate not in thresholds]
         if left:
             lines.append(f"  not measured, fewer than {FEWEST} false matches: {', '.join(left)}")
         lines.append("thresholds hold for this network, these data and these cameras only")
@@ -216,15 +216,15 @@ def distance_distributions(
     unit = 1 / ready.scale if metric == "euclidean" else 0.5 / ready.scale**2
     bins = 2**STEPS_LOG2 + 2
     positives, negatives = np.zeros(bins, np.int64), np.zeros(bins, np.int64)
-    for part, found in _bin_blocks(ready, step, metric, block):
-        every = np.bincount(found.ravel(), minlength=bins)
+    for part, binned in _bin_blocks(ready, step, metric, block):
+        every = np.bincount(binned.ravel(), minlength=bins)
         if every[0]:  # too near for float32: most often copies of an image, a few of them
-            found, (q, g) = found.copy(), np.nonzero(found == 0)
+            binned, (q, g) = binned.copy(), np.nonzero(binned == 0)
             exact = of_pairs(query.features, gallery.features, rows[part][q], matches.kept[g], metric == "cosine")
-            found[q, g] = np.ceil(exact.astype(np.float32) / np.float64(step * unit)) + 1
-            every = np.bincount(found.ravel(), minlength=bins)
+            binned[q, g] = np.ceil(exact.astype(np.float32) / np.float64(step * unit)) + 1
+            every = np.bincount(binned.ravel(), minlength=bins)
         pair, left_out = _own_identity(matches, rows[part])
-        own = found[pair]
+        own = binned[pair]
         positives += np.bincount(own[~left_out], minlength=bins)
         # What is not of the query's identity is what remains: no pass over all pairs to tell them apart.
         negatives += every - np.bincount(own, minlength=bins)

@@ -224,12 +224,12 @@ def _whole(arrays: Mapping[str, np.ndarray], n: int) -> tuple[Any, Prepared]:
     if content.dtype != np.uint8 or content.ndim != 1 or _sha256(content) != as_text("sha256", arrays["sha256"]):
         raise ValueError("the index of FAISS is not what was written (its SHA-256 differs); build it anew.")
     made = faiss_index.from_bytes(content)
-    found = (made.ntotal, scale.shape, centre.shape, scale.dtype, centre.dtype)
+    actual = (made.ntotal, scale.shape, centre.shape, scale.dtype, centre.dtype)
     expected = (n, (), (made.d,), np.dtype(np.float64), np.dtype(np.float64))
-    if found[:-1] != expected[:-1] or centre.dtype not in (np.float32, np.float64):
+    if actual[:-1] != expected[:-1] or centre.dtype not in (np.float32, np.float64):
         raise ValueError(
             "the arrays do not belong together: images, and shapes and types of scale and centre, are "
-            f"{', '.join(map(str, found))}; expected {', '.join(map(str, expected))}. Build the index anew."
+            f"{', '.join(map(str, actual))}; expected {', '.join(map(str, expected))}. Build the index anew."
         )
     return made, Prepared(np.empty((0, 0), np.float32), float(scale), narrow(centre), None)
 

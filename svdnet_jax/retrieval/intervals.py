@@ -45,9 +45,9 @@ def per_identity(
         pids: Identity of each query.
         valid: Queries that count.
     """
-    found, row = np.unique(pids[valid], return_inverse=True)
-    queries = np.bincount(row, minlength=len(found))
-    return PerIdentity(found, queries, np.bincount(row, weights=values[valid], minlength=len(found)))
+    known, row = np.unique(pids[valid], return_inverse=True)
+    queries = np.bincount(row, minlength=len(known))
+    return PerIdentity(known, queries, np.bincount(row, weights=values[valid], minlength=len(known)))
 
 
 def by_identity(
@@ -79,7 +79,7 @@ def by_identity(
         return Interval(value, float("nan"), float("nan"))
     if np.ptp(sums / queries) == 0:
         return Interval(value, value, value)
-    found = stats.bootstrap(
+    bootstrap = stats.bootstrap(
         (sums, queries),
         _mean_over_queries,
         paired=True,
@@ -89,7 +89,7 @@ def by_identity(
         batch=250,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(value, float(found.low), float(found.high))
+    return Interval(value, float(bootstrap.low), float(bootstrap.high))
 
 
 def over_seeds(differences: Sequence[float], *, confidence: float = 0.95) -> Interval:

@@ -64,8 +64,8 @@ def evaluate(
     else:
         blocks = _ranked(query, gallery, matches, metric, block)
     ap, ap_market, inp = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
-    for found in blocks:
-        ap[found.queries], ap_market[found.queries], inp[found.queries] = precisions(found.ranks, found.counts)
+    for ranked in blocks:
+        ap[ranked.queries], ap_market[ranked.queries], inp[ranked.queries] = precisions(ranked.ranks, ranked.counts)
     right = RightAnswers.gather(blocks, matches)
     first_hit = right.first()
     return Report(

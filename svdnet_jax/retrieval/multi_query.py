@@ -62,8 +62,8 @@ def _groups(
     """Returns the first image of each pair of pid and camera, ascending, and the number of each image's pair."""
     # As codes 0, 1, ... a pair of any integers fits one number.
     _, pid = np.unique(pids, return_inverse=True)
-    found, camera = np.unique(cameras, return_inverse=True)
-    _, first, group = np.unique(pid * len(found) + camera, return_index=True, return_inverse=True)
+    known, camera = np.unique(cameras, return_inverse=True)
+    _, first, group = np.unique(pid * len(known) + camera, return_index=True, return_inverse=True)
     order = np.argsort(first)
     number = np.empty(len(first), np.int64)
     number[order] = np.arange(len(first))

@@ -83,8 +83,8 @@ def on_host(
     look = _sort if HOST_GROUP * k > len(gallery) else _scan
     # While one thread's product is on all cores, the other selects.
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(partial(look, gallery=gallery, k=k, farthest=farthest), parts))
-    return Nearest(*(np.concatenate(each) for each in zip(*found, strict=True)))
+        parts_nearest = list(pool.map(partial(look, gallery=gallery, k=k, farthest=farthest), parts))
+    return Nearest(*(np.concatenate(each) for each in zip(*parts_nearest, strict=True)))
 
 
 def _scan(query: Float32[np.ndarray, "b e"], gallery: Float32[np.ndarray, "g e"], k: int, farthest: bool) -> Nearest:
@@ -170,9 +170,9 @@ def merged(best: UInt64[np.ndarray, "b m"], new: Sequence[Candidates], k: int) -
     b, m = best.shape
     query, keys = (np.concatenate(each) for each in zip(*new, strict=True))
     order = np.argsort(query.astype(np.int16), kind="stable")  # 16 bits are sorted by radix
-    query, found = query[order], np.bincount(query, minlength=b)
-    slot = m + np.arange(len(query)) - np.repeat(np.cumsum(found) - found, found)
-    every = np.full((b, m + int(found.max(initial=0))), np.iinfo(np.uint64).max, np.uint64)
+    query, available = query[order], np.bincount(query, minlength=b)
+    slot = m + np.arange(len(query)) - np.repeat(np.cumsum(available) - available, available)
+    every = np.full((b, m + int(available.max(initial=0))), np.iinfo(np.uint64).max, np.uint64)
     every[:, :m] = best
     every[query, slot] = keys[order]
     return np.sort(every, axis=1)[:, :k]
@@ -188,11 +188,11 @@ def on_device(
     """Finds the `nearest` by JAX."""
     side = jax.device_put(gallery)
     size = max(1, min(len(query), DEVICE_ELEMENTS // len(side)))
-    found: list[tuple[Array, Array, Array]] = []
+    merged_parts: list[tuple[Array, Array, Array]] = []
     for begin in range(0, len(query), size):
         part = np.arange(begin, begin + size) % len(query)  # the last block too is a full one: one program
-        found.append(_select(jax.device_put(query[part]), side, k, recall))
-    rows, least, most = (np.concatenate(each)[: len(query)] for each in zip(*jax.device_get(found), strict=True))
+        merged_parts.append(_select(jax.device_put(query[part]), side, k, recall))
+    rows, least, most = (np.concatenate(each)[: len(query)] for each in zip(*jax.device_get(merged_parts), strict=True))
     return Nearest(rows, least, most if farthest else np.full(len(query), np.nan, np.float32))
 
 

@@ -100,8 +100,8 @@ def explain_no_match(query: Embeddings, gallery: Embeddings, matches: Matches) -
             "`cross_camera` False (when training, `eval.cross_camera` False)."
         )
     if nowhere.any() or not len(query.pids):
-        found = _span("query", query.pids[~junk]), _span("gallery", gallery.pids[matches.kept])
-        lines.append(f"Check that the pids of both sets mean the same people: {'; '.join(found)}.")
+        spans = _span("query", query.pids[~junk]), _span("gallery", gallery.pids[matches.kept])
+        lines.append(f"Check that the pids of both sets mean the same people: {'; '.join(spans)}.")
     return "\n".join(lines)
 
 

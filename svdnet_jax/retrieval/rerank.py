@@ -127,33 +127,33 @@ def reciprocal(
     nobody = np.zeros(n, np.int64)
     both = Embeddings(np.concatenate([query.features, gallery.features]), nobody, nobody)
     ready = prepare(both, np.arange(n), metric)
-    found = _neighbours(both, ready, metric, min(max(settings.k1 + 1, settings.k2), n))
+    nearest = _neighbours(both, ready, metric, min(max(settings.k1 + 1, settings.k2), n))
     del both
     # The largest is 0 where all images are alike; any number then does.
-    farthest = np.maximum(found.farthest, np.finfo(np.float32).tiny)
-    row, column = _expanded(found.rows[:, : settings.k1 + 1], settings.k1)
-    squared = np.maximum(_squared_distances(ready.features, found, row, column), 0)
+    farthest = np.maximum(nearest.farthest, np.finfo(np.float32).tiny)
+    row, column = _expanded(nearest.rows[:, : settings.k1 + 1], settings.k1)
+    squared = np.maximum(_squared_distances(ready.features, nearest, row, column), 0)
     weights = np.exp(-squared / farthest[row])
     total = np.bincount(row, weights, minlength=n)
     vectors = sparse.csr_array(((weights / total[row]).astype(np.float32), (row, column)), shape=(n, n))
     if settings.k2 > 1:
-        vectors = _averages(found.rows[:, : settings.k2]) @ vectors
+        vectors = _averages(nearest.rows[:, : settings.k2]) @ vectors
     return vectors, farthest / np.float64(ready.scale) ** 2
 
 
 def _neighbours(images: Embeddings, ready: Prepared, metric: Metric, k: int) -> Nearest:
     """Finds the k nearest of all images to each, again in float64 where these are too near for float32."""
     n = len(ready.features)
-    found = nearest_of_all(ready.features, more := min(k + 1, n))
+    nearest = nearest_of_all(ready.features, more := min(k + 1, n))
     squared = ready.features[:, -2]
     # What is behind the k-th decides whether they are the right k; of equal images any order is right but this one.
-    again = np.flatnonzero(too_close(found.offsets[:, -1] - squared, squared)) if more > k else np.empty(0, np.int64)
+    again = np.flatnonzero(too_close(nearest.offsets[:, -1] - squared, squared)) if more > k else np.empty(0, np.int64)
     if again.size:
         exact = prepare(images, np.arange(n), metric, np.float64)
         own = in_double(as_queries(exact.features[again]), exact.features, more)
-        found.rows[again], found.offsets[again] = own.rows, own.offsets
-    rows = found.rows if ready.alike is None else first_copies(found.rows, ready.alike)
-    return Nearest(rows[:, :k], found.offsets[:, :k], found.farthest)
+        nearest.rows[again], nearest.offsets[again] = own.rows, own.offsets
+    rows = nearest.rows if ready.alike is None else first_copies(nearest.rows, ready.alike)
+    return Nearest(rows[:, :k], nearest.offsets[:, :k], nearest.farthest)
 
 
 def _shared(mine: "sparse.csr_array", holders: "sparse.csr_array") -> Float64[np.ndarray, " bg"]:

@@ -39,10 +39,10 @@ class RightAnswers:
 
     def first(self) -> Int64[np.ndarray, " q"]:
         """Ranks of each query's first right answer; 0 where there is none."""
-        found = np.zeros(len(self.start) - 1, np.int64)
+        ranks = np.zeros(len(self.start) - 1, np.int64)
         some = np.diff(self.start) > 0
-        found[some] = self.ranks[self.start[:-1][some]]
-        return found
+        ranks[some] = self.ranks[self.start[:-1][some]]
+        return ranks
 
 
 @dataclass(frozen=True, eq=False)

@@ -157,16 +157,16 @@ def evaluate_single_shot(
         raise ValueError(explain_no_match(query, gallery, matches))
     asking, cameras = query.pids[valid], query.cameras[valid] if cross_camera else None
     orders = random_orders(len(matches.kept), repeats, seed)
-    found = draw(orders, gallery.pids[matches.kept], gallery.cameras[matches.kept], asking, cameras)
+    drawn = draw(orders, gallery.pids[matches.kept], gallery.cameras[matches.kept], asking, cameras)
     ready = points(query, valid, gallery, matches.kept, metric)
-    ranks, own = _ranks(ready, found, block)
+    ranks, own = _ranks(ready, drawn, block)
     again = np.flatnonzero(too_close(own.min(axis=0), ready.query_squared))
     if again.size:
         del ready
         with jax.enable_x64(True):
             exact = points(query, valid[again], gallery, matches.kept, metric, np.float64)
-            ranks[:, again], _ = _ranks(exact, found.only(again), block)
-    n = found.shown.shape[1] + len(found.distractors)
+            ranks[:, again], _ = _ranks(exact, drawn.only(again), block)
+    n = drawn.shown.shape[1] + len(drawn.distractors)
     cmc = np.stack([np.cumsum(np.bincount(each, minlength=n + 1)[1:]) / len(valid) for each in ranks])
     precision = (1 / ranks).mean(axis=1)
     return SingleShot(
@@ -180,8 +180,8 @@ def evaluate_single_shot(
         mAP_std=float(precision.std(ddof=1)) if repeats > 1 else float("nan"),
         queries=len(query.pids),
         valid_queries=len(valid),
-        identities=found.shown.shape[1],
-        distractors=len(found.distractors),
+        identities=drawn.shown.shape[1],
+        distractors=len(drawn.distractors),
     )
 
 

@@ -120,7 +120,7 @@ def save(
 
 def steps(saved: Checkpoints) -> list[int]:
     """Returns steps of the complete checkpoints, from the oldest to the latest."""
-    return [found.step for found in saved.orbax.checkpoints]
+    return [each.step for each in saved.orbax.checkpoints]
 
 
 def read_latest_stored(saved: Checkpoints) -> StoredCheckpoint | None:
@@ -129,8 +129,8 @@ def read_latest_stored(saved: Checkpoints) -> StoredCheckpoint | None:
     Raises:
         CheckpointError: It cannot be read, or is not what was saved.
     """
-    found = steps(saved)
-    return read_stored(saved, found[-1]) if found else None
+    complete = steps(saved)
+    return read_stored(saved, complete[-1]) if complete else None
 
 
 def read_stored(saved: Checkpoints, step: int) -> StoredCheckpoint:

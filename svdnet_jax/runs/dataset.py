@@ -61,10 +61,10 @@ def count_valid(dataset: Dataset, config: Config) -> int:
         Embeddings(np.zeros((len(split), 1), np.float32), split.pids, split.cameras, split.names)
         for split in (dataset.query, dataset.gallery)
     )
-    found = protocol.match(query, gallery, config.eval.cross_camera)
-    if not found.count.any():
-        raise DataError(f"{dataset.name}: {protocol.explain_no_match(query, gallery, found)}")
-    return int((found.count > 0).sum())
+    matches = protocol.match(query, gallery, config.eval.cross_camera)
+    if not matches.count.any():
+        raise DataError(f"{dataset.name}: {protocol.explain_no_match(query, gallery, matches)}")
+    return int((matches.count > 0).sum())
 
 
 def summary(dataset: Dataset, valid: int) -> str:

@@ -103,17 +103,17 @@ def _distances(
             raise ConfigError(f"{error} Take it away and start the command again: nothing else is lost.") from error
         moments = {"after Step 0": before} | moments
     protocol = config.eval.metric, config.eval.cross_camera
-    found = {title: distance_distributions(*sides, *protocol) for title, sides in moments.items()}
-    caption = f"Distances within and between identities, by {by} ({' → '.join(found)}): "
-    caption += distance_figures.key_numbers(found)
-    return {"distances": (caption, distance_figures.distributions(found))}
+    by_moment = {title: distance_distributions(*sides, *protocol) for title, sides in moments.items()}
+    caption = f"Distances within and between identities, by {by} ({' → '.join(by_moment)}): "
+    caption += distance_figures.key_numbers(by_moment)
+    return {"distances": (caption, distance_figures.distributions(by_moment))}
 
 
 def _gram(run_dir: RunDir) -> Any:
     moments = {"base": "after Step 0", "decorrelate": "after the first SVD", "relaxation": "after the last relaxation"}
     moments["final"] = "after the final restraint"
-    found = {title: load_eigenlayer(run_dir, border) for border, title in moments.items()}
-    matrices = {title: W.astype(np.float64) for title, W in found.items() if W is not None}
+    matrices_at = {title: load_eigenlayer(run_dir, border) for border, title in moments.items()}
+    matrices = {title: W.astype(np.float64) for title, W in matrices_at.items() if W is not None}
     return figures.gram({title: W.T @ W for title, W in matrices.items()})
 
 

@@ -39,8 +39,8 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 def figure(lines: summary.Lines) -> Figure:
     """Returns retrieval of Step 0, RRI and control with each seed."""
-    found = {name: summary.at_round(lines, *which) for name, which in NAMES.items()}
-    return summary.retrieval_figure(found)
+    by_name = {name: summary.at_round(lines, *which) for name, which in NAMES.items()}
+    return summary.retrieval_figure(by_name)
 
 
 STUDY = study.Study(

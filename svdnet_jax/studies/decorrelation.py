@@ -57,14 +57,14 @@ def variants(options: Options) -> dict[str, Config]:
     """Returns the settings of all runs by name; those that other studies have too have their names there."""
     config = options.run
     few = replace(config, rri=replace(config.rri, rounds=min(options.variants_rounds, config.rri.rounds)))
-    found = {"none": with_rri(config, method="none"), "us": with_rri(config, method="us")}
-    found |= {method: with_rri(few, method=method) for method in ("u", "uvt", "qd")}
-    found |= {f"{method}-unmatched": with_rri(few, method=method, match=False) for method in ("us", "u")}
-    found |= {"us-turned": with_rri(few, method="us", rotate_classifier=True)}
+    configs = {"none": with_rri(config, method="none"), "us": with_rri(config, method="us")}
+    configs |= {method: with_rri(few, method=method) for method in ("u", "uvt", "qd")}
+    configs |= {f"{method}-unmatched": with_rri(few, method=method, match=False) for method in ("us", "u")}
+    configs |= {"us-turned": with_rri(few, method="us", rotate_classifier=True)}
     if options.below:
         narrow = replace(few, model=replace(few.model, embedding_dim=options.below))
-        found |= {f"{m}-d{options.below}": with_rri(narrow, method=m) for m in ("none", "us")}
-    return found
+        configs |= {f"{m}-d{options.below}": with_rri(narrow, method=m) for m in ("none", "us")}
+    return configs
 
 
 def with_rri(config: Config, **changes: object) -> Config:
@@ -94,7 +94,7 @@ def replaced(folder: Path, seed: int) -> list[Record]:
         new = np.asarray(eigenlayer.decorrelate(jnp.asarray(W), method, match=True))
         q, g = (Embeddings(h.features @ new, h.pids, h.cameras, h.names) for h in (query, gallery))
         report = evaluate(q, g, metric=settings.metric, cross_camera=settings.cross_camera)
-        found = {
+        weights = {
             "event": "replaced",
             "variant": name,
             "seed": seed,
@@ -103,13 +103,13 @@ def replaced(folder: Path, seed: int) -> list[Record]:
             "distances": distance_change(query.features, gallery.features[gallery.pids >= 0], W, new),
             "embedding": report.metrics(),
         }
-        lines.append(found)
+        lines.append(weights)
     return lines
 
 
 def moved(W: np.ndarray, new: np.ndarray) -> int:
     """Returns how many columns of the new weight the matching takes elsewhere or turns round."""
-    order, sign = (np.asarray(found) for found in eigenlayer.match_columns(jnp.asarray(W), jnp.asarray(new)))
+    order, sign = (np.asarray(column) for column in eigenlayer.match_columns(jnp.asarray(W), jnp.asarray(new)))
     return int(np.sum((order != np.arange(len(order))) | (sign < 0)))
 
 
@@ -138,15 +138,18 @@ def tables(lines: summary.Lines) -> list[Table]:
     """Returns replaced once, and after the rounds."""
     heads = ("W becomes", "S(W)", "moved", "change of distances", "rank-1", "mAP", "mAP_market")
     caption = (
-        "moved: columns that matching takes elsewhere or turns round; change: mean relative change of the distances of "
+        "moved: columns that alike takes elsewhere or turns round; change: mean relative change of the distances of "
         "queries and gallery images, a common factor aside"
     )
     once = summary.make_table("Replaced once after Step 0, no training", heads, caption)
     for name in METHODS:
-        found = [line for line in lines if line["event"] == "replaced" and line["variant"] == name]
-        moved, changed = spread(summary.values(found, "moved"), 0), spread(100 * summary.values(found, "distances"), 2)
-        cells = [spread(summary.values(found, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
-        once.add_row(name, spread(summary.values(found, "correlation"), 3), moved, changed, *cells)
+        alike = [line for line in lines if line["event"] == "replaced" and line["variant"] == name]
+        moved, changed = (
+            spread(summary.values(alike, "moved"), 0),
+            spread(100 * summary.values(alike, "distances"), 2),
+        )
+        cells = [spread(summary.values(alike, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
+        once.add_row(name, spread(summary.values(alike, "correlation"), 3), moved, changed, *cells)
     number = summary.last_round(lines)
     rounds = summary.make_table(f"After round {number}", ("variant", "S(W)", *summary.COMPARED), summary.DIFFERENCES)
     after = by_title(lines, number)
@@ -163,14 +166,14 @@ def by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
     fixed = {"none": CONTROL, "us": "US", "u": "U", "uvt": "UV'", "qd": "QD"}
     fixed |= {"us-unmatched": "US, columns not matched", "u-unmatched": "U, columns not matched"}
     fixed |= {"us-turned": "US, classifier turned"}
-    found = {"Step 0": summary.at_round(lines, "us", 0)}
+    titled = {"Step 0": summary.at_round(lines, "us", 0)}
     for name in names:
         method, _, dim = name.partition("-d")
         narrow = dim.isdigit()
-        if narrow and f"Step 0, D = {dim}" not in found:
-            found[f"Step 0, D = {dim}"] = summary.at_round(lines, name, 0)
-        found[f"{fixed[method]}, D = {dim}" if narrow else fixed[name]] = summary.at_round(lines, name, number)
-    return found
+        if narrow and f"Step 0, D = {dim}" not in titled:
+            titled[f"Step 0, D = {dim}"] = summary.at_round(lines, name, 0)
+        titled[f"{fixed[method]}, D = {dim}" if narrow else fixed[name]] = summary.at_round(lines, name, number)
+    return titled
 
 
 def figure(lines: summary.Lines) -> Figure:

@@ -42,7 +42,7 @@ def variants(options: Options) -> dict[str, Config]:
     """
     config = options.run
     rounds = min(options.variants_rounds, config.rri.rounds)
-    found = {}
+    configs = {}
     for dim in options.dims:
         if dim < 1:
             raise ConfigError(f"--dims {dim}: must be 1 or more")
@@ -50,11 +50,11 @@ def variants(options: Options) -> dict[str, Config]:
         own = dim == config.model.embedding_dim
         for method in ("none", "us"):
             if own:
-                found[method] = with_rri(config, method=method)
+                configs[method] = with_rri(config, method=method)
             else:
                 narrow = replace(config, model=replace(config.model, embedding_dim=dim))
-                found[f"{method}-d{dim}"] = with_rri(narrow, method=method, rounds=rounds)
-    return found
+                configs[f"{method}-d{dim}"] = with_rri(narrow, method=method, rounds=rounds)
+    return configs
 
 
 def measure(options: Options, console: Console) -> list[Record]:
@@ -86,10 +86,10 @@ def tables(lines: summary.Lines) -> list[Table]:
     made = summary.make_table(
         title, ("outputs", "S(W)", *summary.COMPARED), f"{K} training identities; {summary.DIFFERENCES}"
     )
-    found = moments(lines)
-    for dim in found["Step 0"]:
-        for name, by in found.items():
-            cells = summary.compared(by[dim], found["control"][dim] if name == "SVDNet" else [])
+    by_moment = moments(lines)
+    for dim in by_moment["Step 0"]:
+        for name, by in by_moment.items():
+            cells = summary.compared(by[dim], by_moment["control"][dim] if name == "SVDNet" else [])
             made.add_row(f"{dim}, {name}", spread(summary.values(by[dim], "correlation"), 2), *cells)
     return [made]
 

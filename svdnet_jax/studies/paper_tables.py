@@ -95,7 +95,7 @@ def write(options: Options) -> Path:
         refuse_overwrite("--docs", kept / f"{name}.jsonl", study.IS_LINES)
         refuse_overwrite("--docs", drawn / f"{name}.png", is_figure)
     kept.mkdir(parents=True, exist_ok=True)
-    found = document.read_text() if document.exists() else INTRODUCTION
+    text = document.read_text() if document.exists() else INTRODUCTION
     for name in options.only:
         chosen, stored = STUDIES[name], kept / f"{name}.jsonl"
         if not options.stored:
@@ -104,8 +104,8 @@ def write(options: Options) -> Path:
             raise ConfigError(f"--stored: {stored} is not there; run the study first")
         lines = read_log(stored)
         figures.save(chosen.figure(lines), drawn / f"{name}.png")
-        found = with_section(found, chosen, study.text(chosen, lines))
-        write_whole(document, found.encode())
+        text = with_section(text, chosen, study.text(chosen, lines))
+        write_whole(document, text.encode())
     say(console, f"document: {document}")
     return document
 

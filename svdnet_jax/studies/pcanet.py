@@ -87,8 +87,8 @@ def compute(options: Options, dataset: Dataset) -> list[Record]:
     cost = {"fit_seconds": fitted, "milliseconds": 1000 * each}
     lines: list[Record] = [start]
     for name, sides in features.items():
-        found = one(sides(), dataset, options.run) | ({} if name == "pixels" else cost)
-        lines.append({"event": "features", "variant": name, "seed": None, **found})
+        line = one(sides(), dataset, options.run) | ({} if name == "pixels" else cost)
+        lines.append({"event": "features", "variant": name, "seed": None, **line})
     return lines
 
 

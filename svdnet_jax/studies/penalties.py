@@ -92,13 +92,13 @@ def scaled(kind: Kind, weight: float) -> Penalty:
 def sizes(base: Path, kinds: Sequence[Kind]) -> dict[Kind, float]:
     """Returns each penalty, with a weight of 1, of the network that Step 0 ended with."""
     trained = load_run(base)
-    found: dict[Kind, float] = {}
+    sized: dict[Kind, float] = {}
     for kind in kinds:
         if kind == "features":
-            found[kind] = float(feature_spectral_difference(feature_maps(trained)))
+            sized[kind] = float(feature_spectral_difference(feature_maps(trained)))
         else:
-            found[kind] = float(penalty(trained.state.eigenlayer, kind, "columns"))
-    return found
+            sized[kind] = float(penalty(trained.state.eigenlayer, kind, "columns"))
+    return sized
 
 
 def feature_maps(trained: Any) -> Any:
@@ -113,13 +113,13 @@ def feature_maps(trained: Any) -> Any:
 
 def by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
     """Returns the lines of a round by what tables and figure call the variant."""
-    found = {"Step 0": summary.at_round(lines, "none", 0)}
+    titled = {"Step 0": summary.at_round(lines, "none", 0)}
     for name in dict.fromkeys(line["variant"] for line in lines):
         method, _, kind = name.removesuffix(START).partition("-")
         title = {"none": kind or CONTROL, "us": f"US + {kind}" if kind else "US"}[method]
         title += ", from the start" if name.endswith(START) else ""
-        found[title] = summary.at_round(lines, name, number)
-    return found
+        titled[title] = summary.at_round(lines, name, number)
+    return titled
 
 
 def tables(lines: summary.Lines) -> list[Table]:
@@ -127,9 +127,9 @@ def tables(lines: summary.Lines) -> list[Table]:
     number = summary.last_round(lines)
     heads = ("rounds with", "weight", "S(W)", *summary.COMPARED)
     made = summary.make_table(f"After round {number}", heads, summary.DIFFERENCES)
-    found = by_title(lines, number)
-    for title, records in found.items():
-        control = [] if title in (CONTROL, "Step 0") else found[CONTROL]
+    titled = by_title(lines, number)
+    for title, records in titled.items():
+        control = [] if title in (CONTROL, "Step 0") else titled[CONTROL]
         weight = records[0]["weight"] if title != "Step 0" else 0.0
         S = spread(summary.values(records, "correlation"), 2)
         made.add_row(title, f"  {weight:.3g}" if weight else "", S, *summary.compared(records, control))
@@ -138,14 +138,14 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 def figure(lines: summary.Lines) -> Figure:
     """Returns mAP and S(W) of all."""
-    found = by_title(lines, summary.last_round(lines))
+    titled = by_title(lines, summary.last_round(lines))
     panels = {
         "mAP": {
-            kind: {name: summary.values(records, kind, "mAP").tolist() for name, records in found.items()}
+            kind: {name: summary.values(records, kind, "mAP").tolist() for name, records in titled.items()}
             for kind in ("embedding", "pooled")
         },
         "S(W), in per cent": {
-            "embedding": {name: (100 * summary.values(r, "correlation")).tolist() for name, r in found.items()}
+            "embedding": {name: (100 * summary.values(r, "correlation")).tolist() for name, r in titled.items()}
         },
     }
     return side_by_side(panels)

@@ -73,11 +73,11 @@ def variants(options: Options) -> dict[str, Config]:
     """Returns the settings of all runs by name; those that other studies have too have their names there."""
     config = options.run
     few = replace(config, rri=replace(config.rri, rounds=min(options.variants_rounds, config.rri.rounds)))
-    found = {"none": with_rri(config, method="none")}
+    configs = {"none": with_rri(config, method="none")}
     for name, (method, matched, turned) in TITLES.items():
         whole = config if name == "us" else few
-        found[name] = with_rri(whole, method=method, match=matched, rotate_classifier=turned)
-    return found
+        configs[name] = with_rri(whole, method=method, match=matched, rotate_classifier=turned)
+    return configs
 
 
 def measure(options: Options, console: Console) -> list[Record]:
@@ -104,9 +104,9 @@ def identities(folder: Path, variant: str, seed: int) -> list[Record]:
         report = evaluate(query, gallery, metric=settings.metric, cross_camera=settings.cross_camera)
         line[kind] = {}
         for name, values in {"rank1": report.first_hit == 1, "mAP": report.ap}.items():
-            found = per_identity(np.asarray(values, float), query.pids, report.first_hit > 0)
-            line |= {"pids": found.pids.tolist(), "queries": found.queries.tolist()}
-            line[kind][name] = found.sums.tolist()
+            summed = per_identity(np.asarray(values, float), query.pids, report.first_hit > 0)
+            line |= {"pids": summed.pids.tolist(), "queries": summed.queries.tolist()}
+            line[kind][name] = summed.sums.tolist()
     return [line]
 
 
@@ -156,19 +156,19 @@ def _over_identities(lines: summary.Lines, ours: str, theirs: str, kind: str, me
     if not sums[ours] or not sums[theirs]:
         return None
     first, second = (np.mean([line[kind][measured] for line in sums[name]], axis=0) for name in (ours, theirs))
-    found = by_identity(first - second, np.array(sums[ours][0]["queries"]))
-    return Interval(*(100 * end for end in found))
+    ends = by_identity(first - second, np.array(sums[ours][0]["queries"]))
+    return Interval(*(100 * end for end in ends))
 
 
-def _show(found: Interval) -> str:
-    return f"  {found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+def _show(interval: Interval) -> str:
+    return f"  {interval.value:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
 
 
 def _by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
     """Returns the lines of Step 0 and of a round by what tables and figure call the variant."""
     there = {line["variant"] for line in lines}
-    found = {"Step 0": summary.at_round(lines, "none", 0), CONTROL: summary.at_round(lines, "none", number)}
-    return found | {
+    titled = {"Step 0": summary.at_round(lines, "none", 0), CONTROL: summary.at_round(lines, "none", number)}
+    return titled | {
         str(title): summary.at_round(lines, name, number) for name, title in TITLES.items() if name in there
     }
 

@@ -180,9 +180,9 @@ def tagged(folder: Path, variant: str, seed: int) -> list[Record]:
 
 def machine(folder: Path | None = None) -> str:
     """Returns what a run was trained on; without a folder, what this process works on."""
-    found = environment() if folder is None else json.loads(RunDir(folder).environment.read_text())
-    kinds = f"{len(found['devices'])} x {found['device_kind']}"
-    return f"{kinds}, {found['cpus']} CPU cores, Python {found['python']}, jax {found['packages']['jax']}"
+    facts = environment() if folder is None else json.loads(RunDir(folder).environment.read_text())
+    kinds = f"{len(facts['devices'])} x {facts['device_kind']}"
+    return f"{kinds}, {facts['cpus']} CPU cores, Python {facts['python']}, jax {facts['packages']['jax']}"
 
 
 def cached(path: Path, compute: Callable[[], list[Record]]) -> list[Record]:

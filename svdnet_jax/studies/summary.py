@@ -44,10 +44,10 @@ def last_round(lines: Lines) -> int:
 
 def values(records: Lines, *path: str) -> np.ndarray:
     """Returns a number of each record, in per cent where it is of retrieval."""
-    found: list[Any] = [*records]
+    selected: list[Any] = [*records]
     for name in path:
-        found = [record[name] for record in found]
-    return np.array(found, float) * (100 if len(path) > 1 and path[0] in ("embedding", "pooled") else 1)
+        selected = [record[name] for record in selected]
+    return np.array(selected, float) * (100 if len(path) > 1 and path[0] in ("embedding", "pooled") else 1)
 
 
 def compared(records: Lines, control: Lines = ()) -> list[str]:
@@ -70,12 +70,12 @@ DIFFERENCES = "over control: difference seed by seed, their mean and standard de
 """What to say under them."""
 
 
-def retrieval_figure(found: Mapping[str, Lines]) -> Figure:
+def retrieval_figure(by_name: Mapping[str, Lines]) -> Figure:
     """Returns mAP and rank-1 of variants by name, of the Eigenlayer's output and its input."""
     return side_by_side(
         {
             title: {
-                kind: {name: values(records, kind, measure).tolist() for name, records in found.items()}
+                kind: {name: values(records, kind, measure).tolist() for name, records in by_name.items()}
                 for kind in ("embedding", "pooled")
             }
             for title, measure in {"mAP": "mAP", "Rank-1": "rank1"}.items()

@@ -132,10 +132,10 @@ def tables(lines: summary.Lines) -> list[Table]:
     made = summary.make_table("The Eigenlayer cut to rank k, without more training", heads, caption)
     for variant, name in NAMES.items():
         for k in ranks_of(lines):
-            found = at(lines, variant, k)
-            cells = [f"  {found[0]['parameters']}", f"  {np.median(summary.values(found, 'microseconds')):.0f}"]
-            cells.append(spread(100 * summary.values(found, "error"), 1))
-            cells += [spread(summary.values(found, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
+            at_rank = at(lines, variant, k)
+            cells = [f"  {at_rank[0]['parameters']}", f"  {np.median(summary.values(at_rank, 'microseconds')):.0f}"]
+            cells.append(spread(100 * summary.values(at_rank, "error"), 1))
+            cells += [spread(summary.values(at_rank, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
             made.add_row(f"{name}, {f'k = {k}' if k else 'whole'}", *cells)
     return [made]
 

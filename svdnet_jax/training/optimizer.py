@@ -61,10 +61,10 @@ def weight_groups(params: Mapping[str, Any], phase: Phase, settings: Optimizer) 
         spared = any(fnmatchcase(path, pattern) for pattern in settings.no_decay)
         return Group(rates[0] if rates else 1.0, 0.0 if spared else settings.weight_decay)
 
-    found = [group(path) for path in paths]
-    if set(found) == {FROZEN}:
+    groups = [group(path) for path in paths]
+    if set(groups) == {FROZEN}:
         raise ConfigError(f"freeze patterns {', '.join(phase.freeze)} leave no weight to train")
-    return jax.tree.unflatten(jax.tree.structure(params), found)
+    return jax.tree.unflatten(jax.tree.structure(params), groups)
 
 
 def make_optimizer(
@@ -139,10 +139,10 @@ def check_begun(opt_state: Any, optimizer: optax.GradientTransformation, params:
     expected = jax.eval_shape(optimizer.init, params)
     if hasattr(opt_state, "hyperparams") and hasattr(expected, "hyperparams"):
         opt_state, expected = _with_rate(opt_state, None), _with_rate(expected, None)
-    found, wanted = (
+    actual, wanted = (
         ([np.shape(leaf) for leaf in leaves], tree) for leaves, tree in map(jax.tree.flatten, (opt_state, expected))
     )
-    if found != wanted:
+    if actual != wanted:
         raise ValueError(
             "state.opt_state is not a state of this optimizer and these weights"
             + (": the phase was not begun" if not jax.tree.leaves(opt_state) else ": it is of another phase or network")

@@ -70,10 +70,10 @@ def train_step(
         return _compute_grads(state, batch_stats, microbatch, key, model=model, loss_fn=loss_fn)
 
     with require_sync_batch_norm(axis_name):
-        batch_stats, found = _accumulate_grads(
+        batch_stats, grads_and_metrics = _accumulate_grads(
             compute_grads, state.batch_stats, Batch(x, batch.labels), dropout_key, grad_accum_steps, num_instances
         )
-    gradients, metrics = jax.lax.pmean(found, axis_name) if axis_name else found
+    gradients, metrics = jax.lax.pmean(grads_and_metrics, axis_name) if axis_name else grads_and_metrics
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     after = state.replace(
         params=optax.apply_updates(state.params, updates),
@@ -136,8 +136,8 @@ def _accumulate_grads(
     def add(carry: Any, numbered: tuple[Array, Batch]) -> tuple[Any, None]:
         batch_stats, sums = carry
         number, microbatch = numbered
-        batch_stats, found = compute_grads(batch_stats, microbatch, jax.random.fold_in(key, number))
-        return (batch_stats, jax.tree.map(jnp.add, sums, found)), None
+        batch_stats, grads_and_metrics = compute_grads(batch_stats, microbatch, jax.random.fold_in(key, number))
+        return (batch_stats, jax.tree.map(jnp.add, sums, grads_and_metrics)), None
 
     numbered = jnp.arange(steps), jax.tree.map(split, batch)
     shapes = jax.eval_shape(compute_grads, batch_stats, jax.tree.map(lambda rows: rows[0], numbered[1]), key)[1]
@@ -150,8 +150,8 @@ def scan_or_unroll(step: Callable[..., tuple[Any, Any]], carry: Any, over: Any) 
     """Runs `jax.lax.scan`; unrolled on a CPU, where XLA's convolutions are twenty times as slow inside of a loop."""
     if jax.default_backend() != "cpu":
         return jax.lax.scan(step, carry, over)
-    found = []
+    outputs = []
     for number in range(len(jax.tree.leaves(over)[0])):
         carry, out = step(carry, jax.tree.map(lambda rows: rows[number], over))  # noqa: B023
-        found.append(out)
-    return carry, jax.tree.map(lambda *rows: jnp.stack(rows), *found)
+        outputs.append(out)
+    return carry, jax.tree.map(lambda *rows: jnp.stack(rows), *outputs)

@@ -117,17 +117,17 @@ def find_layout(root: Path, cache: Path, layout: str = "auto") -> DatasetIndex:
         wanted = ["manifest"] if layout == "manifest" or (layout == "auto" and root.suffix.lower() == ".csv") else []
     else:
         wanted = list(LAYOUTS) if layout == "auto" else [layout]
-    found = _found([root], wanted) or _found(_inside(root), wanted)
-    if not found:
+    candidates = _found([root], wanted) or _found(_inside(root), wanted)
+    if not candidates:
         raise DataError(_nothing(root, layout))
-    if len(found) > 1:
-        places = ", ".join(f"{name} in {folder}" for name, folder in found)
-        names = " or ".join(dict(found))
+    if len(candidates) > 1:
+        places = ", ".join(f"{name} in {folder}" for name, folder in candidates)
+        names = " or ".join(dict(candidates))
         layouts = f", or `data.layout` {names}" if " or " in names else ""
         raise DataError(
             f"`data.root` {root}: holds several data sets: {places}; give the folder of one of them{layouts}"
         )
-    name, folder = found[0]
+    name, folder = candidates[0]
     return _listing(name, folder, LAYOUTS[name].read(folder, cache))
 
 

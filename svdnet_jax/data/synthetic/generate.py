@@ -121,12 +121,12 @@ def fingerprint(spec: Synthetic) -> str:
 
 
 def _is_complete(root: Path, shots: Sequence[_Shot]) -> bool:
-    found = {f"{folder}/{path.name}" for folder in _FOLDERS for path in (root / folder).glob("*.jpg")}
-    wrong = {shot.path for shot in shots} ^ found
+    names = {f"{folder}/{path.name}" for folder in _FOLDERS for path in (root / folder).glob("*.jpg")}
+    wrong = {shot.path for shot in shots} ^ names
     if wrong and root.exists() and any(root.iterdir()):
-        example = f"{min(wrong)} is {'not one of them' if min(wrong) in found else 'missing'}"
+        example = f"{min(wrong)} is {'not one of them' if min(wrong) in names else 'missing'}"
         raise FileExistsError(
-            f"{root} holds {len(found)} images, not exactly the {len(shots)} of these settings ({example}). "
+            f"{root} holds {len(names)} images, not exactly the {len(shots)} of these settings ({example}). "
             "Delete the folder to have it made again, or name another."
         )
     return not wrong

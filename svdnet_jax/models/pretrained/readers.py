@@ -137,15 +137,15 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     """Reads a state dict in PyTorch's file format, alone or under ``state_dict`` or ``model``."""
     torch = package("torch", "'svdnet-jax[torch]'")
     with parsing(path), _without_programs(torch, path):
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
     for wrapper in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
-            found = found[wrapper]
-    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            loaded = loaded[wrapper]
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise WeightsError("holds no state dict (tensors by name); save model.state_dict()")
     # DataParallel calls everything module.NAME.
-    prefix = "module." if all(str(name).startswith("module.") for name in found) else ""
-    arrays = {str(name).removeprefix(prefix): value.detach() for name, value in found.items()}
+    prefix = "module." if all(str(name).startswith("module.") for name in loaded) else ""
+    arrays = {str(name).removeprefix(prefix): value.detach() for name, value in loaded.items()}
     return {name: _numpy(name, value) for name, value in arrays.items()}
 
 
@@ -173,9 +173,9 @@ def _without_programs(torch: Any, path: Path) -> Iterator[None]:
             yield
     except Exception as error:
         said = str(error)
-        if found := re.search(r"GLOBAL ([\w.]+)", said):
+        if program := re.search(r"GLOBAL ([\w.]+)", said):
             raise WeightsError(
-                f"holds a pickled Python object ({found[1]}), which is not loaded, as that can run any program. "
+                f"holds a pickled Python object ({program[1]}), which is not loaded, as that can run any program. "
                 f"{trusted}weights_only=False); torch.save(model.state_dict(), 'clean.pth'), or where that is a dict "
                 "torch.save(model['state_dict'], 'clean.pth')"
             ) from error

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-from svdnet_jax.config.schema import Config
+from svdnet_jax.config.schema import Data
 
 
-def hint_of(arguments: Sequence[str], preset: Config) -> str | None:
+def hint_of(arguments: Sequence[str], data: Data) -> str | None:
     """Returns what to type in place of the first option that belongs to another toolkit; None if there is none.
 
     Args:
         arguments: Of the command line.
-        preset: The settings that they change.
+        data: The settings that they change.
     """
-    batch = preset.data.batch_size
+    batch = data.batch_size
     hints = {
         "--lr": "--optimizer.learning-rate for Step 0, --rri.learning-rates for the rounds",
         "--epochs": "--base.steps, --rri.restraint.steps and --rri.relaxation.steps. Training is counted in steps: "

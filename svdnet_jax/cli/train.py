@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet train", layout: 
     if {"-h", "--help"} & {*arguments}:
         say(terminal(), short_help(prog, preset))
         raise SystemExit(0)
-    if hint := hint_of(arguments, preset):
+    if hint := hint_of(arguments, preset.data):
         return fail(hint, 2)
 
     def work() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array, Int, PyTree
 
-from svdnet_jax.config.schema import Config, Parallel
+from svdnet_jax.config.schema import Compute, Config, Model, Parallel
 from svdnet_jax.errors import ConfigError
 
 AXIS = "data"
@@ -145,23 +145,23 @@ def disable_malloc_trim() -> bool:
     return mallopt is not None and all(mallopt(which, 2**30) for which in (TRIM_THRESHOLD, MMAP_THRESHOLD))
 
 
-def fits_on_device(config: Config, nbytes: int) -> bool:
+def fits_on_device(compute: Compute, nbytes: int) -> bool:
     """Returns whether training images of so many bytes in all lie on the devices."""
-    if config.compute.images != "auto":
-        return config.compute.images == "device"
+    if compute.images != "auto":
+        return compute.images == "device"
     statistics = jax.local_devices()[0].memory_stats() or {}
     # A CPU's memory is not told; there the copy is one beside the mapped file.
     return 4 * nbytes <= statistics.get("bytes_limit", 8 * 2**30)
 
 
-def describe(devices: MeshContext, config: Config) -> str:
+def describe(devices: MeshContext, model: Model) -> str:
     """Returns what a run works on, and a warning where a large network is about to train on a CPU."""
     first = devices.mesh.devices.flat[0]
     where = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
     text = f"Devices: {devices.count} x {first.device_kind} ({first.platform}){where}, `parallel` {devices.mode}"
-    if first.platform == "cpu" and config.model.backbone.startswith(SLOW_ON_CPU):
+    if first.platform == "cpu" and model.backbone.startswith(SLOW_ON_CPU):
         text += (
-            f"\nWarning: {config.model.backbone} is about to train on a CPU; the lines of training say the time left. "
+            f"\nWarning: {model.backbone} is about to train on a CPU; the lines of training say the time left. "
             "Two cores take 6 to 12 images of 224x224 a second through a ResNet-50, forth and back. If there is an "
             "accelerator, JAX does not see it: pip install 'svdnet-jax[cuda]' or 'svdnet-jax[tpu]'"
         )

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from rich.console import Console
 
-from svdnet_jax.config.schema import Config, Data
+from svdnet_jax.config.schema import Config, Data, Eval
 from svdnet_jax.data.holdout import hold_out
 from svdnet_jax.data.load import load_dataset
 from svdnet_jax.data.synthetic import generate
@@ -51,7 +51,7 @@ def _load(data: Data, console: Console) -> Dataset:
     return dataset if data.root else replace(dataset, name="synthetic pedestrians")
 
 
-def count_valid(dataset: Dataset, config: Config) -> int:
+def count_valid(dataset: Dataset, settings: Eval) -> int:
     """Returns queries that have a right answer in the gallery, counted before any training.
 
     Raises:
@@ -61,7 +61,7 @@ def count_valid(dataset: Dataset, config: Config) -> int:
         Embeddings(np.zeros((len(split), 1), np.float32), split.pids, split.cameras, split.names)
         for split in (dataset.query, dataset.gallery)
     )
-    matches = protocol.match(query, gallery, config.eval.cross_camera)
+    matches = protocol.match(query, gallery, settings.cross_camera)
     if not matches.count.any():
         raise DataError(f"{dataset.name}: {protocol.explain_no_match(query, gallery, matches)}")
     return int((matches.count > 0).sum())

@@ -100,7 +100,7 @@ def from_weights(spec: str, config: Config) -> Embedder:
     if weights.layouts and config.model.layout not in weights.layouts:
         config = replace(config, model=replace(config.model, layout=cast(Any, weights.layouts[0])))
     model = create_model(config.model, num_classes=2)
-    state = init_state(model, input_size(config.data), config.seed, *pixel_statistics(config, weights))
+    state = init_state(model, input_size(config.data), config.seed, *pixel_statistics(config.model, weights))
     return _embedder(config, model, with_weights(state, weights), ("pooled",), weights)
 
 
@@ -126,7 +126,7 @@ def load_eval_dataset(config: Config, console: Console) -> Dataset:
     for name in ("query", "gallery"):
         if not len(getattr(dataset, name)):
             raise DataError(f"{dataset.name}: the {name} split has no images")
-    count_valid(dataset, config)
+    count_valid(dataset, config.eval)
     return dataset
 
 

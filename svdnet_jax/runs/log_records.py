@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from svdnet_jax.config.schema import Config
+from svdnet_jax.config.schema import RRI, Config
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.data.types import Dataset, labels
 from svdnet_jax.models.pretrained.load import Pretrained
@@ -28,7 +28,7 @@ def start_record(config: Config, dataset: Dataset, data: str, state: TrainState,
         "identities": labels(dataset.train.pids)[1],
         "train": len(dataset.train),
         "query": len(dataset.query),
-        "valid_queries": count_valid(dataset, config),
+        "valid_queries": count_valid(dataset, config.eval),
         "gallery": len(dataset.gallery),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     }
@@ -43,10 +43,10 @@ def _compared(config: Config) -> dict[str, Any]:
     return settings
 
 
-def end_record(config: Config, records: Sequence[Record], step: int) -> Record:
+def end_record(rri: RRI, records: Sequence[Record], step: int) -> Record:
     """Returns the last line: why the run stopped, and the time that training took."""
     ended = [record for record in records if record["event"] == "phase"]
-    early = ended[-1]["round"] < config.rri.rounds
+    early = ended[-1]["round"] < rri.rounds
     return {
         "event": "end",
         "step": step,
@@ -67,7 +67,7 @@ def report_facts(config: Config, dataset: Dataset, start: Record) -> dict[str, s
     }
     return facts | {
         "Data": dataset.name + ("" if config.data.root else ", built in: drawn, not photographed"),
-        "Size": summary(dataset, count_valid(dataset, config)).removeprefix(f"{dataset.name}: "),
+        "Size": summary(dataset, count_valid(dataset, config.eval)).removeprefix(f"{dataset.name}: "),
         "Backbone": f"{config.model.backbone}, started from {start['weights']} weights",
         "Replacement of W": method.get(config.rri.method, config.rri.method.upper())
         if config.rri.rounds

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from svdnet_jax.config.schema import Config
+from svdnet_jax.config.schema import Config, Eval
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.data.synthetic.generate import contact_sheet
 from svdnet_jax.data.types import Dataset, Split
@@ -59,7 +59,7 @@ def write_artifacts(
         "singular_values": ("Spectrum of W", figures.singular_values(_spectra(records))),
         "ranked_lists": (
             "Queries and their nearest gallery images, by the Eigenlayer's output",
-            _ranked(config, dataset, query["embedding"], gallery["embedding"]),
+            _ranked(config.eval, dataset, query["embedding"], gallery["embedding"]),
         ),
     }
     pictures = {}
@@ -121,8 +121,8 @@ def _spectra(records: Sequence[Record]) -> dict[str, np.ndarray]:
     return {border_name(record): np.array(record["spectrum"]) for record in after_rounds(records)}
 
 
-def _ranked(config: Config, dataset: Dataset, query: Embeddings, gallery: Embeddings) -> Any:
-    protocol: dict[str, Any] = {"metric": config.eval.metric, "cross_camera": config.eval.cross_camera}
+def _ranked(settings: Eval, dataset: Dataset, query: Embeddings, gallery: Embeddings) -> Any:
+    protocol: dict[str, Any] = {"metric": settings.metric, "cross_camera": settings.cross_camera}
     ap = evaluate(query, gallery, **protocol).ap
     sections = {}
     for heading, chosen in choose_queries(ap).items():

@@ -86,14 +86,14 @@ def train(
     if console is None or not is_lead_host():
         console = terminal(quiet=True)
     with open_run_dir(config) if is_lead_host() else nullcontext(RunDir(config.folder)) as run_dir:
-        say(console, describe(devices, config))
+        say(console, describe(devices, config.model))
         source = None if run_dir.has_checkpoint else read_source(config, console)
         if dataset is None:
             with lead_host_first():
                 dataset = load_configured_dataset(config, console)
         check_identities(dataset)
         assert_same_on_all_hosts("images or identities", fingerprint(dataset))
-        say(console, summary(dataset, count_valid(dataset, config)))
+        say(console, summary(dataset, count_valid(dataset, config.eval)))
         session = _prepare(config, dataset, source, model, devices)
         state = _train(session, run_dir, source, console)
         if report:
@@ -168,7 +168,7 @@ def _train(session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | No
             log_record(output, {"event": "resume", "step": position.step})
         # A run that was stopped may be at a step where no call of this machine ends.
         steps = gcd(task.steps_per_call, int(state.cursor.step))
-        on_device = fits_on_device(config, dataset.train.images.nbytes)
+        on_device = fits_on_device(config.compute, dataset.train.images.nbytes)
         batches = make_loader(
             dataset.train, config.data, config.seed, position.step, steps, devices, resident=on_device
         )
@@ -191,7 +191,7 @@ def _train(session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | No
                         save_checkpoint(output, event)
                         state = event.state
         if log:
-            log_record(output, end_record(config, read_log(log.path), int(state.step)))
+            log_record(output, end_record(config.rri, read_log(log.path), int(state.step)))
     return state
 
 

@@ -63,7 +63,7 @@ def compute(options: Options, dataset: Dataset) -> list[Record]:
         "dataset": dataset.name,
         "identities": labels(dataset.train.pids)[1],
         "train": len(dataset.train),
-        "valid_queries": count_valid(dataset, options.run),
+        "valid_queries": count_valid(dataset, options.run.eval),
         "gallery": len(dataset.gallery),
         "machine": study.machine(),
     }

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from svdnet_jax.config.schema import Config, input_size
+from svdnet_jax.config.schema import Config, Model, input_size
 from svdnet_jax.data.loader import mean_image
 from svdnet_jax.data.types import Split, labels
 from svdnet_jax.errors import ConfigError
@@ -36,17 +36,17 @@ def initial_state(
         raise ConfigError(
             f"model has {model.num_classes} classes; expected {identities}, one for each training identity"
         )
-    mean, std = pixel_statistics(config, weights)
+    mean, std = pixel_statistics(config.model, weights)
     if config.model.mean_image:
         mean = np.asarray(mean_image(train.images, size))
     state = init_state(model, size, config.seed, mean, std)
     return model, with_weights(state, weights) if weights else state
 
 
-def pixel_statistics(config: Config, weights: Pretrained | None) -> tuple[Any, Any]:
+def pixel_statistics(model: Model, weights: Pretrained | None) -> tuple[Any, Any]:
     """Returns the mean and std for RGB in [0, 255]: as set, as the weights want, or ImageNet's."""
-    mean = config.model.mean or (weights.mean if weights else IMAGENET_MEAN)
-    return mean, config.model.std or (weights.std if weights else IMAGENET_STD)
+    mean = model.mean or (weights.mean if weights else IMAGENET_MEAN)
+    return mean, model.std or (weights.std if weights else IMAGENET_STD)
 
 
 def with_weights(state: TrainState, weights: Pretrained) -> TrainState:

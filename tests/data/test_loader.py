@@ -86,10 +86,10 @@ def test_a_batch_that_cannot_be_shared_is_refused():
 
 
 def test_where_images_lie_is_decided_by_their_size():
-    assert fits_on_device(Config(), 2**20)
-    assert not fits_on_device(Config(), 2**40)
-    assert not fits_on_device(Config(compute=Compute(images="host")), 1)
-    assert fits_on_device(Config(compute=Compute(images="device")), 2**50)
+    assert fits_on_device(Config().compute, 2**20)
+    assert not fits_on_device(Config().compute, 2**40)
+    assert not fits_on_device(Config(compute=Compute(images="host")).compute, 1)
+    assert fits_on_device(Config(compute=Compute(images="device")).compute, 2**50)
 
 
 def test_labels_go_with_their_images(split):

@@ -19,11 +19,11 @@ def split(*rows):
 def test_identities_and_protocol_are_checked_before_training():
     fine = Dataset("d", split((1, 1), (2, 1)), split((3, 1)), split((3, 2), (0, 1), (-1, 1)))
     check_identities(fine)
-    assert count_valid(fine, Config()) == 1
+    assert count_valid(fine, Config().eval) == 1
     same_camera = Dataset("d", fine.train, split((3, 2), (-1, 2)), fine.gallery)
-    assert count_valid(same_camera, Config(eval=Eval(cross_camera=False))) == 1
+    assert count_valid(same_camera, Config(eval=Eval(cross_camera=False)).eval) == 1
     with pytest.raises(DataError, match="1 have some but all from their own camera"):
-        count_valid(same_camera, Config())
+        count_valid(same_camera, Config().eval)
     with pytest.raises(DataError, match="1 identities are in both training and test, the first is 2"):
         check_identities(Dataset("d", fine.train, split((2, 1)), split((2, 2))))
     with pytest.raises(DataError, match="1 training images have pid -1 or 0"):

@@ -27,10 +27,10 @@ GIB = 2**30
 def test_images_lie_on_the_devices_where_they_fill_a_quarter_at_most(told, quarter, monkeypatch):
     device = SimpleNamespace(memory_stats=lambda: told)
     monkeypatch.setattr(module, "jax", SimpleNamespace(local_devices=lambda: [device]))
-    assert fits_on_device(Config(), quarter)
-    assert not fits_on_device(Config(), quarter + 1)
-    assert not fits_on_device(Config(compute=Compute(images="host")), 1)
-    assert fits_on_device(Config(compute=Compute(images="device")), quarter + 1)
+    assert fits_on_device(Config().compute, quarter)
+    assert not fits_on_device(Config().compute, quarter + 1)
+    assert not fits_on_device(Config(compute=Compute(images="host")).compute, 1)
+    assert fits_on_device(Config(compute=Compute(images="device")).compute, quarter + 1)
 
 
 UNITS = 64

@@ -299,7 +299,7 @@ def _convolutions(height, width, images):
 def test_a_run_says_what_it_works_on_and_warns_of_a_large_network_on_a_cpu():
     for backbone, warned in (("mini", False), ("resnet50", True)):
         config = change(Config(), model={"backbone": backbone})
-        text = describe(create_mesh(config), config)
+        text = describe(create_mesh(config), config.model)
         assert text.startswith("Devices: 8 x cpu (cpu), `parallel` auto")
         assert ("about to train on a CPU" in text) is warned
     assert Compute().images == "auto"

@@ -82,8 +82,8 @@ def test_without_cameras_the_protocol_that_fits_is_named(tmp_path):
     text = "path,identity,split\na.jpg,1,train\nb.jpg,2,train\nc.jpg,3,query\nd.jpg,3,gallery\n"
     dataset = load_dataset(write_manifest(tmp_path / "mine", text), tmp_path / "cache", SIZE)
     with pytest.raises(DataError, match="`cross_camera` False"):
-        count_valid(dataset, Config())
-    assert count_valid(dataset, Config(eval=Eval(cross_camera=False))) == 1
+        count_valid(dataset, Config().eval)
+    assert count_valid(dataset, Config(eval=Eval(cross_camera=False)).eval) == 1
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.index import build_index
 from svdnet_jax.retrieval.index import search as look
 from svdnet_jax.retrieval.metrics import evaluate
-from svdnet_jax.retrieval.neighbours import nearest
+from svdnet_jax.retrieval.neighbors import nearest
 from svdnet_jax.retrieval.rerank import Rerank
 
 Numbers = dict[str, float]
@@ -48,7 +48,7 @@ def rerank(compiled: Path | None) -> dict[str, Contender]:
     """k-reciprocal re-ranking, k1 20, k2 6, lambda 0.3, and the evaluation of it; junk takes part."""
     found: dict[str, Contender] = {
         "svdnet_jax": partial(partial, _ours_reranked),
-        "the neighbour search alone (svdnet_jax)": partial(partial, _neighbours),
+        "the neighbour search alone (svdnet_jax)": partial(partial, _neighbors),
         "dense numpy, the authors' rule": partial(partial, _dense),
     }
     if find_spec("torchreid"):
@@ -107,7 +107,7 @@ def _ours_reranked(query: Embeddings, gallery: Embeddings) -> Numbers:
     return {"rank1": report.rank(1), "mAP": report.mAP, "mINP": report.mINP}
 
 
-def _neighbours(query: Embeddings, gallery: Embeddings) -> Numbers:
+def _neighbors(query: Embeddings, gallery: Embeddings) -> Numbers:
     joined = (np.concatenate([getattr(query, x), getattr(gallery, x)]) for x in ("features", "pids", "cameras"))
     every = Embeddings(*joined)
     rows = np.arange(len(every.pids))

@@ -29,7 +29,7 @@ def market_sized(
         seed: Of the generator; equal seeds give equal arrays.
     """
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(people + 1, LATENT)).astype(np.float32)
+    centers = random.normal(size=(people + 1, LATENT)).astype(np.float32)
     cameras = CAMERA * random.normal(size=(CAMERAS, LATENT)).astype(np.float32)
     spread = (np.arange(1, LATENT + 1) ** -0.25)[:, None] * random.normal(size=(LATENT, dimensions))
     carry = spread.astype(np.float32)
@@ -37,8 +37,8 @@ def market_sized(
     def images(pids: np.ndarray, seen_by: np.ndarray, what: str) -> Embeddings:
         # A distractor or a piece of junk is like no other image.
         own = random.normal(size=(len(pids), LATENT)).astype(np.float32)
-        centre = np.where((pids > 0)[:, None], centres[pids.clip(0)], own)
-        latent = centre + cameras[seen_by] + NOISE * random.normal(size=own.shape).astype(np.float32)
+        center = np.where((pids > 0)[:, None], centers[pids.clip(0)], own)
+        latent = center + cameras[seen_by] + NOISE * random.normal(size=own.shape).astype(np.float32)
         return Embeddings(latent @ carry, pids, seen_by + 1, np.array([f"{what}{i}" for i in range(len(pids))]))
 
     pairs = random.permutation(people * CAMERAS)[:queries]

@@ -14,11 +14,11 @@ from typing import Any
 
 from svdnet_jax.errors import ConfigError
 
-Recognise = Callable[[Path], bool]
+Recognize = Callable[[Path], bool]
 """Whether an existing file is of the kind that a command writes."""
 
 
-def refuse_overwrite(option: str, out: Path, made: Recognise, reads: Iterable[Path | str | None] = ()) -> None:
+def refuse_overwrite(option: str, out: Path, made: Recognize, reads: Iterable[Path | str | None] = ()) -> None:
     """Refuses a file that a command must not write, before any work.
 
     Args:
@@ -80,7 +80,7 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def is_npz(*arrays: str, but: Collection[str] = ()) -> Recognise:
+def is_npz(*arrays: str, but: Collection[str] = ()) -> Recognize:
     """Recognises a file of such arrays, and without certain others."""
 
     def made(path: Path) -> bool:
@@ -93,7 +93,7 @@ def is_npz(*arrays: str, but: Collection[str] = ()) -> Recognise:
     return made
 
 
-def is_csv(head: Sequence[str]) -> Recognise:
+def is_csv(head: Sequence[str]) -> Recognize:
     """Recognises a table by its first line."""
 
     def made(path: Path) -> bool:
@@ -103,7 +103,7 @@ def is_csv(head: Sequence[str]) -> Recognise:
     return made
 
 
-def is_json(*keys: str, lines: bool = False) -> Recognise:
+def is_json(*keys: str, lines: bool = False) -> Recognize:
     """Recognises an object with such keys, or a file of one on each line."""
 
     def made(path: Path) -> bool:
@@ -117,12 +117,12 @@ def is_json(*keys: str, lines: bool = False) -> Recognise:
     return made
 
 
-def is_text(*parts: str) -> Recognise:
+def is_text(*parts: str) -> Recognize:
     """Recognises a text in which all of these occur."""
     return lambda path: all(part in path.read_text(encoding="utf-8", errors="replace") for part in parts)
 
 
-def is_bytes(*parts: bytes) -> Recognise:
+def is_bytes(*parts: bytes) -> Recognize:
     """Recognises a file at whose beginning all of these occur."""
 
     def made(path: Path) -> bool:

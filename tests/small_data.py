@@ -12,9 +12,9 @@ from svdnet_jax.data.formats.market_style import FOLDERS
 SIZE = (16, 8)
 
 
-def write(path, colour=(200, 30, 40), size=(8, 16)):
+def write(path, color=(200, 30, 40), size=(8, 16)):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path)
+    Image.new("RGB", size, color).save(path)
 
 
 def write_truncated(path):
@@ -76,7 +76,7 @@ def write_msmt17(root, folders=("train", "test")):
 CUHK03 = ("1_001_1_01.png", "1_001_1_03.png", "1_001_2_06.png", "1_002_1_01.png", "1_002_2_06.png", "2_001_1_02.png")
 
 
-def cuhk03_colour(name):
+def cuhk03_color(name):
     pair, person, view, picture = (int(part) for part in name.removesuffix(".png").split("_"))
     return (pair * 100, person * 50 + view * 25, picture * 20)
 
@@ -101,7 +101,7 @@ def write_cuhk03_config(root, kind="labeled"):
 
 def write_cuhk03_images(root, kind="labeled"):
     for name in CUHK03:
-        write(root / f"images_{kind}" / name, cuhk03_colour(name))
+        write(root / f"images_{kind}" / name, cuhk03_color(name))
 
 
 def write_cuhk03_mat(path, kind="labeled"):
@@ -117,7 +117,7 @@ def write_cuhk03_mat(path, kind="labeled"):
             for name in CUHK03:
                 p, person, _, picture = (int(part) for part in name.removesuffix(".png").split("_"))
                 if p == pair:
-                    pixels = np.full((16, 8, 3), cuhk03_colour(name), np.uint8)
+                    pixels = np.full((16, 8, 3), cuhk03_color(name), np.uint8)
                     pixels[:2] = 255  # a white top: height and width must not be swapped
                     data = file.create_dataset(f"#refs#/{name}", data=pixels.T)
                     cells[picture - 1, person - 1] = data.ref

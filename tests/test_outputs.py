@@ -189,11 +189,11 @@ def test_a_run_does_not_take_a_folder_of_other_settings_for_its_own(tmp_path):
 def people(seed=0, n=60, d=64, spread=0.4):
     """Images of people in two cameras, as a trained network sees them."""
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(12, d))
+    centers = random.normal(size=(12, d))
 
     def seen(n, camera):
         pids = np.arange(n) % 12 + 1
-        return Embeddings(np.float32(centres[pids - 1] + spread * random.normal(size=(n, d)) + 2), pids, [camera] * n)
+        return Embeddings(np.float32(centers[pids - 1] + spread * random.normal(size=(n, d)) + 2), pids, [camera] * n)
 
     return seen(24, 1), seen(n, 2)
 

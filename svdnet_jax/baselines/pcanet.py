@@ -194,7 +194,7 @@ def _scatter(images: UInt8[Array, "B H W C"], k: int) -> Float[Array, "P P"]:
 def _scatter_of_maps(images: UInt8[Array, "B H W C"], first: Float[Array, "m m C L1"], k: int) -> Float[Array, "P P"]:
     """Sums the same over the maps of the first stage, one map after the other to save memory."""
     maps = jnp.moveaxis(_convolve(images.astype(jnp.float32), first), 3, 0)
-    return jnp.sum(jax.lax.map(lambda grey: _sum_outer(grey[..., None], k), maps), axis=0)
+    return jnp.sum(jax.lax.map(lambda gray: _sum_outer(gray[..., None], k), maps), axis=0)
 
 
 def _principal(scatter: Float64[np.ndarray, "P P"], k: int, count: int, stage: str) -> Float[Array, "k k C {count}"]:
@@ -224,8 +224,8 @@ def _histograms(net: PCANet, images: UInt8[Array, "B H W C"]) -> Float[Array, "B
     blocks, bins = len(pixels), 2 ** net.settings.filters[1]
     weights = 2 ** jnp.arange(net.settings.filters[1])
 
-    def histogram(grey: Float[Array, "B H W"]) -> Float[Array, "B blocks bins"]:
-        bits = (_convolve(grey[..., None], net.second) > 0).astype(weights.dtype)
+    def histogram(gray: Float[Array, "B H W"]) -> Float[Array, "B blocks bins"]:
+        bits = (_convolve(gray[..., None], net.second) > 0).astype(weights.dtype)
         codes = jnp.matmul(bits, weights).reshape(B, H * W)[:, pixels]
         slots = codes + bins * jnp.arange(B * blocks).reshape(B, blocks, 1)
         counts = jnp.zeros(B * blocks * bins).at[slots.ravel()].add(1)

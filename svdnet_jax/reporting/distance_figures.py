@@ -74,11 +74,11 @@ def _densities(axes: Axes, one: Distributions, bars: Float[np.ndarray, " b"], ra
     """Draws both densities over the bars and, where there is a rate, its threshold."""
     unit = one.of_negatives().mean or 1.0
     sides = {"pairs of one identity": (one.positives, _POSITIVE), "pairs of two": (one.negatives, _NEGATIVE)}
-    for name, (counts, colour) in sides.items():
+    for name, (counts, color) in sides.items():
         inside, _ = np.histogram(one.edges / unit, bars, weights=counts)
         density = inside / counts.sum() / np.diff(bars)
-        axes.stairs(density, bars, fill=True, color=colour, alpha=0.3)
-        axes.stairs(density, bars, color=colour, linewidth=1.4, label=name)
+        axes.stairs(density, bars, fill=True, color=color, alpha=0.3)
+        axes.stairs(density, bars, color=color, linewidth=1.4, label=name)
     if rate is None:
         return
     threshold = one.threshold(rate)

@@ -22,7 +22,7 @@ from svdnet_jax.training.schedule import ScheduledPhase
 
 INK = "#222222"
 FAINT = "#8a8a8a"
-COLOURS = {"embedding": "#0072B2", "pooled": "#D55E00"}
+COLORS = {"embedding": "#0072B2", "pooled": "#D55E00"}
 SHADES = {"base": "#f1f1f1", "restraint": "#dcd9ee", "relaxation": "#fdf3c8", "final": "#dcd9ee"}
 TEXT = 9.0
 
@@ -50,7 +50,7 @@ def curves(records: Sequence[Record], phases: Sequence[ScheduledPhase]) -> Figur
     _number_rounds(above, records, phases)
     _draw_loss(above, records, phases)
     series = _series(records, "correlation", ("step", "phase"))
-    below.plot(*series, color=COLOURS["embedding"], linewidth=1.4)
+    below.plot(*series, color=COLORS["embedding"], linewidth=1.4)
     below.set_ylim(0, 1.05)
     tidy(below, "Correlation S(W) of the Eigenlayer: 1 = orthogonal columns", "S(W)")
     below.set_xlabel("step", fontsize=TEXT, color=INK)
@@ -81,7 +81,7 @@ def rounds(records: Sequence[Record], control: Sequence[Record] | None = None) -
         panels, ("rank1", "mAP"), ("Rank-1 accuracy", "mAP (plain average precision)"), strict=True
     ):
         for log, style, marker in runs:
-            for name, colour in COLOURS.items():
+            for name, color in COLORS.items():
                 judged = after_rounds(log)
                 axes.plot(
                     [r["round"] for r in judged],
@@ -89,8 +89,8 @@ def rounds(records: Sequence[Record], control: Sequence[Record] | None = None) -
                     linestyle=style,
                     marker=marker,
                     markersize=5,
-                    markerfacecolor=colour if style == "-" else "white",
-                    color=colour,
+                    markerfacecolor=color if style == "-" else "white",
+                    color=color,
                     linewidth=1.6,
                     label=f"{name}, {'RRI' if style == '-' else 'control'}" if control else name,
                 )
@@ -158,7 +158,7 @@ def _draw_loss(axes: Axes, records: Sequence[Record], phases: Sequence[Scheduled
     axes.plot(
         [r["step"] for r in steps],
         [r["loss"] for r in steps],
-        color=COLOURS["embedding"],
+        color=COLORS["embedding"],
         linewidth=1.4,
         label="loss in training",
     )

@@ -98,16 +98,16 @@ def _draw_row(axes: Axes, row: RankedList, y: float, tall: float) -> None:
     axes.text(0.45, below + 0.18, ap, fontsize=6.5, color=INK, ha="center", va="top")
     for rank, (picture, right, caption) in enumerate(zip(row.gallery, row.right, row.captions, strict=True)):
         x = 1 + _GAP + rank
-        colour = _RIGHT if right else _WRONG
+        color = _RIGHT if right else _WRONG
         _draw_picture(axes, picture, x, y, tall)
-        axes.add_patch(_frame(x, y, tall, colour))
+        axes.add_patch(_frame(x, y, tall, color))
         text = as_it_is(f"{'✓' if right else '✗'} {caption}")
-        axes.text(x + 0.45, below, text, fontsize=6.5, color=colour, ha="center", va="top")
+        axes.text(x + 0.45, below, text, fontsize=6.5, color=color, ha="center", va="top")
 
 
 def _draw_picture(axes: Axes, picture: UInt8[np.ndarray, "h w 3"], x: float, y: float, tall: float) -> None:
     axes.imshow(picture, extent=(x, x + 0.9, y + 0.9 * tall, y), interpolation="antialiased")
 
 
-def _frame(x: float, y: float, tall: float, colour: str) -> Rectangle:
-    return Rectangle((x, y), 0.9, 0.9 * tall, fill=False, edgecolor=colour, linewidth=2)
+def _frame(x: float, y: float, tall: float, color: str) -> Rectangle:
+    return Rectangle((x, y), 0.9, 0.9 * tall, fill=False, edgecolor=color, linewidth=2)

@@ -27,13 +27,13 @@ def cmc(reports: Mapping[str, Report]) -> Figure:
     """
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
-    for (name, report), (colour, style) in zip(reports.items(), _LINES, strict=False):
+    for (name, report), (color, style) in zip(reports.items(), _LINES, strict=False):
         shown = 100 * report.cmc[: RANKS[-1]]
         label = f"{name}: rank-1 {shown[0]:.1f}, mAP {100 * report.mAP:.1f}"
         # Few ranks are few points: marked, as a line between them would be lost.
         mark = "o" if len(shown) <= 10 else None
         axes.plot(
-            np.arange(1, len(shown) + 1), shown, style, color=colour, linewidth=1.8, marker=mark, label=as_it_is(label)
+            np.arange(1, len(shown) + 1), shown, style, color=color, linewidth=1.8, marker=mark, label=as_it_is(label)
         )
     tidy(axes, "Queries with a right answer among the first k", "per cent")
     axes.set_xlabel("k", fontsize=TEXT, color=INK)
@@ -83,5 +83,5 @@ def _write(axes: Axes, values: Float[np.ndarray, "a b"]) -> None:
     """Returns the numbers into the cells."""
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
-            colour = "white" if value > 60 else INK
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=TEXT - 1, color=colour)
+            color = "white" if value > 60 else INK
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=TEXT - 1, color=color)

@@ -44,12 +44,12 @@ def side_by_side(panels: Mapping[str, Mapping[str, Values]], unit: str = "per ce
 def _rows(axes: Axes, entries: Mapping[str, Values]) -> None:
     height = 0.7 / len(entries)
     for number, (entry, values) in enumerate(entries.items()):
-        colour = PALETTE[number]
+        color = PALETTE[number]
         for row, heights in enumerate(values.values()):
             place = row + (number - (len(entries) - 1) / 2) * height
             label = as_it_is(entry) if row == 0 else None
-            axes.plot([np.mean(heights)] * 2, [place - height / 2.4, place + height / 2.4], color=colour, linewidth=2)
-            axes.plot(heights, [place] * len(heights), "o", color=colour, markersize=4.5, alpha=0.8, label=label)
+            axes.plot([np.mean(heights)] * 2, [place - height / 2.4, place + height / 2.4], color=color, linewidth=2)
+            axes.plot(heights, [place] * len(heights), "o", color=color, markersize=4.5, alpha=0.8, label=label)
     axes.set_yticks(np.arange(len(values)), [as_it_is(name) for name in values])
     for edge in np.arange(1, len(values)) - 0.5:
         axes.axhline(edge, color="#eeeeee", linewidth=0.6, zorder=0)
@@ -76,12 +76,12 @@ def against(
     for axes, (title, curves), unit in zip(axes_of, panels.items(), units, strict=True):
         for name, points in curves.items():
             kind, _, variant = name.partition(", ")
-            colour = PALETTE[kinds.index(kind) % len(PALETTE)]
+            color = PALETTE[kinds.index(kind) % len(PALETTE)]
             style = ("-", "--", ":")[styles.index(variant) % 3]
             means = [float(np.mean(values)) for values in points.values()]
-            axes.plot(list(points), means, style, color=colour, linewidth=1.6, label=as_it_is(name))
+            axes.plot(list(points), means, style, color=color, linewidth=1.6, label=as_it_is(name))
             for place, values in points.items():
-                axes.plot([place] * len(values), values, "o", color=colour, markersize=4, markeredgecolor="white")
+                axes.plot([place] * len(values), values, "o", color=color, markersize=4, markeredgecolor="white")
         if logarithmic:
             axes.set_xscale("log", base=2)
         ticks = sorted({place for points in curves.values() for place in points})

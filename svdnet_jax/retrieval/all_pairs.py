@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Float32
 
-from svdnet_jax.retrieval import neighbours
-from svdnet_jax.retrieval.neighbours import (
+from svdnet_jax.retrieval import neighbors
+from svdnet_jax.retrieval.neighbors import (
     HOST_GROUP,
     Candidates,
     Nearest,
@@ -60,7 +60,7 @@ def on_host(images: Float32[np.ndarray, "n e"], k: int) -> Nearest:
     n = len(images)
     parts = -(-n // BLOCK)
     if HOST_GROUP * k > n // parts:  # blocks must hold k groups
-        return neighbours.on_host(as_queries(images), images, k, farthest=True)
+        return neighbors.on_host(as_queries(images), images, k, farthest=True)
     edges = np.linspace(0, n, parts + 1).astype(int)
     blocks = [slice(a, b) for a, b in pairwise(edges)]
     best = np.full((n, k), np.iinfo(np.uint64).max, np.uint64)

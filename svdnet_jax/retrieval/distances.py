@@ -45,7 +45,7 @@ class Prepared(NamedTuple):
     """(g, 0, ..., |g|^2, 1)."""
     scale: float
     """The features were multiplied by it, a power of two,"""
-    centre: Float[np.ndarray, " d"]
+    center: Float[np.ndarray, " d"]
     """and then moved by it."""
     alike: Int32[np.ndarray, " g"] | None
     """For each image the first one with the same feature; None if no two have it."""
@@ -107,18 +107,18 @@ def prepare(
     if metric not in get_args(Metric):
         raise ValueError(f"metric must be {' or '.join(get_args(Metric))}; found {metric!r}.")
     scale = _scale(gallery, metric)
-    centre = _centre(gallery, rows, metric, scale)
-    room, squared = _ready(gallery, rows, metric, scale, centre, dtype, "gallery")
+    center = _center(gallery, rows, metric, scale)
+    room, squared = _ready(gallery, rows, metric, scale, center, dtype, "gallery")
     room[:, -2] = squared
     room[:, -1] = 1
-    return Prepared(room, scale, centre, first_alike(room[:, : len(centre)]))
+    return Prepared(room, scale, center, first_alike(room[:, : len(center)]))
 
 
 def prepare_query(
     query: Embeddings, rows: Int[np.ndarray, " q"], metric: Metric, gallery: Prepared
 ) -> tuple[Float[np.ndarray, "q e"], Float[np.ndarray, " q"]]:
     """Returns the side of the queries, `Points.query` and `Points.query_squared`, for a prepared gallery."""
-    room, squared = _ready(query, rows, metric, gallery.scale, gallery.centre, gallery.features.dtype, "query")
+    room, squared = _ready(query, rows, metric, gallery.scale, gallery.center, gallery.features.dtype, "query")
     room *= room.dtype.type(-2)
     room[:, -2] = 1
     return room, squared
@@ -160,7 +160,7 @@ def _scale(gallery: Embeddings, metric: Metric) -> float:
     return math.ldexp(1.0, -max(exponent, -380))
 
 
-def _centre(gallery: Embeddings, rows: Int[np.ndarray, " g"], metric: Metric, scale: float) -> Float[np.ndarray, " d"]:
+def _center(gallery: Embeddings, rows: Int[np.ndarray, " g"], metric: Metric, scale: float) -> Float[np.ndarray, " d"]:
     """Returns the middle of the scaled features: the median, which images far away do not move, of a sample of them.
 
     It is rounded to a multiple of about 1/64 of the features' spread, so that differences of small integers stay exact,
@@ -173,14 +173,14 @@ def _centre(gallery: Embeddings, rows: Int[np.ndarray, " g"], metric: Metric, sc
     away = np.abs(sample - middle)
     _, exponent = math.frexp(4 * np.median(away, axis=0).max(initial=0) or away.max(initial=0))
     step = math.ldexp(1.0, exponent - 6)
-    centre = np.rint(middle / step) * step if away.any() else middle
-    return narrow(centre) if gallery.features.dtype == np.float64 or metric == "cosine" else centre.astype(np.float32)
+    center = np.rint(middle / step) * step if away.any() else middle
+    return narrow(center) if gallery.features.dtype == np.float64 or metric == "cosine" else center.astype(np.float32)
 
 
-def narrow(centre: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
+def narrow(center: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
     """Returns in float32 if that loses nothing, as float32 features are then made ready faster."""
-    less = centre.astype(np.float32)
-    return less if np.array_equal(less, centre) else centre
+    less = center.astype(np.float32)
+    return less if np.array_equal(less, center) else center
 
 
 def _of(embeddings: Embeddings, rows: Int[np.ndarray, " n"], metric: Metric, what: str = "gallery") -> np.ndarray:
@@ -207,7 +207,7 @@ def _ready(
     rows: Int[np.ndarray, " n"],
     metric: Metric,
     scale: float,
-    centre: Float[np.ndarray, " d"],
+    center: Float[np.ndarray, " d"],
     dtype: DTypeLike,
     what: str,
 ) -> tuple[Float[np.ndarray, "n e"], Float[np.ndarray, " n"]]:
@@ -221,9 +221,9 @@ def _ready(
             block = block.astype(np.float64)
         block *= block.dtype.type(scale)
         # Rounded after the subtraction, which leaves small numbers of large ones.
-        kind = np.result_type(block, centre, room)
+        kind = np.result_type(block, center, room)
         with np.errstate(over="ignore"):
-            features = np.subtract(block, centre, out=room[part, :d], dtype=kind, casting="same_kind")
+            features = np.subtract(block, center, out=room[part, :d], dtype=kind, casting="same_kind")
             squared[part] = np.einsum("nd,nd->n", features, features, dtype=np.float64)
     if not np.isfinite(squared).all():
         row = rows[np.argmin(np.isfinite(squared))]

@@ -24,7 +24,7 @@ from svdnet_jax.retrieval.direct import between
 from svdnet_jax.retrieval.distances import Metric, Prepared, narrow, points, prepare, prepare_query, too_close
 from svdnet_jax.retrieval.embeddings import Embeddings, as_text, read_arrays, write_arrays
 from svdnet_jax.retrieval.faiss_index import FaissKind
-from svdnet_jax.retrieval.neighbours import in_double, nearest, placed
+from svdnet_jax.retrieval.neighbors import in_double, nearest, placed
 
 Kind = Literal["exact", "approx", "flat", "ivf", "hnsw", "pq"]
 
@@ -88,7 +88,7 @@ def build_index(
     full = prepare(gallery, np.arange(len(gallery.pids)), metric)
     ready = full._replace(features=full.features[:0].copy())
     if kind in get_args(FaissKind):
-        made = faiss_index.make(full.features[:, : len(full.centre)], cast(FaissKind, kind), options)
+        made = faiss_index.make(full.features[:, : len(full.center)], cast(FaissKind, kind), options)
         bare = replace(gallery, features=gallery.features[:, :0].copy())
         return Index(kind, metric, bare, ready, faiss=made)
     return Index(kind, metric, gallery, ready, rows=placed(full.features))
@@ -110,7 +110,7 @@ def search(index: Index, query: Embeddings, k: int) -> Found:
             under cosine.
     """
     n, q, ready = len(index.gallery.pids), len(query.pids), index.ready
-    d, of_query = len(ready.centre), query.features.shape[1]
+    d, of_query = len(ready.center), query.features.shape[1]
     _check_model(index.gallery.model, query.model)
     if of_query != d:
         raise ValueError(
@@ -170,7 +170,7 @@ def save_index(index: Index, path: str | Path) -> None:
     else:
         arrays["faiss"] = faiss_index.to_bytes(index.faiss)
         arrays["sha256"] = np.array(_sha256(arrays["faiss"]))
-        arrays |= {"scale": np.array(index.ready.scale), "centre": index.ready.centre.astype(np.float64)}
+        arrays |= {"scale": np.array(index.ready.scale), "centre": index.ready.center.astype(np.float64)}
     write_arrays(Path(path), arrays)
 
 
@@ -220,18 +220,18 @@ def _index(arrays: Mapping[str, np.ndarray]) -> Index:
 
 def _whole(arrays: Mapping[str, np.ndarray], n: int) -> tuple[Any, Prepared]:
     """Returns FAISS's index of N images, from bytes that are as they were written, and what readies queries."""
-    content, scale, centre = (arrays[name] for name in ("faiss", "scale", "centre"))
+    content, scale, center = (arrays[name] for name in ("faiss", "scale", "centre"))
     if content.dtype != np.uint8 or content.ndim != 1 or _sha256(content) != as_text("sha256", arrays["sha256"]):
         raise ValueError("the index of FAISS is not what was written (its SHA-256 differs); build it anew.")
     made = faiss_index.from_bytes(content)
-    actual = (made.ntotal, scale.shape, centre.shape, scale.dtype, centre.dtype)
+    actual = (made.ntotal, scale.shape, center.shape, scale.dtype, center.dtype)
     expected = (n, (), (made.d,), np.dtype(np.float64), np.dtype(np.float64))
-    if actual[:-1] != expected[:-1] or centre.dtype not in (np.float32, np.float64):
+    if actual[:-1] != expected[:-1] or center.dtype not in (np.float32, np.float64):
         raise ValueError(
             "the arrays do not belong together: images, and shapes and types of scale and centre, are "
             f"{', '.join(map(str, actual))}; expected {', '.join(map(str, expected))}. Build the index anew."
         )
-    return made, Prepared(np.empty((0, 0), np.float32), float(scale), narrow(centre), None)
+    return made, Prepared(np.empty((0, 0), np.float32), float(scale), narrow(center), None)
 
 
 def _sha256(content: UInt8[np.ndarray, " b"]) -> str:

@@ -29,7 +29,7 @@ from svdnet_jax.retrieval.alike import first_copies
 from svdnet_jax.retrieval.all_pairs import as_queries, nearest_of_all
 from svdnet_jax.retrieval.distances import Metric, Points, Prepared, prepare, too_close
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.neighbours import Nearest, in_double
+from svdnet_jax.retrieval.neighbors import Nearest, in_double
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -127,7 +127,7 @@ def reciprocal(
     nobody = np.zeros(n, np.int64)
     both = Embeddings(np.concatenate([query.features, gallery.features]), nobody, nobody)
     ready = prepare(both, np.arange(n), metric)
-    nearest = _neighbours(both, ready, metric, min(max(settings.k1 + 1, settings.k2), n))
+    nearest = _neighbors(both, ready, metric, min(max(settings.k1 + 1, settings.k2), n))
     del both
     # The largest is 0 where all images are alike; any number then does.
     farthest = np.maximum(nearest.farthest, np.finfo(np.float32).tiny)
@@ -141,7 +141,7 @@ def reciprocal(
     return vectors, farthest / np.float64(ready.scale) ** 2
 
 
-def _neighbours(images: Embeddings, ready: Prepared, metric: Metric, k: int) -> Nearest:
+def _neighbors(images: Embeddings, ready: Prepared, metric: Metric, k: int) -> Nearest:
     """Finds the k nearest of all images to each, again in float64 where these are too near for float32."""
     n = len(ready.features)
     nearest = nearest_of_all(ready.features, more := min(k + 1, n))

@@ -64,9 +64,9 @@ def slow_feature(image, first, second, settings):
     parts, margin = [], np.inf
     (height, width), bins = settings.block, 2 ** settings.filters[1]
     down, right = (int(np.floor((1 - settings.overlap) * side + 0.5)) for side in settings.block)
-    for grey in slow_maps(image, first, settings.patches[0]):
+    for gray in slow_maps(image, first, settings.patches[0]):
         codes = np.zeros(image.shape[:2], int)
-        for bit, response in enumerate(slow_maps(grey, second, settings.patches[1])):
+        for bit, response in enumerate(slow_maps(gray, second, settings.patches[1])):
             codes += (response[..., 0] > 0) * 2**bit
             margin = min(margin, np.abs(response).min())
         for y in range(0, image.shape[0] - height + 1, down):
@@ -81,7 +81,7 @@ def test_the_whole_pipeline_equals_the_slow_reference(channels):
     images = pictures(4, channels=channels)
     wide = images.astype(np.float64)
     first = slow_filters(wide, 3, 3)
-    maps = [grey for image in wide for grey in slow_maps(image, first, 3)]
+    maps = [gray for image in wide for gray in slow_maps(image, first, 3)]
     second = slow_filters(maps, 5, 4)
     net = fit(images, SMALL, batch_size=3)
     # Covariances are sums of float32 products, and eigenvectors magnify their error by the inverse of gaps.

@@ -98,7 +98,7 @@ def test_full_rank_is_the_matrix_and_its_us():
     assert truncation_error(factorize(W)[1], 5) == (0.0, 0.0)
 
 
-def test_factorise_gives_back_the_matrix_in_float64():
+def test_factorize_gives_back_the_matrix_in_float64():
     W = jax.random.normal(jax.random.key(0), (4, 6))
     U, S, Vt = factorize(W)
     assert U.dtype == S.dtype == Vt.dtype == np.float64

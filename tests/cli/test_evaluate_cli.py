@@ -26,11 +26,11 @@ KEYS = ["rank1", "rank5", "rank10", "rank20", "mAP", "mAP_market", "mINP", "vali
 def files(tmp_path):
     """Query and gallery files whose metrics differ with the metric and with the camera rule."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(7, 8))
+    centers = rng.normal(size=(7, 8))
 
     def images(n, lowest):
         pids = rng.integers(lowest, 7, n)
-        features = (centres[pids] + 1.2 * rng.normal(size=(n, 8))) * rng.uniform(0.5, 2, (n, 1))
+        features = (centers[pids] + 1.2 * rng.normal(size=(n, 8))) * rng.uniform(0.5, 2, (n, 1))
         return Embeddings(features, pids, rng.integers(1, 3, n))
 
     images(9, 1).save(tmp_path / "q.npz")

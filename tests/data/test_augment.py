@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from svdnet_jax.data.augment import random_crop, random_erase, random_flip
 
 N, H, W = 64, 9, 7
-COLOUR = np.array([-1.0, -2.0, -3.0], np.float32).reshape(1, 1, 3)
+COLOR = np.array([-1.0, -2.0, -3.0], np.float32).reshape(1, 1, 3)
 PICTURE = -1.0 - np.arange(H * W * 3, dtype=np.float32).reshape(H, W, 3)
 KEYS = st.integers(0, 2**32 - 1).map(jax.random.key)
 
@@ -65,7 +65,7 @@ def slow_crop(image, dy, dx, fill):
     return out
 
 
-@given(KEYS, st.sampled_from([(3, COLOUR), (3, PICTURE), (12, PICTURE)]))
+@given(KEYS, st.sampled_from([(3, COLOR), (3, PICTURE), (12, PICTURE)]))
 @settings(deadline=None, max_examples=15)
 def test_crops_are_windows_on_the_padded_image(key, case):
     padding, fill = case
@@ -114,7 +114,7 @@ def slow_erase(rng, height, width):
     return 0, 0, 0, 0
 
 
-@pytest.mark.parametrize("fill", [COLOUR, -pictures(1, 32, 16)[0]])
+@pytest.mark.parametrize("fill", [COLOR, -pictures(1, 32, 16)[0]])
 def test_erased_pixels_are_one_rectangle_and_the_rest_stays(fill):
     images = pictures(2000, 32, 16)
     boxes = blots(images, np.asarray(erase(jax.random.key(0), images, 1.0, fill)), fill)
@@ -134,7 +134,7 @@ def test_erased_pixels_are_one_rectangle_and_the_rest_stays(fill):
 def test_rectangles_are_distributed_as_in_the_loop(height, width):
     n, rng = 2000, random.Random(0)
     images = pictures(n, height, width)
-    ours = blots(images, np.asarray(erase(jax.random.key(1), images, 1.0, COLOUR)), COLOUR)
+    ours = blots(images, np.asarray(erase(jax.random.key(1), images, 1.0, COLOR)), COLOR)
     theirs = np.array([slow_erase(rng, height, width) for _ in range(n)])
     for quantity in (*np.eye(4), [1, 0, 1, 0], [0, 1, 0, 1]):
         for power in (1, 2):
@@ -146,7 +146,7 @@ def test_rectangles_are_distributed_as_in_the_loop(height, width):
 @pytest.mark.parametrize("probability", [0.0, 0.25])
 def test_as_many_images_are_erased_as_asked(probability):
     images = pictures(2000, 32, 16)
-    boxes = blots(images, np.asarray(erase(jax.random.key(0), images, probability, COLOUR)), COLOUR)
+    boxes = blots(images, np.asarray(erase(jax.random.key(0), images, probability, COLOR)), COLOR)
     erased = int((boxes[:, 2] > 0).sum())
     if probability:
         assert_all_five_sigma(np.array([erased, 2000 - erased]), np.array([0.25, 0.75]))
@@ -156,13 +156,13 @@ def test_as_many_images_are_erased_as_asked(probability):
 
 def test_an_image_in_which_nothing_fits_stays_whole():
     images = pictures(20, 1, 100)
-    np.testing.assert_array_equal(erase(jax.random.key(0), images, 1.0, COLOUR), images)
+    np.testing.assert_array_equal(erase(jax.random.key(0), images, 1.0, COLOR), images)
 
 
 CHANGES = {
     "flip": flip,
-    "crop": lambda key, images: crop(key, images, 3, COLOUR),
-    "erase": lambda key, images: erase(key, images, 0.5, COLOUR),
+    "crop": lambda key, images: crop(key, images, 3, COLOR),
+    "erase": lambda key, images: erase(key, images, 0.5, COLOR),
 }
 
 

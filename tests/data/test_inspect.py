@@ -164,8 +164,8 @@ def test_copies(tmp_path):
 def test_the_sheet_shows_a_row_for_each_identity(market):
     picture = sheet(find_layout(market, market), people=6, columns=3)
     assert picture.shape == (2 * 130 - 2, 3 * 66 - 2, 3)
-    for (row, column), colour in {(0, 0): (40, 60, 0), (0, 1): (40, 120, 0), (1, 1): (140, 120, 0)}.items():
-        np.testing.assert_allclose(picture[row * 130 + 60, column * 66 + 30], colour, atol=4)  # JPEG
+    for (row, column), color in {(0, 0): (40, 60, 0), (0, 1): (40, 120, 0), (1, 1): (140, 120, 0)}.items():
+        np.testing.assert_allclose(picture[row * 130 + 60, column * 66 + 30], color, atol=4)  # JPEG
     assert (picture[60, 2 * 66 + 30] == 255).all()
 
 

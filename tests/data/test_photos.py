@@ -39,7 +39,7 @@ def photo(name):
     return np.asarray(Image.open(folder / f"{name}.png").convert("RGB"))
 
 
-def centre(image):
+def center(image):
     """The usual test image: 256 pixels on the shorter side, and of that the middle."""
     height, width = image.shape[:2]
     scale = 256 / min(height, width)
@@ -66,11 +66,11 @@ def probabilities(weights, images, layout):
 
 
 @pytest.mark.parametrize("at", [0, 1])
-def test_photographs_are_recognised(weights, at):
+def test_photographs_are_recognized(weights, at):
     if at >= len(weights.layouts):
         pytest.skip("weights with one layout")
     expected = {"china": "palace", "chelsea": "Egyptian_cat", "coffee": "espresso"}
-    found = probabilities(weights, [centre(photo(name)) for name in expected], weights.layouts[at])
+    found = probabilities(weights, [center(photo(name)) for name in expected], weights.layouts[at])
     print("\n", weights.layouts[at], {name: float(p.max()) for name, p in zip(expected, found, strict=True)})
     assert found.argmax(1).tolist() == [CLASSES[name] for name in expected.values()]
 

@@ -63,7 +63,7 @@ def test_packed_records_are_read_by_name_alone(market, cache):
     assert reader.info.splits["gallery"].num_examples == 3
 
 
-def test_png_and_grey_images_become_rgb(tmp_path, cache):
+def test_png_and_gray_images_become_rgb(tmp_path, cache):
     text = "path,identity,split\na.png,1,train\nb.png,2,train\nc.png,3,query\nd.png,3,gallery\n"
     root = write_manifest(tmp_path / "mine", text, [f"{name}.png" for name in "abcd"])
     Image.new("L", (8, 16), 77).save(root / "a.png")

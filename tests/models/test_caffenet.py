@@ -83,7 +83,7 @@ def test_outputs_and_gradients_are_those_of_pytorch(size, last):
         assert spread(in_torch(path, leaf), parameters[name(path)].grad) < EXACT, path
 
 
-def test_normalisation_over_channels_is_the_formula():
+def test_normalization_over_channels_is_the_formula():
     x = np.random.default_rng(0).normal(0, 200, (2, 1, 3, 7))
     expected = np.empty_like(x)
     for channel in range(7):

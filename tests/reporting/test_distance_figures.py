@@ -55,7 +55,7 @@ def test_there_is_a_panel_for_each_moment_and_one_for_all_curves(found, tmp_path
         assert image.size == (1890, 630)
 
 
-def test_densities_are_those_of_the_normalised_distances(found):
+def test_densities_are_those_of_the_normalized_distances(found):
     for axes, one in zip(distributions(found).axes, found.values(), strict=False):
         unit = np.average(one.edges, weights=one.negatives)
         for name, counts in (("pairs of one identity", one.positives), ("pairs of two", one.negatives)):
@@ -67,8 +67,8 @@ def test_densities_are_those_of_the_normalised_distances(found):
             assert np.average((bounds[1:] + bounds[:-1]) / 2, weights=heights) == pytest.approx(
                 np.average(one.edges, weights=counts) / unit, abs=0.01
             )
-        colours = {patch.get_label(): patch.get_edgecolor() for patch in axes.patches}
-        assert same_color(colours["pairs of one identity"], "#009E73")
+        colors = {patch.get_label(): patch.get_edgecolor() for patch in axes.patches}
+        assert same_color(colors["pairs of one identity"], "#009E73")
 
 
 def test_models_of_different_scale_give_one_picture():

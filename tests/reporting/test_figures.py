@@ -7,7 +7,7 @@ from matplotlib.colors import same_color
 from PIL import Image
 
 from svdnet_jax.config.schema import RRI, Config, Phase
-from svdnet_jax.reporting.figures import COLOURS, SHADES, curves, gram, rounds, save, singular_values
+from svdnet_jax.reporting.figures import COLORS, SHADES, curves, gram, rounds, save, singular_values
 from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
 from svdnet_jax.training.schedule import build_schedule
 
@@ -128,7 +128,7 @@ def test_rounds_hold_both_embeddings_and_the_control():
                 assert list(drawn.get_xdata()) == [0, 1, 2]
                 assert list(drawn.get_ydata()) == [100 * r[name][measure] for r in judged]
                 assert drawn.get_linestyle() == style
-                assert drawn.get_color() == COLOURS[name]
+                assert drawn.get_color() == COLORS[name]
     assert len(legend_texts(figure)) == 4
 
 
@@ -189,7 +189,7 @@ def ranked_list(right):
     return RankedList(pictures[0], "0007 c3", pictures[1:], np.array(right), captions, 0.25)
 
 
-def test_ranked_lists_frame_right_and_wrong_with_colour_and_mark(tmp_path):
+def test_ranked_lists_frame_right_and_wrong_with_color_and_mark(tmp_path):
     sections = {"Best": [ranked_list([True, False, True])], "Worst": [ranked_list([False] * 3)]}
     figure = ranked_lists(sections, "Queries with the best and the worst AP")
     (axes,) = figure.axes

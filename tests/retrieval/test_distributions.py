@@ -181,11 +181,11 @@ def test_a_query_without_a_right_answer_still_meets_its_negatives():
 def clusters(seed, n_query=40, n_gallery=300, d=24):
     """Noisy clusters of people with junk and distractors, at real-valued places."""
     random = np.random.default_rng(seed)
-    centres = random.normal(size=(14, d))
+    centers = random.normal(size=(14, d))
 
     def images(n, lowest):
         pids = random.integers(lowest, 13, n)
-        return Embeddings(centres[pids] + 1.1 * random.normal(size=(n, d)), pids, random.integers(0, 4, n))
+        return Embeddings(centers[pids] + 1.1 * random.normal(size=(n, d)), pids, random.integers(0, 4, n))
 
     return images(n_query, 1), images(n_gallery, -1)
 

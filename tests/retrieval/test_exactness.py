@@ -179,20 +179,20 @@ def test_a_copy_is_found_at_no_distance_by_every_kind(kind):
 
 
 @needs_faiss
-def test_an_index_saved_with_a_rounder_centre_is_read(tmp_path):
+def test_an_index_saved_with_a_rounder_center_is_read(tmp_path):
     """As indexes were made before: the centre in float32, the vectors moved by it, no map of the clusters."""
     import faiss
 
     rng = np.random.default_rng(0)
     gallery, query = (Embeddings(rng.normal(size=(n, 8)) + 3, [-1] * n, [0] * n) for n in (50, 5))
     index = build_index(gallery, "flat")
-    centre = np.float32(np.rint(64 * (index.ready.scale * gallery.features).mean(axis=0)) / 64)
+    center = np.float32(np.rint(64 * (index.ready.scale * gallery.features).mean(axis=0)) / 64)
     old = faiss.IndexFlatL2(8)
-    old.add(np.float32(index.ready.scale * gallery.features) - centre)
-    save_index(replace(index, faiss=old, ready=index.ready._replace(centre=centre)), tmp_path / "i.npz")
+    old.add(np.float32(index.ready.scale * gallery.features) - center)
+    save_index(replace(index, faiss=old, ready=index.ready._replace(center=center)), tmp_path / "i.npz")
     arrays = dict(np.load(tmp_path / "i.npz"))
     with (tmp_path / "i.npz").open("wb") as file:
-        np.savez(file, **arrays | {"centre": centre})
+        np.savez(file, **arrays | {"centre": center})
     found, expected = search(load_index(tmp_path / "i.npz"), query, 4), search(index, query, 4)
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_allclose(found.distances, expected.distances, rtol=1e-5)
@@ -252,7 +252,7 @@ def test_direct_distances_neither_overflow_nor_vanish(scale):
     assert between(features[:1], features[::2], np.array([[0, 1]]), True)[0] == pytest.approx([0, 2])
 
 
-def test_the_centre_keeps_small_integers_exact():
+def test_the_center_keeps_small_integers_exact():
     rng = np.random.default_rng(0)
     for offset in (0, 2**20):
         features = np.float32(rng.integers(0, 16, (100, 5)) + offset)

@@ -32,10 +32,10 @@ def images(features, model=MODEL):
 def clustered(gallery=3000, queries=60, d=32, people=230):
     """People as points of a space of 12 dimensions, seen through noise, as trained features are."""
     rng = np.random.default_rng(0)
-    centres, basis = rng.normal(size=(people, 12)), rng.normal(size=(12, d))
+    centers, basis = rng.normal(size=(people, 12)), rng.normal(size=(12, d))
 
     def seen(n):
-        inner = centres[rng.integers(0, people, n)] + 0.5 * rng.normal(size=(n, 12))
+        inner = centers[rng.integers(0, people, n)] + 0.5 * rng.normal(size=(n, 12))
         return images((inner @ basis + 0.1 * rng.normal(size=(n, d))).astype(np.float32))
 
     return seen(gallery), seen(queries)
@@ -130,7 +130,7 @@ def test_junk_and_distractors_are_found_like_anything_else():
     assert gallery.pids[found.rows[0, :2]].tolist() == [-1, 0]
 
 
-def test_approx_asks_for_a_share_of_the_neighbours(monkeypatch):
+def test_approx_asks_for_a_share_of_the_neighbors(monkeypatch):
     asked = []
 
     def nearest(query, gallery, k, recall):

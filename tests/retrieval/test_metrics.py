@@ -84,11 +84,11 @@ def test_cosine_equals_the_reference(problem, scale):
 def clusters(seed, n_query=40, n_gallery=300, d=24, people=12):
     """Noisy clusters of people with junk and distractors, distances without ties."""
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(people + 2, d))
+    centers = rng.normal(size=(people + 2, d))
 
     def images(n, lowest):
         pids = rng.integers(lowest, people + 1, n)
-        features = centres[pids] + 1.1 * rng.normal(size=(n, d))
+        features = centers[pids] + 1.1 * rng.normal(size=(n, d))
         return Embeddings(features, pids, rng.integers(0, 4, n))
 
     return images(n_query, 1), images(n_gallery, -1)

@@ -56,7 +56,7 @@ def test_equals_the_dense_reference(settings, metric):
     assert found.ap[found.first_hit > 0] == pytest.approx(want.aps, abs=1e-12)
 
 
-def test_fewer_images_than_neighbours():
+def test_fewer_images_than_neighbors():
     query, gallery = clusters(11, n_query=8, n_gallery=20, people=4)
     want = expected(query, gallery, Rerank(k1=40))
     assert evaluate(query, gallery, rerank=Rerank(k1=40)).mAP == pytest.approx(want.mAP, abs=1e-12)
@@ -102,7 +102,7 @@ def test_scale_does_not_matter(scale):
     np.testing.assert_array_equal(evaluate(*moved, rerank=Rerank()).ap, expected)
 
 
-def test_vectors_are_shares_over_mutual_neighbours():
+def test_vectors_are_shares_over_mutual_neighbors():
     query, gallery = clusters(15, n_query=20, n_gallery=100)
     vectors, farthest = reciprocal(query, gallery, "euclidean", Rerank(k1=6, k2=1))
     x = np.concatenate([query.features, gallery.features])

@@ -116,17 +116,17 @@ def test_a_penalty_may_begin_in_the_rounds():
     assert step_config(early, "base").loss == early.loss
 
 
-def test_a_mean_image_is_mirrored_with_its_picture_and_a_mean_colour_is_not(batch):
+def test_a_mean_image_is_mirrored_with_its_picture_and_a_mean_color_is_not(batch):
     key, inputs = jax.random.key(3), AugmentConfig(SIZE, flip=True)
     image = jnp.asarray(np.random.default_rng(1).uniform(90, 160, (*SIZE, 3)), jnp.float32)
-    colour = image[:1, :1]
+    color = image[:1, :1]
     x = batch.images.astype(jnp.float32)
     seen = {}
-    for name, fill in (("image", image), ("colour", colour)):
-        centred = x - fill[None]
+    for name, fill in (("image", image), ("colour", color)):
+        centerd = x - fill[None]
         found = augment(key, batch.images, fill, config=inputs) - fill[None]
-        as_it_is = jnp.abs(found - centred).max(axis=(1, 2, 3)) < 1e-3
-        turned = jnp.abs(found - centred[:, :, ::-1]).max(axis=(1, 2, 3)) < 1e-3
+        as_it_is = jnp.abs(found - centerd).max(axis=(1, 2, 3)) < 1e-3
+        turned = jnp.abs(found - centerd[:, :, ::-1]).max(axis=(1, 2, 3)) < 1e-3
         assert bool((as_it_is ^ turned).all())
         seen[name] = turned.tolist()
     assert seen["image"] == seen["colour"]

@@ -12,14 +12,14 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 from PIL.ImageDraw import Draw, ImageDraw
 
-from svdnet_jax.data.synthetic.identities import Colour, Rng, near
+from svdnet_jax.data.synthetic.identities import Color, Rng, near
 
 CAMERAS = 6
 WIDTH, HEIGHT = 64, 128  # Market-1501's crops
 _SCENE_WIDTH, _SCENE_HEIGHT = 900, 400  # of a place, in the pixels that crops are painted with
 
 # Backdrop and its colour, ground and its colour.
-_PLACES: tuple[tuple[str, Colour, str, Colour], ...] = (
+_PLACES: tuple[tuple[str, Color, str, Color], ...] = (
     ("bricks", (150, 100, 84), "slabs", (150, 150, 146)),
     ("foliage", (64, 92, 56), "slabs", (172, 166, 156)),
     ("foliage", (124, 140, 122), "grass", (98, 128, 70)),
@@ -44,12 +44,12 @@ class Camera:
     grain: Float32[np.ndarray, "256 128 3"]  # noise, in grey levels
 
 
-def _backdrop(draw: ImageDraw, motif: str, colour: Colour, bottom: int, rng: Rng) -> None:
-    draw.rectangle((0, 0, _SCENE_WIDTH, bottom), colour)
+def _backdrop(draw: ImageDraw, motif: str, color: Color, bottom: int, rng: Rng) -> None:
+    draw.rectangle((0, 0, _SCENE_WIDTH, bottom), color)
     if motif == "bricks":
         for row, y in enumerate(range(-2, bottom, 11)):
             for x in range(-(row % 2) * 14, _SCENE_WIDTH, 28):
-                draw.rectangle((x, y, x + 25, min(y + 8, bottom)), near(rng, colour, 9.0))
+                draw.rectangle((x, y, x + 25, min(y + 8, bottom)), near(rng, color, 9.0))
     elif motif == "foliage":
         for x in range(40, _SCENE_WIDTH, 120):
             draw.rectangle((x, 0, x + 12, bottom), (84, 66, 50))
@@ -70,8 +70,8 @@ def _backdrop(draw: ImageDraw, motif: str, colour: Colour, bottom: int, rng: Rng
                 draw.ellipse((wheel, bottom - 26, wheel + 28, bottom + 2), (30, 30, 32))
 
 
-def _ground(draw: ImageDraw, motif: str, colour: Colour, top: int, rng: Rng) -> None:
-    draw.rectangle((0, top, _SCENE_WIDTH, _SCENE_HEIGHT), colour)
+def _ground(draw: ImageDraw, motif: str, color: Color, top: int, rng: Rng) -> None:
+    draw.rectangle((0, top, _SCENE_WIDTH, _SCENE_HEIGHT), color)
     if motif in ("slabs", "tiles"):
         lines = [top + (_SCENE_HEIGHT - top) * (i / 9) ** 1.6 for i in range(10)]
         for row in range(9):
@@ -80,11 +80,11 @@ def _ground(draw: ImageDraw, motif: str, colour: Colour, top: int, rng: Rng) -> 
                 corners = [(_SCENE_WIDTH / 2 + i * step, y) for y, step in ends]
                 corners += [(_SCENE_WIDTH / 2 + (i + 1) * step, y) for y, step in reversed(ends)]
                 dark = motif == "tiles" and (i + row) % 2
-                draw.polygon(corners, near(rng, (160, 120, 104) if dark else colour, 4.0), (120, 116, 112))
+                draw.polygon(corners, near(rng, (160, 120, 104) if dark else color, 4.0), (120, 116, 112))
     elif motif == "grass":
         for _ in range(2500):
             x, y = int(rng.integers(_SCENE_WIDTH)), int(rng.integers(top + 7, _SCENE_HEIGHT))
-            draw.line((x, y, x + rng.normal(0, 2), y - 7), near(rng, colour, 16.0), 2)
+            draw.line((x, y, x + rng.normal(0, 2), y - 7), near(rng, color, 16.0), 2)
     elif motif == "road":
         draw.rectangle((0, top, _SCENE_WIDTH, top + 22), (166, 164, 160))
         for x in range(0, _SCENE_WIDTH, 150):

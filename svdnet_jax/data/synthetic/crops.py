@@ -47,18 +47,18 @@ def _sample_pose(camera: Camera, framing: Framing, rng: Rng) -> Pose:
 def _obstacle(draw: ImageDraw, rng: Rng) -> None:
     """Returns something that stands in front: a pole, a bicycle or a bush."""
     red, green, blue = (int(c) for c in rng.integers(50, 190, 3))
-    colour, chance = (red, green, blue), rng.random()
+    color, chance = (red, green, blue), rng.random()
     if chance < 0.3:
         x, half = rng.uniform(0.15, 0.85) * _W, rng.uniform(4, 10)
-        draw.rectangle((x - half, 0, x + half, _H), shade(colour, 0.7))
-        draw.rectangle((x - half * 0.5, 0, x, _H), shade(colour, 0.9))
+        draw.rectangle((x - half, 0, x + half, _H), shade(color, 0.7))
+        draw.rectangle((x - half * 0.5, 0, x, _H), shade(color, 0.9))
     elif chance < 0.6:
         x, y, r = rng.uniform(0.1, 0.6) * _W, rng.uniform(0.85, 1.0) * _H - 30, 30
         for hub in (x, x + 2.4 * r):
             draw.ellipse((hub - r, y - r, hub + r, y + r), outline=(36, 36, 38), width=4)
         seat, bars, pedal = (x + 0.8 * r, y - 1.3 * r), (x + 2 * r, y - 1.4 * r), (x + 1.2 * r, y)
-        draw.line([(x, y), seat, bars, pedal, seat], colour, 5)
-        draw.line([(x, y), pedal, (x + 2.4 * r, y), (x + 1.9 * r, y - 1.8 * r)], colour, 5)
+        draw.line([(x, y), seat, bars, pedal, seat], color, 5)
+        draw.line([(x, y), pedal, (x + 2.4 * r, y), (x + 1.9 * r, y - 1.8 * r)], color, 5)
     else:
         middle, top = rng.uniform(0, 1) * _W, rng.uniform(0.62, 0.85) * _H
         for _ in range(26):

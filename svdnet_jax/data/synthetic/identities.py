@@ -6,8 +6,8 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-Colour = tuple[int, int, int]
-Palette = tuple[Colour, ...]
+Color = tuple[int, int, int]
+Palette = tuple[Color, ...]
 Motif = Literal["plain", "horizontal", "vertical", "checks", "two-tone", "logo", "jacket"]
 Rng = np.random.Generator
 T = TypeVar("T")
@@ -37,28 +37,28 @@ class Identity:
     height: float  # relative to an average adult
     width: float  # of the body as a share of its height, relative to an average adult
     legs: float  # height of the hips, as a share of the height
-    skin: Colour
-    hair: Colour
+    skin: Color
+    hair: Color
     hair_style: Literal["short", "long", "bald", "cap"]
-    top: Colour
-    accent: Colour  # the pattern's second colour, the cap, the shirt under an open jacket
+    top: Color
+    accent: Color  # the pattern's second colour, the cap, the shirt under an open jacket
     pattern: Motif
     sleeves: Literal["short", "long"]
     lower: Literal["trousers", "shorts", "skirt"]
-    lower_colour: Colour
-    shoes: Colour
+    lower_color: Color
+    shoes: Color
     bag: Literal["none", "backpack", "shoulder", "hand"]
-    bag_colour: Colour
+    bag_color: Color
 
 
 def _pick(rng: Rng, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def near(rng: Rng, colour: Colour, spread: float) -> Colour:
+def near(rng: Rng, color: Color, spread: float) -> Color:
     """Returns a colour like `colour`; `spread` is in grey levels."""
     shift = rng.normal(0, spread) + rng.normal(0, 0.5 * spread, 3)
-    red, green, blue = (min(max(round(c + s), 6), 249) for c, s in zip(colour, shift, strict=True))
+    red, green, blue = (min(max(round(c + s), 6), 249) for c, s in zip(color, shift, strict=True))
     return red, green, blue
 
 
@@ -76,10 +76,10 @@ def sample_identity(rng: Rng) -> Identity:
         pattern=_pick(rng, _PATTERNS),
         sleeves=_pick(rng, ("short", "long")),
         lower=_pick(rng, ("trousers", "trousers", "trousers", "shorts", "skirt")),
-        lower_colour=near(rng, _pick(rng, _LOWER), 14.0),
+        lower_color=near(rng, _pick(rng, _LOWER), 14.0),
         shoes=near(rng, _pick(rng, _CLOTHES), 8.0),
         bag=_pick(rng, ("none", "none", "backpack", "backpack", "shoulder", "hand")),
-        bag_colour=near(rng, _pick(rng, _CLOTHES), 8.0),
+        bag_color=near(rng, _pick(rng, _CLOTHES), 8.0),
     )
 
 
@@ -87,14 +87,14 @@ def sample_alike(model: Identity, rng: Rng) -> Identity:
     """Returns somebody else dressed nearly like `model`: two or three things differ, colours a little."""
     other = sample_identity(rng)
     differences: tuple[dict[str, Any], ...] = (
-        {"bag": other.bag, "bag_colour": other.bag_colour},
+        {"bag": other.bag, "bag_colour": other.bag_color},
         {"hair": other.hair, "hair_style": other.hair_style},
         {"shoes": other.shoes, "skin": other.skin},
-        {"lower": other.lower, "lower_colour": other.lower_colour},
+        {"lower": other.lower, "lower_colour": other.lower_color},
         {"sleeves": other.sleeves, "accent": other.accent},
     )
     alike = replace(model, height=other.height, width=other.width, top=near(rng, model.top, 6.0))
-    alike = replace(alike, lower_colour=near(rng, model.lower_colour, 6.0))
+    alike = replace(alike, lower_color=near(rng, model.lower_color, 6.0))
     for number in rng.permutation(len(differences))[: int(rng.integers(2, 4))]:
         alike = replace(alike, **differences[int(number)])
     return alike

@@ -10,7 +10,7 @@ from functools import partial
 
 from PIL.ImageDraw import ImageDraw
 
-from svdnet_jax.data.synthetic.identities import Colour, Identity
+from svdnet_jax.data.synthetic.identities import Color, Identity
 
 Paint = tuple[int, ...]  # a colour, or one with its opacity
 Point = tuple[float, float]
@@ -40,9 +40,9 @@ class Pose:
         """Returns the half the width on the canvas of an ellipse seen from the side."""
         return self.size * math.hypot(wide * math.cos(self.yaw), deep * math.sin(self.yaw))
 
-    def span(self, centre: float, half: float) -> Point | None:
+    def span(self, center: float, half: float) -> Point | None:
         """Returns what is seen of an arc around the body, as a range of [-1, 1] across it; 0 is ahead."""
-        turn = math.remainder(centre + self.yaw, 2 * math.pi)
+        turn = math.remainder(center + self.yaw, 2 * math.pi)
         low, high = max(turn - half, -math.pi / 2), min(turn + half, math.pi / 2)
         return (math.sin(low), math.sin(high)) if low < high else None
 
@@ -57,22 +57,22 @@ class Pose:
         return self.stride * math.sin(phase), self.stride * 0.9 * max(0.0, math.cos(phase))
 
 
-def shade(colour: Colour, factor: float) -> Colour:
+def shade(color: Color, factor: float) -> Color:
     """Returns the colour, lighter or darker by a factor."""
-    red, green, blue = (min(int(c * factor), 255) for c in colour)
+    red, green, blue = (min(int(c * factor), 255) for c in color)
     return red, green, blue
 
 
-def _limb(draw: ImageDraw, a: Point, b: Point, at_a: float, at_b: float, colour: Colour) -> None:
+def _limb(draw: ImageDraw, a: Point, b: Point, at_a: float, at_b: float, color: Color) -> None:
     """Returns a rounded, tapered bar from a to b; at_a and at_b are half widths."""
     (ax, ay), (bx, by) = a, b
     length = math.hypot(bx - ax, by - ay) or 1.0
     nx, ny = (ay - by) / length, (bx - ax) / length
     outline = [(ax + nx * at_a, ay + ny * at_a), (bx + nx * at_b, by + ny * at_b)]
     outline += [(bx - nx * at_b, by - ny * at_b), (ax - nx * at_a, ay - ny * at_a)]
-    draw.polygon(outline, colour)
-    draw.ellipse((ax - at_a, ay - at_a, ax + at_a, ay + at_a), colour)
-    draw.ellipse((bx - at_b, by - at_b, bx + at_b, by + at_b), colour)
+    draw.polygon(outline, color)
+    draw.ellipse((ax - at_a, ay - at_a, ax + at_a, ay + at_a), color)
+    draw.ellipse((bx - at_b, by - at_b, bx + at_b, by + at_b), color)
 
 
 def _row(pose: Pose, who: Identity, v: float) -> tuple[float, float, float]:
@@ -82,11 +82,11 @@ def _row(pose: Pose, who: Identity, v: float) -> tuple[float, float, float]:
     return x, y, pose.extent(wide * who.width, (0.062 + 0.012 * v) * who.width)
 
 
-def _patch(draw: ImageDraw, pose: Pose, who: Identity, u: Point, v: Point, colour: Paint) -> None:
+def _patch(draw: ImageDraw, pose: Pose, who: Identity, u: Point, v: Point, color: Paint) -> None:
     """Paints a part of the trunk: a range u across in [-1, 1], and v down; 1 is the hem."""
     rows = [_row(pose, who, v[0] + (v[1] - v[0]) * i / 4) for i in range(5)]
     left = [(x + u[0] * half, y) for x, y, half in rows]
-    draw.polygon(left + [(x + u[1] * half, y) for x, y, half in reversed(rows)], colour)
+    draw.polygon(left + [(x + u[1] * half, y) for x, y, half in reversed(rows)], color)
 
 
 def _trunk(draw: ImageDraw, pose: Pose, who: Identity) -> None:
@@ -113,7 +113,7 @@ def _leg(draw: ImageDraw, pose: Pose, who: Identity, side: int) -> None:
     knee = (x, who.legs - thigh * math.cos(forward), thigh * math.sin(forward))
     ankle = (x, knee[1] - shin * math.cos(low), knee[2] + shin * math.sin(low))
     dim, slim = 0.82 if side == pose.far else 1.0, pose.size * who.width
-    cloth, skin = shade(who.lower_colour, dim), shade(who.skin, dim)
+    cloth, skin = shade(who.lower_color, dim), shade(who.skin, dim)
     hip, joint, foot = pose.at(x, who.legs, 0.0), pose.at(*knee), pose.at(*ankle)
     toe = pose.at(x * 1.3, ankle[1] - 0.025, ankle[2] + 0.07)
     _limb(draw, foot, toe, 0.024 * pose.size, 0.019 * pose.size, shade(who.shoes, dim))
@@ -135,8 +135,8 @@ def _arm(draw: ImageDraw, pose: Pose, who: Identity, side: int) -> None:
     draw.ellipse((hx - 0.017 * s, hy - 0.017 * s, hx + 0.017 * s, hy + 0.017 * s), skin)
     _limb(draw, pose.at(x, 0.775, 0.0), joint, 0.034 * slim, 0.026 * slim, sleeve)
     if who.bag == "hand" and side > 0:
-        draw.line((hx - 0.03 * s, hy + 0.05 * s, hx, hy, hx + 0.03 * s, hy + 0.05 * s), who.bag_colour, 2)
-        draw.rectangle((hx - 0.05 * s, hy + 0.04 * s, hx + 0.05 * s, hy + 0.13 * s), who.bag_colour)
+        draw.line((hx - 0.03 * s, hy + 0.05 * s, hx, hy, hx + 0.03 * s, hy + 0.05 * s), who.bag_color, 2)
+        draw.rectangle((hx - 0.05 * s, hy + 0.04 * s, hx + 0.05 * s, hy + 0.13 * s), who.bag_color)
 
 
 def _head(draw: ImageDraw, pose: Pose, who: Identity) -> None:
@@ -161,26 +161,26 @@ def _head(draw: ImageDraw, pose: Pose, who: Identity) -> None:
 
 def _backpack(draw: ImageDraw, pose: Pose, who: Identity) -> None:
     s, (x, y) = pose.size, pose.at(0.0, 0.69, -0.085 * who.width)
-    half, colour = pose.extent(0.083, 0.05), who.bag_colour
-    draw.rounded_rectangle((x - half, y - 0.11 * s, x + half, y + 0.115 * s), 0.04 * s, colour)
+    half, color = pose.extent(0.083, 0.05), who.bag_color
+    draw.rounded_rectangle((x - half, y - 0.11 * s, x + half, y + 0.115 * s), 0.04 * s, color)
     if math.cos(pose.yaw) < 0:
         pocket = (x - 0.7 * half, y + 0.02 * s, x + 0.7 * half, y + 0.09 * s)
-        draw.rounded_rectangle(pocket, 0.02 * s, shade(colour, 0.75))
+        draw.rounded_rectangle(pocket, 0.02 * s, shade(color, 0.75))
 
 
 def _shoulder_bag(draw: ImageDraw, pose: Pose, who: Identity) -> None:
     s, (x, y), half = pose.size, pose.at(0.115 * who.width, 0.5, 0.0), pose.extent(0.035, 0.075)
-    draw.rounded_rectangle((x - half, y - 0.03 * s, x + half, y + 0.085 * s), 0.02 * s, who.bag_colour)
+    draw.rounded_rectangle((x - half, y - 0.03 * s, x + half, y + 0.085 * s), 0.02 * s, who.bag_color)
 
 
 def _straps(draw: ImageDraw, pose: Pose, who: Identity) -> None:
     if who.bag == "backpack":
         for seen in filter(None, (pose.span(side, 0.16) for side in (-0.62, 0.62))):
-            _patch(draw, pose, who, seen, (0.0, 0.5), who.bag_colour)
+            _patch(draw, pose, who, seen, (0.0, 0.5), who.bag_color)
     elif who.bag == "shoulder":
         x, y, half = _row(pose, who, 0.0)
         over = x - math.copysign(0.6 * half, math.cos(pose.yaw))
-        draw.line((over, y, *pose.at(0.115 * who.width, 0.5, 0.0)), who.bag_colour, 5)
+        draw.line((over, y, *pose.at(0.115 * who.width, 0.5, 0.0)), who.bag_color, 5)
 
 
 def draw_person(draw: ImageDraw, pose: Pose, who: Identity) -> None:
@@ -196,7 +196,7 @@ def draw_person(draw: ImageDraw, pose: Pose, who: Identity) -> None:
     _leg(draw, pose, who, pose.far)
     _leg(draw, pose, who, -pose.far)
     if who.lower == "skirt":
-        _patch(draw, pose, who, (-1.15, 1.15), (0.92, 1.55), who.lower_colour)
+        _patch(draw, pose, who, (-1.15, 1.15), (0.92, 1.55), who.lower_color)
     _trunk(draw, pose, who)
     _straps(draw, pose, who)
     if bag and not beyond:

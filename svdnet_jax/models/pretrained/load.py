@@ -150,7 +150,7 @@ def _read(path: Path) -> Pretrained:
         case ".h5" | ".hdf5":
             return from_keras(*read_h5(path))
         case ".pth" | ".pt" | ".bin":
-            return from_torch(read_torch(path), *_normalisation(path))
+            return from_torch(read_torch(path), *_normalization(path))
         case ".caffemodel":
             return from_caffe(read_caffemodel(path))
         case ".safetensors":
@@ -158,7 +158,7 @@ def _read(path: Path) -> Pretrained:
             if any(name.startswith("params/") for name in arrays):
                 with parsing(path):
                     return _ours(arrays, metadata)
-            return from_torch(arrays, *_normalisation(path))
+            return from_torch(arrays, *_normalization(path))
     raise WeightsError(
         f"{path.suffix or 'a name without an ending'} is no kind of file that can be read: "
         "known are .safetensors, .pth, .pt, .h5, .caffemodel and tfjs' model.json"
@@ -183,7 +183,7 @@ def _ours(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Pret
     return Pretrained(parts["params"], parts["batch_stats"], (r, g, b), (x, y, z), head, source="", layouts=layouts)
 
 
-def _normalisation(path: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+def _normalization(path: Path) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Returns the mean and standard deviation of RGB in [0, 255], from timm's config.json, else ImageNet's.
 
     It knows the network too, which weights need not tell: anti-aliased ones have the names and shapes of plain ones.

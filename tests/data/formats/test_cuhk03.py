@@ -6,7 +6,7 @@ from PIL import Image
 from small_data import (
     SIZE,
     cache_folder,
-    cuhk03_colour,
+    cuhk03_color,
     write_cuhk03_config,
     write_cuhk03_cropped,
     write_cuhk03_images,
@@ -54,7 +54,7 @@ def test_images_in_the_matlab_file_are_taken_out_once(root, cache, place, monkey
             pixels = np.asarray(Image.open(crop.path))
             assert pixels.shape == (16, 8, 3)
             assert (pixels[:2] == 255).all()
-            np.testing.assert_array_equal(pixels[2:], np.broadcast_to(np.uint8(cuhk03_colour(crop.name)), (14, 8, 3)))
+            np.testing.assert_array_equal(pixels[2:], np.broadcast_to(np.uint8(cuhk03_color(crop.name)), (14, 8, 3)))
     assert len(list(cache.iterdir())) == 1
     monkeypatch.setattr(cuhk03, "_pictures", None)
     assert find_layout(root, cache) == listing

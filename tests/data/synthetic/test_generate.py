@@ -166,7 +166,7 @@ def test_fingerprint_tells_settings_apart(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_cameras_differ_in_mean_colour(seed):
+def test_cameras_differ_in_mean_color(seed):
     rng = np.random.default_rng(seed)
     cameras, crowd = sample_cameras(rng), [sample_identity(rng) for _ in range(4)]
     # The same people in the same place, pose and light: what is left is what the camera does to colour.
@@ -200,7 +200,7 @@ def test_render_shows_the_person_in_the_middle_or_not_at_all():
 
 
 def outfit(who):
-    return np.array([who.top, who.accent, who.lower_colour, who.shoes, who.bag_colour], float)
+    return np.array([who.top, who.accent, who.lower_color, who.shoes, who.bag_color], float)
 
 
 def test_share_of_lookalikes_is_the_one_asked_for():
@@ -212,7 +212,7 @@ def test_share_of_lookalikes_is_the_one_asked_for():
         assert share == pytest.approx(alike, abs=0.01)  # a group of four is 1 %
 
 
-def test_lookalikes_are_closer_in_colour_than_strangers_but_not_the_same():
+def test_lookalikes_are_closer_in_color_than_strangers_but_not_the_same():
     groups = cast(3, "test", 200, 0.5)
     near = [(a, b) for group in groups for a, b in combinations(group, 2)]
     far = list(pairwise(group[0] for group in groups))

@@ -134,7 +134,7 @@ def test_torch_state_dicts(tmp_path, wrapper):
     assert (load_pretrained("resnet50.pth").mean, load_pretrained("resnet50.pth").std) == ((127.5,) * 3, (63.75,) * 3)
 
 
-def test_torch_names_in_safetensors_and_timms_normalisation(tmp_path):
+def test_torch_names_in_safetensors_and_timms_normalization(tmp_path):
     path = write_torch(tmp_path / "model.safetensors")
     weights = load_pretrained(str(path))
     assert_is_truth(weights)
@@ -323,7 +323,7 @@ def test_what_is_neither_in_the_cache_nor_can_be_fetched_is_explained(hub, spec)
         load_pretrained(spec)
 
 
-def test_weights_from_the_hub_are_not_read_without_their_normalisation(hub, monkeypatch):
+def test_weights_from_the_hub_are_not_read_without_their_normalization(hub, monkeypatch):
     (hub / "config.json").unlink()
     with pytest.raises(WeightsError, match="cannot be had from the Hugging Face hub"):
         load_pretrained("hf:timm/resnet50.tv_in1k")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from svdnet_jax.retrieval import all_pairs, neighbours
+from svdnet_jax.retrieval import all_pairs, neighbors
 from svdnet_jax.retrieval.distances import points
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.neighbours import nearest, on_device, on_host, packed, unpacked
+from svdnet_jax.retrieval.neighbors import nearest, on_device, on_host, packed, unpacked
 
 
 def ready(query, gallery):
@@ -48,8 +48,8 @@ def problems(draw):
 def test_the_host_equals_a_sort_with_ties(problem, step, elements):
     p, k = problem
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "HOST_STEP", step)
-        patch.setattr(neighbours, "HOST_ELEMENTS", elements)
+        patch.setattr(neighbors, "HOST_STEP", step)
+        patch.setattr(neighbors, "HOST_ELEMENTS", elements)
         assert_equal(on_host(p.query, p.gallery, k, farthest=True), by_sorting(p, k))
 
 
@@ -58,10 +58,10 @@ def test_the_host_equals_a_sort_with_ties(problem, step, elements):
 def test_the_device_equals_a_sort_with_ties(problem, group):
     p, k = problem
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(neighbours, "DEVICE_GROUP", group)
-        neighbours._select.clear_cache()  # the size of groups is written into the program
+        patch.setattr(neighbors, "DEVICE_GROUP", group)
+        neighbors._select.clear_cache()  # the size of groups is written into the program
         assert_equal(on_device(p.query, p.gallery, k, farthest=True), by_sorting(p, k))
-    neighbours._select.clear_cache()
+    neighbors._select.clear_cache()
 
 
 @pytest.mark.parametrize("look", [on_host, on_device])
@@ -74,9 +74,9 @@ def test_many_blocks_in_any_order(look, order, monkeypatch):
     elif order == "all alike":
         gallery = np.ones_like(gallery)
     p = ready(np.zeros((50, 6), np.float32) + rng.integers(-1, 2, (50, 6)), gallery)
-    monkeypatch.setattr(neighbours, "HOST_STEP", 256)
-    monkeypatch.setattr(neighbours, "HOST_ELEMENTS", 256 * 20)
-    monkeypatch.setattr(neighbours, "DEVICE_ELEMENTS", 3008 * 20)
+    monkeypatch.setattr(neighbors, "HOST_STEP", 256)
+    monkeypatch.setattr(neighbors, "HOST_ELEMENTS", 256 * 20)
+    monkeypatch.setattr(neighbors, "DEVICE_ELEMENTS", 3008 * 20)
     assert_equal(look(p.query, p.gallery, 13, farthest=True), by_sorting(p, 13))
 
 
@@ -99,7 +99,7 @@ def test_the_platform_decides_who_looks(monkeypatch):
     def device(*arguments):
         asked.append(arguments[-1])
 
-    monkeypatch.setattr(neighbours, "on_device", device)
+    monkeypatch.setattr(neighbors, "on_device", device)
     assert nearest(p.query, p.gallery, 2, recall=0.9).rows.tolist() == [[0, 1]] * 2
     for platform in ("gpu", "tpu"):
         monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
@@ -129,7 +129,7 @@ def test_all_pairs_equal_a_sort_with_ties(features, k, block):
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_all_pairs_of_many_blocks_or_many_neighbours(backend, monkeypatch):
+def test_all_pairs_of_many_blocks_or_many_neighbors(backend, monkeypatch):
     features = np.random.default_rng(3).integers(-3, 4, (700, 4)).astype(np.float32)
     p = ready(features, features)
     monkeypatch.setattr(all_pairs, "BLOCK", 100)

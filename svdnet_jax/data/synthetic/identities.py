@@ -87,10 +87,10 @@ def sample_alike(model: Identity, rng: Rng) -> Identity:
     """Returns somebody else dressed nearly like `model`: two or three things differ, colours a little."""
     other = sample_identity(rng)
     differences: tuple[dict[str, Any], ...] = (
-        {"bag": other.bag, "bag_colour": other.bag_color},
+        {"bag": other.bag, "bag_color": other.bag_color},
         {"hair": other.hair, "hair_style": other.hair_style},
         {"shoes": other.shoes, "skin": other.skin},
-        {"lower": other.lower, "lower_colour": other.lower_color},
+        {"lower": other.lower, "lower_color": other.lower_color},
         {"sleeves": other.sleeves, "accent": other.accent},
     )
     alike = replace(model, height=other.height, width=other.width, top=near(rng, model.top, 6.0))

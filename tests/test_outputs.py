@@ -204,7 +204,7 @@ def noted(query, gallery, **rerank):
 
 @pytest.mark.parametrize("spread", [1.0, 0.4, 0.1])
 def test_honest_data_are_not_doubted(spread):
-    assert noted(*people(make_global_array=spread)) == []
+    assert noted(*people(spread=spread)) == []
 
 
 COPIES = {

@@ -138,7 +138,7 @@ def tables(lines: summary.Lines) -> list[Table]:
     """Returns replaced once, and after the rounds."""
     heads = ("W becomes", "S(W)", "moved", "change of distances", "rank-1", "mAP", "mAP_market")
     caption = (
-        "moved: columns that alike takes elsewhere or turns round; change: mean relative change of the distances of "
+        "moved: columns that matching takes elsewhere or turns round; change: mean relative change of the distances of "
         "queries and gallery images, a common factor aside"
     )
     once = summary.make_table("Replaced once after Step 0, no training", heads, caption)

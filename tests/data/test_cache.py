@@ -218,9 +218,9 @@ def test_prepared_data_need_no_image_library(market, cache, tmp_path):
 import sys
 sys.modules.update(dict.fromkeys({blocked}))
 from pathlib import Path
-from svdnet_jax.data.load import load
+from svdnet_jax.data.load import load_dataset
 for root in ({str(tmp_path / "prepared")!r}, {str(market)!r}):
-    print(load(Path(root), Path({str(cache)!r}), (16, 8)).train.images.sum())
+    print(load_dataset(Path(root), Path({str(cache)!r}), (16, 8)).train.images.sum())
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, capture_output=True, text=True)
     total = int(load_dataset(market, cache, SIZE).train.images.sum())

@@ -103,8 +103,8 @@ def test_a_split_may_be_empty(tmp_path, cache):
 
 def test_packing_prints_nothing_and_imports_no_tensorflow(market, cache):
     program = (
-        "import sys; from pathlib import Path; from svdnet_jax.data.load import load\n"
-        f"load(Path({str(market)!r}), Path({str(cache)!r}), (16, 8))\n"
+        "import sys; from pathlib import Path; from svdnet_jax.data.load import load_dataset\n"
+        f"load_dataset(Path({str(market)!r}), Path({str(cache)!r}), (16, 8))\n"
         "assert 'tensorflow' not in sys.modules and 'tensorflow_datasets' in sys.modules"
     )
     root = Path(__file__).parents[2]

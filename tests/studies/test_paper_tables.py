@@ -219,7 +219,7 @@ def test_a_row_is_mean_and_spread_of_a_common_round():
 
 def test_tables_of_widths_and_penalties_have_a_row_each():
     widths = {"us": 128, "none": 128, "us-d8": 8, "none-d8": 8}
-    lines = [line for name, dim in widths.items() for line in fake(name, embedding_dim=dim)]
+    lines = [line for name, dim in widths.items() for line in fake(name, dim=dim)]
     text = study.text(dimensions.STUDY, lines)
     names = [row.split("  ")[0].strip() for row in text.splitlines() if re.match(r" \d", row)]
     assert names == [f"{dim}, {name}" for dim in (8, 128) for name in ("Step 0", "control", "SVDNet")]

@@ -72,7 +72,9 @@ def test_pytorch_takes_the_same_steps(kind):
         assert difference <= 0.01 * moved + 1e-6 * np.abs(before[path]).max(), path
 
 
-@pytest.mark.parametrize("kind", ["base", pytest.param("restraint", marks=pytest.mark.slow), "relaxation"])
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("base", "restraint")), "relaxation"]
+)
 def test_operations_are_those_of_the_compiled_program(kind):
     case = calm(kind)
     with call_of(training_ours.make(case)) as (call, arguments):
@@ -89,6 +91,7 @@ def test_operations_of_resnet50_are_the_published_ones():
     assert step_flops(case) / 6 == pytest.approx(3.8e9, rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [(), pytest.param(("torch",), marks=pytest.mark.torch)])
 def test_a_small_case_from_end_to_end(others):
     names = training.contenders(training.Options(contenders=("svdnet_jax", *others)), "cpu")

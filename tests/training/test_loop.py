@@ -189,6 +189,28 @@ def test_decorrelation_is_us_and_changes_nothing_but_w(unbroken, config):
     assert record["correlation"]["before"] == pytest.approx(float(eigenlayer.correlation(before.eigenlayer)))
 
 
+@pytest.mark.parametrize("method", ["us", "rotation"])
+def test_a_classifier_that_turns_with_the_features_keeps_the_loss(method, config, workbench, dataset):
+    rri = dataclasses.replace(config.rri, rounds=1, method=method, rotate_classifier=True)
+    _, seen = go(dataclasses.replace(config, rri=rri), workbench, dataset, start(config, workbench))
+    ((record, _),) = borders(seen, "decorrelate")
+    assert record["loss"]["after"] == pytest.approx(record["loss"]["before"], rel=1e-5)
+    assert (record["correlation"]["after"] > 1 - 1e-5) == (method == "us")
+
+
+def test_a_final_restraint_takes_the_place_of_the_last_relaxation(config, workbench, dataset):
+    rri = dataclasses.replace(config.rri, final=config.rri.restraint)
+    fresh, by_kind, evaluate = workbench
+    workbench = fresh, {**by_kind, "final": by_kind["restraint"]}, evaluate
+    config = dataclasses.replace(config, rri=rri)
+    _, seen = go(config, workbench, dataset, start(config, workbench))
+    order = [(record["phase"], record["round"]) for record, _ in borders(seen)]
+    assert order == [("base", 0), ("restraint", 1), ("relaxation", 1), ("restraint", 2), ("final", 2)]
+    assert [record["round"] for record, _ in borders(seen, "decorrelate")] == [1, 2]
+    after = {record["phase"]: record["correlation"] for record, _ in borders(seen)}
+    assert after["restraint"] == after["final"] == pytest.approx(1, abs=1e-5)
+
+
 def test_retrieval_does_not_notice_the_decorrelation(unbroken):
     phases = [record for record, _ in borders(unbroken[1])]
     for (after, _), before in zip(borders(unbroken[1], "decorrelate"), (phases[0], phases[2]), strict=True):

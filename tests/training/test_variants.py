@@ -55,7 +55,8 @@ def test_the_strong_baselines_parts_train_and_report(go, tiny):
     assert set(params["classifier"]) == {"kernel"}
 
 
-@pytest.mark.parametrize("method", ["us", pytest.param("rotation", marks=pytest.mark.slow)])
+@pytest.mark.slow  # test_loop.py has the law with a smaller network
+@pytest.mark.parametrize("method", ["us", "rotation"])
 def test_a_classifier_that_turns_with_the_features_keeps_the_loss(go, tiny, method):
     _, records = go(rri=dataclasses.replace(short_run.of(tiny).rri, method=method, rotate_classifier=True))
     assert [record["round"] for record in records if record["event"] == "decorrelate"] == [1]
@@ -65,6 +66,7 @@ def test_a_classifier_that_turns_with_the_features_keeps_the_loss(go, tiny, meth
             assert (record["correlation"]["after"] > 1 - 1e-5) == (method == "us")
 
 
+@pytest.mark.slow  # test_loop.py has the order of phases; here with its report
 def test_a_final_restraint_takes_the_place_of_the_last_relaxation(go):
     short = Phase(steps=4)
     frozen = Phase(steps=4, freeze=("eigenlayer/*",))
@@ -77,6 +79,7 @@ def test_a_final_restraint_takes_the_place_of_the_last_relaxation(go):
     assert (folder / "report.html").exists()
 
 
+@pytest.mark.slow  # test_init.py has the mean image, test_step.py that it is subtracted
 def test_a_mean_image_is_subtracted_and_kept(go, dataset):
     folder, _ = go(model=Model(mean_image=True, std=(50.0, 50.0, 50.0)), rri=RRI(rounds=0))
     pixels = load_run(folder).state.pixels

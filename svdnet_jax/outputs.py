@@ -1,4 +1,4 @@
-"""No command writes over a file that it reads, nor over one that it did not make.
+"""Writing files safely: whole or not at all, and never over a file that the command reads or did not make.
 
 What a file is, is told by its content, as names tell little: a file of the kind that a command writes may be replaced
 by that command, and everything else is somebody's work.

@@ -19,6 +19,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+ROOT = Path(__file__).parent
 LONGEST_FIRST = {"runs": 0, "training": 0}
 """Folders of tests by when they come."""
 
@@ -33,21 +34,26 @@ def pytest_addoption(parser):
 def pytest_cmdline_main(config):
     """Two processes take turns at the files where no files are named: most of the time is compilation, on one core.
 
-    `-n 0` leaves all to one process. Whole files, as the fixtures of a file are its own trained networks.
+    `-n 0` leaves all to one process. Whole files, as the fixtures of a file are its own
+    trained networks; tests/runs as a whole, which shares a run.
     """
     if hasattr(config, "workerinput"):  # One of the two: it must not have two of its own.
         return
     option, everything = config.option, config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if everything and config.pluginmanager.hasplugin("xdist") and option.numprocesses is None and not option.usepdb:
-        option.numprocesses, option.dist, option.loadscopereorder = 2, "loadfile", False
+        option.numprocesses, option.dist = 2, "loadgroup"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Files that train come first, so that at the end neither process waits long for the other.
 
     Tests marked `torch` are skipped where there is none; a test that is not marked must do without it.
     """
     items.sort(key=lambda item: LONGEST_FIRST.get(item.path.parent.name, 1))
+    for item in items:
+        shared = item.path.parent if item.path.parent.name == "runs" else item.path
+        item.add_marker(pytest.mark.xdist_group(str(shared.relative_to(ROOT))))
     if find_spec("torch") is None:
         for item in items:
             if item.get_closest_marker("torch"):

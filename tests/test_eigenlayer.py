@@ -11,6 +11,8 @@ from hypothesis import assume, given, settings
 from svdnet_jax import eigenlayer
 from svdnet_jax.eigenlayer import correlation, decorrelate, gram, match_columns, rotate, spectrum
 
+pytestmark = pytest.mark.unoptimized
+
 METHODS = ("us", "u", "uvt", "qd")
 # U S is computed in float64 and rounded once to float32: 6e-8 of the largest entry of each product, times the few
 # dozen terms of a sum. Distances are compared relative to the largest, since small ones are differences of large.

@@ -50,14 +50,14 @@ class Data:
     cache: Path = Path("runs/data")
     """Folder for the synthetic images and for prepared data."""
     validation: int = 0
-    """So many training identities become query and gallery, and the test set is not touched: for choosing settings
-    (100 of Market-1501's 751 is usual). 0: the test set."""
+    """Number of training identities held out as a validation query and gallery set, for choosing settings; the test
+    set is not touched (100 of Market-1501's 751 is usual). 0: evaluate on the test set."""
     height: int = 64
     """Height the network sees, in pixels."""
     width: int = 32
     """Width the network sees, in pixels."""
     batch_size: int = 64
-    """Images per optimiser step."""
+    """Images per optimizer step."""
     num_instances: int = 0
     """Images of each identity in a batch (K of PK sampling). 0: images are drawn whoever they show."""
     flip: bool = True
@@ -114,7 +114,7 @@ class Phase:
     """One stretch of training with a fixed set of trainable weights and fresh momentum."""
 
     steps: int
-    """Optimiser steps."""
+    """Optimizer steps."""
     milestones: tuple[int, ...] = ()
     """Steps of the phase at which the learning rate is divided by ten."""
     freeze: tuple[str, ...] = ()
@@ -161,7 +161,7 @@ class Penalty:
     """Of the Eigenlayer's weight: none, soft or double soft orthogonality, mutual coherence, SRIP (Bansal et al. 2018)
     or the difference of the largest and the smallest eigenvalue (ABD-Net)."""
     weight: float = 0.0
-    """What that is multiplied by."""
+    """Weight of the penalty."""
     scale: Literal["none", "common", "columns"] = "none"
     """Lengths of columns that are taken out first: none, a common one, or each column's own, as for S(W)."""
     features: float = 0.0
@@ -224,7 +224,7 @@ class Compute:
     """Where the decoded training images lie: all of them on every device, or in host memory, from where batches are
     sent ahead. auto: on the devices if they take a quarter of one's memory at most."""
     steps_per_call: int = 0
-    """Optimiser steps that one call of the compiled program takes, at most: the largest number up to this that divides
+    """Optimizer steps that one call of the compiled program takes, at most: the largest number up to this that divides
     --log-every, --checkpoint-every and the steps of all phases. 0: 1 on a CPU, else 10."""
     cache: Path | None = Path("runs/compiled")
     """Folder for compiled programs, which later runs use again; None keeps none."""

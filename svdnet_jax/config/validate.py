@@ -1,4 +1,4 @@
-"""What settings must obey, checked before any work starts."""
+"""Validates settings before any work starts."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Random changes of training images, as pure functions of a key; each image of a batch has its own luck.
+"""Random changes of training images, as pure functions of a key; each image of a batch has its own draw.
 
 What a change uncovers or blots out gets ``fill``. Where that is what the network subtracts (a colour, or an image
 of the network's size), those pixels are zero to it.
@@ -14,7 +14,7 @@ Images = TypeVar("Images", UInt8[Array, "N H W 3"], Float[Array, "N H W 3"])
 
 
 class Share(NamedTuple):
-    """Which part of the batch the images are, so that each has the luck that it has in the whole batch."""
+    """Selects this device's rows of the random draws, so that results do not depend on the number of devices."""
 
     parts: int = 1
     number: Int[Array, ""] | int = 0

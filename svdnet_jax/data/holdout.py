@@ -1,4 +1,4 @@
-"""A validation split: people taken out of training, on whom settings are chosen without looking at the test set."""
+"""A validation split: training identities held out to choose settings without the test set."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Image files to pixels: as a person sees them, or refused.
+"""Decodes image files to RGB bytes, upright and in 8 bits, or refuses them.
 
 Pillow's ``convert("RGB")`` says nothing where it has to guess. Here each kind of file is decided. Read are
 

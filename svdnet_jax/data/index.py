@@ -1,4 +1,4 @@
-"""What a data set on disk consists of, before any image is opened: which file shows whom, in which split."""
+"""The index of a data set on disk: which file shows whom, in which split; no image is opened."""
 
 import hashlib
 import os

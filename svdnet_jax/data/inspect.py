@@ -1,4 +1,4 @@
-"""Is this data set what it should be? Every file looked at, every finding said with the files it is about."""
+"""Checks a data set: opens every file and lists what is wrong, with the files concerned."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""A data set on disk to arrays: prepared ones are mapped, others are packed and decoded once."""
+"""Reads a data set into arrays: prepared ones are memory-mapped, others are packed and decoded once."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""From a split to batches: which images when, where they wait, in the size that the network sees.
+"""Batch loading: sampling, prefetching, resizing.
 
-The order of samples is a pure function of seed and position, so the position of the stream is the optimiser
+The order of samples is a pure function of seed and position, so the position of the stream is the optimizer
 step and resuming needs no state of its own. It is the same on any number of devices and processes: each takes
 its part of the same batch.
 """
@@ -23,7 +23,7 @@ from svdnet_jax.distributed.mesh import MeshContext
 
 
 class Batch(NamedTuple):
-    """Images of one optimiser step."""
+    """Images of one optimizer step."""
 
     images: UInt8[Array, "N H W 3"]
     labels: Int[Array, " N"]
@@ -53,7 +53,7 @@ class TrainLoader(NamedTuple):
 def make_loader(
     split: Split, settings: Data, seed: int, start: int, steps: int, devices: MeshContext, *, resident: bool
 ) -> TrainLoader:
-    """Batches from optimiser step ``start`` on, so many steps at a time; a function of position alone.
+    """Batches from optimizer step ``start`` on, so many steps at a time; a function of position alone.
 
     Args:
         split: Training images.

@@ -1,4 +1,4 @@
-"""One image to another size, outside of compiled programs: the same interpolation as inside of them.
+"""Resizes one image on the host, with the interpolation of the compiled network.
 
 Images of one size reach the network as they are and are resized by `svdnet_jax.data.loader.resize`. Others come
 here, one at a time and without compiling a program for each size. Both compute the same linear interpolation (with

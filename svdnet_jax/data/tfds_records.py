@@ -1,4 +1,4 @@
-"""Image files packed into records through tensorflow-datasets, without TensorFlow, and decoded from them.
+"""Packs image files into records by tensorflow-datasets, without TensorFlow, and reads them back.
 
 This module imports tensorflow-datasets; what reads prepared data must not import it.
 """

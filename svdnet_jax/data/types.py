@@ -1,4 +1,4 @@
-"""The nouns of the data side: `Split` and `Dataset`, and the rules of the protocol they must obey."""
+"""`Split` and `Dataset`, and the rules of the protocol they must obey."""
 
 import hashlib
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What lies in the folders of a data set and is not read: counted by kind, so that nothing is passed over in silence.
+"""Counts the files of a data set's folders that are not read, by kind.
 
 Counted are the folders that images are taken from. What systems leave behind (Thumbs.db, desktop.ini, .DS_Store and
 macOS's ._ files) is no data and is not counted.

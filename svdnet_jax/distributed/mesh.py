@@ -1,4 +1,4 @@
-"""The devices of a run, and how arrays lie on them: whole on each, or shared out along one axis.
+"""The device mesh of a run, and placing arrays on it: replicated, or sharded along one axis.
 
 A state is whole on every device whatever the mode, so that checkpoints, measuring and decorrelation know nothing of
 modes, and a run goes on on other devices by putting its state there.
@@ -114,7 +114,7 @@ def create_mesh(config: Config) -> MeshContext:
 
 
 def enable_compilation_cache(folder: Path | None) -> None:
-    """Lets later processes use again what is compiled from now on; every program that takes a tenth of a second.
+    """Turns on JAX's persistent compilation cache, for programs that compile in a tenth of a second or more.
 
     Raises:
         ConfigError: The folder cannot be made.
@@ -130,7 +130,7 @@ def enable_compilation_cache(folder: Path | None) -> None:
 
 
 def disable_malloc_trim() -> bool:
-    """Lets this process keep the memory that it frees, where it works on a CPU and the C library is GNU's.
+    """Turns off malloc trimming (glibc, CPU backend).
 
     XLA takes and frees its temporaries in every step. The system would take them back and hand them out again page by
     page, zeroed, which shows in the step of a small network. glibc's arenas of threads may still map a block anew.

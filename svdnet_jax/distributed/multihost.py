@@ -1,4 +1,4 @@
-"""Several processes as one run: how they find each other, agree, and end when one of them is gone.
+"""Several hosts in one run: start, agreement, and the end when one of them is gone.
 
 JAX watches over them: a process that gives no sign of life for `Machines.timeout` seconds ends the others, and so does
 process 0 at once, since it keeps the list. It ends them from within, with lines of its own and no chance for Python

@@ -1,4 +1,4 @@
-"""What a run shows on the terminal: a bar while it works, a line per border, a table at the end.
+"""Shows a run on the terminal: a bar while it works, a line a border of phases, a table at the end.
 
 All of it is made from the lines of the log. Where output is not a terminal (a file, a pipe, CI),
 the bar becomes plain lines.

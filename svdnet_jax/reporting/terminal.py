@@ -1,4 +1,4 @@
-"""What people read on a terminal: text as it is, whatever names, paths and versions are in it.
+"""Prints text to terminals as it is, whatever names and paths are in it.
 
 Rich would take ``[cuda]`` for markup and ``:smile:`` for a picture, a stream in ASCII would stop at the first umlaut,
 and a file name may hold bytes that are no text or codes that move the cursor. All that is printed comes through here.

@@ -1,4 +1,4 @@
-"""Images with one feature: copies of a file, or of a frame. They are equally far from everything, and so they tie."""
+"""Finds rows with equal features (copies of an image), which tie in every ranking."""
 
 import numpy as np
 from jaxtyping import Float, Int, Int32

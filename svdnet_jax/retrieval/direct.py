@@ -1,4 +1,4 @@
-"""Distances from the differences of features, for the few pairs whose distances are shown.
+"""Distances computed directly from feature differences, for the few pairs that are shown.
 
 Between equal features they are zero, and between near ones they lose no digits, which `distances.offsets` cannot say;
 but there is no matrix product to do the work.

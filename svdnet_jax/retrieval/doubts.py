@@ -1,4 +1,4 @@
-"""What about query and gallery makes the numbers mean something else than one would think."""
+"""Notes on data that make a score misleading: copies of queries in the gallery, ranks beyond its size."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""FAISS behind four functions: an index of features, a look into it, and the way to bytes and back.
+"""FAISS wrapper: build, search, serialize, deserialize.
 
 FAISS (Douze et al. 2024, arXiv:2401.08281; package `faiss-cpu`) is imported when it is needed. How an index is made
 follows from the gallery's size (N images, D dimensions), by the rules of FAISS's own guide; `options` changes single

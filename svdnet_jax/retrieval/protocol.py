@@ -1,4 +1,4 @@
-"""Who counts for whom: the protocol's rules about junk, identities and cameras; no distances here."""
+"""The evaluation protocol: junk, positives and cameras of each query; no distances here."""
 
 from dataclasses import dataclass
 

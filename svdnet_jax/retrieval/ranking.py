@@ -1,4 +1,4 @@
-"""Ranks of right answers, by counting.
+"""Ranks of positives, by counting closer gallery images; nothing is sorted.
 
 Every retrieval metric follows from the ranks of each query's right answers, and such a rank is a count:
 

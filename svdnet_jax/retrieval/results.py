@@ -1,4 +1,4 @@
-"""`Report`: what an evaluation found, as numbers and as text."""
+"""`Report`: the result of an evaluation, as numbers and as text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

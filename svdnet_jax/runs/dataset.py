@@ -1,4 +1,4 @@
-"""The data set of a run: the one on disk or the built-in one, its test set or a part of its training set."""
+"""Loads the data set that settings name: on disk or built in, with the test or a validation split."""
 
 from dataclasses import replace
 from functools import partial

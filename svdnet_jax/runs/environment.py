@@ -1,4 +1,4 @@
-"""What a run runs on: versions, devices, and the commit of this code."""
+"""Versions, devices and the commit of this code, for environment.json."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""The test set of a run, embedded and evaluated while it trains and when it is over."""
+"""Embeds the test set of a run, to be evaluated and kept."""
 
 from dataclasses import replace
 from functools import partial

@@ -1,4 +1,4 @@
-"""A network on data that it was not trained on: a trained run, or ImageNet weights as they are.
+"""Embeds other data with a trained run, or with pretrained weights as they are.
 
 The data is a data set, to measure on, or any folder of images, to search in.
 """

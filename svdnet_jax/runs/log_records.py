@@ -1,4 +1,4 @@
-"""What a run says of itself: the first and the last line of its log, and the facts of its report."""
+"""The `start` and `end` lines of a run's log, and the facts of its report."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: lines of its log, W and embeddings at borders of phases, checkpoints.
+"""Writes while a run trains: log lines, W and embeddings at borders of phases, checkpoints.
 
 All hosts of a run compute what is written and call these functions; only the lead host has a log, and writes.
 """

@@ -1,4 +1,4 @@
-"""What is drawn and written when a run is over: embeddings, figures and the report."""
+"""Writes embeddings, figures and the report of a finished run."""
 
 import json
 from collections.abc import Mapping, Sequence

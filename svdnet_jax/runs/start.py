@@ -1,4 +1,4 @@
-"""What a run starts from: the weights of a new run, the Step 0 of a base run, or its own latest checkpoint."""
+"""Decides what a run starts from: its latest checkpoint, else a base run's Step 0, else new weights."""
 
 from pathlib import Path
 from typing import NamedTuple

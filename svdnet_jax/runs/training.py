@@ -1,5 +1,6 @@
 """`train`: a run from settings to report. Here data, training, evaluation and reporting meet."""
 
+from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from functools import partial
 from math import gcd
@@ -30,7 +31,7 @@ from svdnet_jax.reporting.log import open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.runs.base_run import BaseRun
-from svdnet_jax.runs.checkpoint import open_checkpoints
+from svdnet_jax.runs.checkpoint import Checkpoints, open_checkpoints
 from svdnet_jax.runs.dataset import count_valid, load_configured_dataset, summary
 from svdnet_jax.runs.directory import RunDir, open_run_dir
 from svdnet_jax.runs.environment import environment
@@ -38,12 +39,12 @@ from svdnet_jax.runs.evaluate import divisible_batches, embed_test
 from svdnet_jax.runs.log_records import end_record, report_facts, start_record
 from svdnet_jax.runs.output import RunOutput, copy_base_run, log_record, save_border, save_checkpoint
 from svdnet_jax.runs.report import write_artifacts
-from svdnet_jax.runs.restore import checkpoint_metric
-from svdnet_jax.runs.start import read_source, restore_or_start
+from svdnet_jax.runs.restore import RunPosition, checkpoint_metric
+from svdnet_jax.runs.start import Start, read_source, restore_or_start
 from svdnet_jax.training.compile import steps_per_call
 from svdnet_jax.training.eval_fn import EvalFn, make_eval_fn
 from svdnet_jax.training.evaluation import evaluate_model
-from svdnet_jax.training.events import Decorrelated, PhaseEnded, SaveDue, StepLogged
+from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged
 from svdnet_jax.training.init import initial_state
 from svdnet_jax.training.loop import Task, compile_phases, make_optimizers, run_rri
 from svdnet_jax.training.schedule import build_schedule
@@ -145,62 +146,79 @@ def _prepare(
 
 def _train(session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | None, console: Console) -> TrainState:
     """Trains from the latest checkpoint, from a base run, or from the start; returns the final state."""
-    task, dataset, fresh, infer, devices = session
-    config = task.config
-    base = source if isinstance(source, BaseRun) else None
+    task = session.task
     with (
         open_checkpoints(run_dir.checkpoints, checkpoint_metric) as saved,
         progress(task.schedule[-1].end, console) as show,
         asked_to_stop(jax.process_count() > 1) as stop_signal,
     ):
-        state, position, resumed = restore_or_start(task, fresh, base, dataset, run_dir, saved, console)
-        log = open_log(run_dir.log, position.log_offset, position.log_hash) if is_lead_host() else None
-        embed = partial(embed_test, config=config, dataset=dataset, infer=infer, devices=devices)
-        output = RunOutput(config, run_dir, saved, log, show, position, embed)
-        over = position.phase >= len(task.schedule)
-        if is_lead_host():
-            _describe_run(run_dir, config, over)
-        if not resumed:
-            weights = source if isinstance(source, Pretrained) else None
-            start = start_record(config, dataset, position.data, state, weights)
-            copy_base_run(output, base, start, state) if base else log_record(output, start)
-        elif not over:
-            log_record(output, {"event": "resume", "step": position.step})
-        # A run that was stopped may be at a step where no call of this machine ends.
-        steps = gcd(task.steps_per_call, int(state.cursor.step))
-        on_device = fits_on_device(config.compute, dataset.train.images.nbytes)
-        batches = make_loader(
-            dataset.train, config.data, config.seed, position.step, steps, devices, resident=on_device
-        )
-        # Closed, so that its thread is gone before the interpreter is.
-        with closing(batches.batches):
-            for event in run_rri(
-                state,
-                task._replace(steps_per_call=steps),
-                batches,
-                stop_signal=stop_signal,
-                phase_seconds=position.phase_seconds,
-                unreported=position.unreported,
-            ):
-                match event:
-                    case StepLogged(record):
-                        log_record(output, record)
-                    case Decorrelated() | PhaseEnded():
-                        save_border(output, event)
-                    case SaveDue():
-                        save_checkpoint(output, event)
-                        state = event.state
-        if log:
-            log_record(output, end_record(config.rri, read_log(log.path), int(state.step)))
+        base = source if isinstance(source, BaseRun) else None
+        start = restore_or_start(task, session.fresh, base, session.dataset, run_dir, saved, console)
+        output = _open_output(session, run_dir, saved, show, start.position)
+        _log_start(output, session, start, source)
+        state = start.state
+        for event in _events(session, start, stop_signal):
+            match event:
+                case StepLogged(record):
+                    log_record(output, record)
+                case Decorrelated() | PhaseEnded():
+                    save_border(output, event)
+                case SaveDue():
+                    save_checkpoint(output, event)
+                    state = event.state
+        if output.log:
+            log_record(output, end_record(task.config.rri, read_log(output.log.path), int(state.step)))
     return state
 
 
-def _describe_run(run_dir: RunDir, config: Config, over: bool) -> None:
-    """Writes the settings where they are missing, and what trains the run unless it is over."""
-    if not run_dir.config.exists():
-        write_json(run_dir.config, to_json(config))
-    if not over:
-        write_json(run_dir.environment, environment())
+def _events(session: _Session, start: Start, stop_signal: Callable[[], int]) -> Generator[Event]:
+    """Runs the loop from where the run is, with the batches from there on."""
+    task, position, images = session.task, start.position, session.dataset.train
+    config = task.config
+    # A run that was stopped may be at a step where no call of this machine ends.
+    steps = gcd(task.steps_per_call, int(start.state.cursor.step))
+    on_device = fits_on_device(config.compute, images.images.nbytes)
+    loader = make_loader(images, config.data, config.seed, position.step, steps, session.devices, resident=on_device)
+    # Closed, so that its thread is gone before the interpreter is.
+    with closing(loader.batches):
+        yield from run_rri(
+            start.state,
+            task._replace(steps_per_call=steps),
+            loader,
+            stop_signal=stop_signal,
+            phase_seconds=position.phase_seconds,
+            unreported=position.unreported,
+        )
+
+
+def _open_output(
+    session: _Session, run_dir: RunDir, saved: Checkpoints, show: Callable[[Record], None], position: RunPosition
+) -> RunOutput:
+    """Opens the log where the run is, and writes what the folder says of the run; only the lead host writes."""
+    config, log = session.task.config, None
+    if is_lead_host():
+        log = open_log(run_dir.log, position.log_offset, position.log_hash)
+        if not run_dir.config.exists():
+            write_json(run_dir.config, to_json(config))
+        if position.phase < len(session.task.schedule):
+            write_json(run_dir.environment, environment())
+    embed = partial(embed_test, config=config, dataset=session.dataset, infer=session.infer, devices=session.devices)
+    return RunOutput(config, run_dir, saved, log, show, position, embed)
+
+
+def _log_start(output: RunOutput, session: _Session, start: Start, source: Pretrained | BaseRun | None) -> None:
+    """Writes the `start` line of a new run, with all of a base run's, or that a run is resumed."""
+    position = start.position
+    if start.resumed:
+        if position.phase < len(session.task.schedule):
+            log_record(output, {"event": "resume", "step": position.step})
+        return
+    weights = source if isinstance(source, Pretrained) else None
+    record = start_record(output.config, session.dataset, position.data, start.state, weights)
+    if isinstance(source, BaseRun):
+        copy_base_run(output, source, record, start.state)
+    else:
+        log_record(output, record)
 
 
 def _report(session: _Session, run_dir: RunDir, state: TrainState, console: Console) -> None:

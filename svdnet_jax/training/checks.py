@@ -1,4 +1,4 @@
-"""What a training step refuses before it is compiled: what would train something else without a word.
+"""Checks of `train_step` at trace time: inputs that would silently train something else.
 
 All of it is told from types and shapes, so that it costs nothing in a compiled step. What only values tell, such as a
 label beyond the last class, shows as a loss that is NaN.
@@ -92,8 +92,9 @@ def require_sync_batch_norm(axis: str | None) -> AbstractContextManager[Any]:
                 raise ValueError(
                     f"BatchNorm {'/'.join(layer.path)} takes the statistics of one device's images, where the step is "
                     f"mapped over {axis!r}: its axis_name is {layer.axis_name!r}. Give the backbone a field axis_name, "
-                    "hand it to each BatchNorm, and the network through svdnet_jax.models.svdnet.synchronised; or "
-                    "train without an axis, by jit over a mesh (`parallel` auto)"
+                    "hand it to each BatchNorm, and the network through "
+                    "svdnet_jax.models.svdnet.with_sync_batch_norm; or train without an axis, by jit over a mesh "
+                    "(`parallel` auto)"
                 )
         return call(*args, **options)
 

@@ -1,4 +1,4 @@
-"""What is measured at the borders of phases: fit of the training set, S(W), retrieval by both embeddings."""
+"""Evaluates a model at the borders of phases: training loss, S(W), retrieval by both embeddings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

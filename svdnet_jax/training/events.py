@@ -1,4 +1,4 @@
-"""What the RRI loop tells whoever runs it: typed events, in the order in which things happen.
+"""Typed events that the RRI loop yields, in the order in which things happen.
 
 The state of an event is donated to the next step: use it before the next event is asked for.
 """

@@ -1,4 +1,4 @@
-"""What a run starts from: the network, its first weights, and what is subtracted from pixels."""
+"""Makes the network of the settings and its first state: weights, mean and std of pixels."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The optimiser of a phase: descent on the trainable weights, nothing on the frozen ones.
+"""The optimizer of a phase: descent on the trainable weights, nothing on the frozen ones.
 
 Two traps are avoided by `optax.partition`: `optax.masked` alone lets raw gradients through to the frozen weights,
 and zeroing gradients alone lets weight decay and old momentum move them.
@@ -126,12 +126,12 @@ def make_optimizer(
 
 
 def with_learning_rate(opt_state: Any, learning_rate: Float[Array, ""] | float) -> Any:
-    """Returns the optimiser's state with another learning rate; no program is compiled anew for it."""
+    """Returns the optimizer's state with another learning rate; no program is compiled anew for it."""
     return _with_rate(opt_state, jnp.asarray(learning_rate, jnp.float32))
 
 
 def check_begun(opt_state: Any, optimizer: optax.GradientTransformation, params: PyTree[Array]) -> None:
-    """Refuses an optimiser's state that is not of this optimiser and these weights. Looks at shapes only.
+    """Refuses an optimizer's state that is not of this optimizer and these weights. Looks at shapes only.
 
     Raises:
         ValueError: Says what to do.

@@ -1,4 +1,4 @@
-"""What happens to training images before the network, compiled into the step."""
+"""Augments and resizes training images, inside the compiled step."""
 
 from collections.abc import Callable
 from typing import NamedTuple

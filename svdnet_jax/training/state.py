@@ -18,18 +18,18 @@ from svdnet_jax.training.optimizer import with_learning_rate
 
 
 class Cursor(flax.struct.PyTreeNode):
-    """Where in its plan a run is."""
+    """Position in the phase schedule."""
 
     phase: Int[Array, ""]
     """Index of the phase in the plan; the plan's length when the run is over."""
     step: Int[Array, ""]
-    """Optimiser steps done in it. At 0 in a restraint phase, W is still to be decorrelated."""
+    """Optimizer steps done in it. At 0 in a restraint phase, W is still to be decorrelated."""
     correlation: Float[Array, ""]
     """S(W) after the last relaxation (or Step 0), for the stopping rule."""
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Weights, statistics, optimiser, position and randomness of a run."""
+    """Weights, statistics, optimizer, position and randomness of a run."""
 
     params: PyTree[Array]
     batch_stats: PyTree[Array]
@@ -37,7 +37,7 @@ class TrainState(flax.struct.PyTreeNode):
     """What is subtracted from pixels, and what divides them."""
     opt_state: PyTree[Array]
     step: Int[Array, ""]
-    """Optimiser steps done in all; also the position in the stream of batches."""
+    """Optimizer steps done in all; also the position in the stream of batches."""
     rng: PRNGKeyArray
     """Key of the run, never changed: the key of a step is folded from it and the step."""
     cursor: Cursor

@@ -37,7 +37,7 @@ def train_step(
     Args:
         state: Before it, its phase begun by `svdnet_jax.training.begin_phase`.
         batch: All of its images; with an axis, those of this device.
-        model: The network; with an axis, as `synchronised` over it.
+        model: The network; with an axis, as `with_sync_batch_norm` makes it.
         optimizer: Of the phase.
         preprocess: Brings bytes to what the network sees, with augmentation; see `svdnet_jax.training.preprocess`.
         loss_fn: What is minimized; see `svdnet_jax.training.losses`.

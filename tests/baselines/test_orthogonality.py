@@ -23,6 +23,8 @@ from svdnet_jax.baselines.orthogonality import (
 )
 from svdnet_jax.eigenlayer import correlation
 
+pytestmark = pytest.mark.unoptimized
+
 KINDS = get_args(orthogonality.Penalty)
 SCALES = get_args(orthogonality.Scale)
 # A sum of a few dozen float32 products that should be 0 or 1.

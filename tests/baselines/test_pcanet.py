@@ -13,6 +13,8 @@ from svdnet_jax.baselines.pcanet import PCANet, Settings, dimension, features, f
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate
 
+pytestmark = pytest.mark.unoptimized
+
 # 0.5 of a block of 5 is 2.5 pixels, which Matlab rounds to 3.
 SMALL = Settings(patches=(3, 5), filters=(3, 4), block=(5, 4), overlap=0.5)
 
@@ -76,7 +78,7 @@ def slow_feature(image, first, second, settings):
     return parts, margin
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_whole_pipeline_equals_the_slow_reference(channels):
     images = pictures(4, channels=channels)
     wide = images.astype(np.float64)

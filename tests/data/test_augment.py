@@ -12,6 +12,8 @@ from hypothesis import given, settings
 
 from svdnet_jax.data.augment import random_crop, random_erase, random_flip
 
+pytestmark = pytest.mark.unoptimized
+
 N, H, W = 64, 9, 7
 COLOR = np.array([-1.0, -2.0, -3.0], np.float32).reshape(1, 1, 3)
 PICTURE = -1.0 - np.arange(H * W * 3, dtype=np.float32).reshape(H, W, 3)

@@ -12,7 +12,7 @@ import chex
 import jax
 import pytest
 import short_run
-from test_training import arguments, final_state, lines, timeless
+from tiny_run import arguments, final_state, lines, timeless
 
 from svdnet_jax.config.schema import Config, Machines
 from svdnet_jax.config.validate import validate

@@ -261,6 +261,7 @@ def test_initial_values_are_those_of_he_and_blocks_start_as_their_shortcuts():
             np.testing.assert_array_equal(leaf, expected)
 
 
+@pytest.mark.slow  # test_caffenet.py has the outputs
 def test_bfloat16_is_close_to_float32_in_outputs_and_gradients():
     # With stored statistics: those of a small batch amplify every rounding.
     model = ResNet(ONE, bottleneck=True, frozen_statistics=True)

@@ -34,12 +34,10 @@ pytestmark = pytest.mark.unoptimized
 ONE = ("--parallel", "single")
 
 
-@pytest.fixture(scope="module")
-def trained(workshop):
-    out = workshop / "teacher"
-    options = ["--preset", "tiny", "--out", str(out), "--data.cache", str(workshop / "data"), *short_run.OPTIONS, *ONE]
-    assert main(options) == 0
-    return out
+@pytest.fixture
+def trained(finished):
+    """The run that all tests here look at, and leave as it is."""
+    return finished
 
 
 def evaluate(capsys, *options):
@@ -90,6 +88,7 @@ def test_a_folder_is_embedded_as_the_run_embedded_it(trained, workshop, tmp_path
     np.testing.assert_allclose(found.features, own.features, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow  # below an exported file starts another run
 def test_a_run_starts_from_the_backbone_of_another(trained, workshop, tmp_path):
     out = tmp_path / "student"
     more = ["--model.weights", str(trained), "--rri.rounds", "0", "--base.steps", "4", "--base.milestones", "3"]
@@ -137,6 +136,7 @@ def test_stored_statistics_of_random_weights_are_refused(capsys, tmp_path):
     assert "has no statistics to freeze" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # test_holdout.py has the split
 def test_a_run_is_judged_on_the_people_it_held_out(workshop, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--preset", "tiny", "--out", str(out), "--data.cache", str(workshop / "data"), "--rri.rounds", "0"]
@@ -209,6 +209,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow  # test_cache.py reads such a folder without any image library
 def test_a_prepared_folder_trains_where_little_is_installed(trained, workshop, tmp_path):
     prepared = next((workshop / "data").glob("prepared-*"))
     options = ["--preset", "tiny", *short_run.OPTIONS, "--rri.rounds", "0", *ONE]

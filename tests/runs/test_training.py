@@ -20,6 +20,7 @@ import optax
 import pytest
 import short_run
 from filelock import FileLock
+from tiny_run import ONE, arguments
 
 from experiments.market_rri import main
 from svdnet_jax.config.schema import input_size
@@ -40,20 +41,6 @@ pytestmark = pytest.mark.unoptimized
 ROOT = Path(__file__).parents[2]
 M = {"rank1", "rank5", "rank10", "rank20", "mAP", "mAP_market", "mINP"}
 CLOCK = ("images_per_second", "seconds")
-ONE = ("--parallel", "single")
-
-
-def arguments(out, cache, *more):
-    compiled = ("--compute.cache", str(cache.parent / "compiled"))
-    return ["--preset", "tiny", "--out", str(out), "--data.cache", str(cache), *compiled, *more]
-
-
-@pytest.fixture(scope="session")
-def finished(workshop):
-    """A run of the tiny preset, on one device: programs that other files train with, too."""
-    out = workshop / "tiny"
-    assert main(arguments(out, workshop / "data", *ONE)) == 0
-    return out
 
 
 @pytest.fixture

@@ -115,6 +115,7 @@ def test_eight_devices_train_what_one_trains(mode, batch_norm, neck, dataset):
     assert max(jax.tree.leaves(moved)) > 1e-3  # thousands of roundings
 
 
+@pytest.mark.slow  # test_mesh.py has the masks of each device
 def test_dropout_draws_the_same_masks_but_under_pmap(dataset):
     """As README.md, docs/devices.md and the help of --parallel say."""
     config = change(BASE, model={"dropout": 0.5})
@@ -197,6 +198,7 @@ def test_gradients_of_parts_add_up_to_that_of_the_batch(mode, dataset):
     np.testing.assert_allclose(there["accuracy"], seen["accuracy"])
 
 
+@pytest.mark.slow  # test_misuse.py refuses other parts
 def test_parts_are_whole_identities(dataset):
     """With K = 2 every image has its positive in its part: the triplet loss of each is not zero for want of one."""
     config = dataclasses.replace(frozen_norm(BASE), loss=Loss(triplet="margin", margin=50.0), parallel="single")

@@ -14,6 +14,8 @@ from jax.test_util import check_grads
 
 from svdnet_jax.training.losses import batch_hard_triplet, softmax
 
+pytestmark = pytest.mark.unoptimized
+
 MARGINS = [None, 0.3]
 # Compiled, and of one shape wherever it does not matter, as compiling is what these tests spend their time on.
 triplet = jax.jit(batch_hard_triplet, static_argnums=2)

@@ -184,7 +184,7 @@ def test_statistics_of_one_device_are_refused_under_pmap():
         (MODEL, "backbone/norm"),
         (with_sync_batch_norm(MODEL, "other"), "backbone/norm"),
     ):
-        with pytest.raises(ValueError, match=f"BatchNorm {where} takes the statistics of one device.*synchronised"):
+        with pytest.raises(ValueError, match=f"BatchNorm {where} takes the statistics of one device.*with_sync_b"):
             mapped(model)
     assert mapped(with_sync_batch_norm(MODEL, AXIS))
     # Stored statistics are those of nobody in particular.

@@ -5,7 +5,7 @@ import threading
 from contextlib import suppress
 
 import pytest
-from test_training import ONE, arguments
+from tiny_run import ONE, arguments
 
 from experiments.market_rri import main
 from svdnet_jax.cli.exits import exit_code_of

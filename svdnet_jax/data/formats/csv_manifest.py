@@ -1,4 +1,4 @@
-"""Your own data: a CSV file that says for each image whom it shows, by which camera, and in which split.
+"""A CSV manifest of your own images: identity, camera and split of each.
 
     path,identity,camera,split
     images/0001.jpg,anna,entrance,train

@@ -1,4 +1,4 @@
-"""The data sets that are known, told apart by what lies in a folder: differences as data, one reader for all.
+"""The known layouts, and which of them a folder has; a layout is data, one reader serves all.
 
 Counts are those of the data sets' papers and read-me files. DukeMTMC-reID was withdrawn by its owners; its layout is
 read for those who hold it lawfully, and no copy is linked to. MSMT17: Wei et al., "Person Transfer GAN to Bridge Domain

@@ -1,4 +1,4 @@
-"""The cameras of the made-up data set: the place each one looks at, and what it does to an image.
+"""Cameras of the built-in data set: background, and what optics and sensor do to an image.
 
 A place is a picture, higher and wider than a crop. What a camera does to an image (light, colours,
 sharpness, noise) is applied once everything in it has been painted.

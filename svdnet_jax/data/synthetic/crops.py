@@ -1,4 +1,4 @@
-"""What one crop of the made-up data set shows: how people stand in the box, and what is in the way.
+"""Draws one crop of the built-in data set: pose in the box, and what stands in the way.
 
 A crop is painted on twice its final size, from back to front, and then goes through its camera.
 """

@@ -1,4 +1,4 @@
-"""A made-up data set in Market-1501's folders and file names: who appears where.
+"""Draws the built-in data set in Market-1501's folders and file names.
 
 Everything is a function of `Synthetic` alone. Each image has random numbers of its own, keyed by
 what it shows, so that asking for more people or more images leaves the others as they are.

@@ -1,4 +1,4 @@
-"""Who the made-up pedestrians are: their build, and what they wear."""
+"""Identities of the built-in data set: build and clothes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""How a made-up pedestrian is painted.
+"""Paints a pedestrian of the built-in data set.
 
 People are jointed figures in three dimensions, in units of their own height (x to their left, y up,
 z ahead), turned by a yaw, seen from a little above, and painted far parts first.

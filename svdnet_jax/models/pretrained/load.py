@@ -1,4 +1,4 @@
-"""Pretrained weights from a file into a network's variables: all of them, or an error that says which not."""
+"""Loads pretrained weights from a file into a network: all arrays, or an error that lists those that do not fit."""
 
 import contextlib
 import hashlib

@@ -13,7 +13,7 @@ from svdnet_jax.cli.study import run
 from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import refuse_inside, refuse_overwrite, write_whole
-from svdnet_jax.reporting import figures
+from svdnet_jax.reporting.figures import training as figures
 from svdnet_jax.retrieval.doubts import are_copies, doubts
 from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS, Embeddings
 from svdnet_jax.retrieval.index import build_index, save_index

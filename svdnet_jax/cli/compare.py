@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet compare") -> int
     console = terminal()
     console.print(table(pairs))
     if options.out is not None:
-        from svdnet_jax.reporting import figures
+        from svdnet_jax.reporting.figures import training as figures
 
         figures.save(figures.rounds(*pairs[0]), options.out / "rounds.png")
         say(console, f"figure: {options.out / 'rounds.png'}")

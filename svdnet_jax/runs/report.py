@@ -13,9 +13,10 @@ from svdnet_jax.config.serialize import to_json
 from svdnet_jax.data.synthetic.generate import contact_sheet
 from svdnet_jax.data.types import Dataset, Split
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.reporting import distance_figures, figures
+from svdnet_jax.reporting.figures import distances as distance_figures
+from svdnet_jax.reporting.figures import training as figures
+from svdnet_jax.reporting.figures.ranked import RankedList, choose_queries, ranked_lists
 from svdnet_jax.reporting.log import Record, after_rounds, border_name
-from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
 from svdnet_jax.reporting.report import write_report
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings

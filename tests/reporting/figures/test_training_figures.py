@@ -7,8 +7,8 @@ from matplotlib.colors import same_color
 from PIL import Image
 
 from svdnet_jax.config.schema import RRI, Config, Phase
-from svdnet_jax.reporting.figures import COLORS, SHADES, curves, gram, rounds, save, singular_values
-from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
+from svdnet_jax.reporting.figures.ranked import RankedList, choose_queries, ranked_lists
+from svdnet_jax.reporting.figures.training import COLORS, SHADES, curves, gram, rounds, save, singular_values
 from svdnet_jax.training.schedule import build_schedule
 
 RNG = np.random.default_rng(0)

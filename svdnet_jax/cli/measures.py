@@ -120,7 +120,7 @@ def draw(findings: Findings, folder: Path) -> list[Path]:
     from svdnet_jax.reporting.figures.distances import distributions
     from svdnet_jax.reporting.figures.retrieval import camera_pairs as pairs_figure
     from svdnet_jax.reporting.figures.retrieval import cmc
-    from svdnet_jax.reporting.figures.training import save
+    from svdnet_jax.reporting.figures.style import save
 
     curves = {"as they are": findings.without_rerank, "re-ranked": findings.report}
     if not findings.without_rerank:

@@ -16,6 +16,7 @@ from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.figures import distances as distance_figures
 from svdnet_jax.reporting.figures import training as figures
 from svdnet_jax.reporting.figures.ranked import RankedList, choose_queries, ranked_lists
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import Record, after_rounds, border_name
 from svdnet_jax.reporting.report import write_report
 from svdnet_jax.retrieval.distributions import distance_distributions
@@ -66,7 +67,7 @@ def write_artifacts(
     pictures = {}
     for name, (caption, figure) in drawn.items():
         pictures[caption] = run_dir.figure(name)
-        figures.save(figure, pictures[caption])
+        save(figure, pictures[caption])
     sheet = run_dir.figure("contact_sheet")
     # 256 colours: the noise of cameras would make a large file of a picture that is only looked at.
     Image.fromarray(_sheet(dataset.train)).quantize().save(sheet)

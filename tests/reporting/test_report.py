@@ -8,7 +8,7 @@ import pytest
 from fake_run import fake_run
 from matplotlib.figure import Figure
 
-from svdnet_jax.reporting.figures.training import save
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.report import write_report
 
 HOSTILE = "</td><script>alert('x')</script>&\"$title"

@@ -5,7 +5,7 @@ import pytest
 from test_metrics import clusters, line
 
 from svdnet_jax.reporting.figures.retrieval import camera_pairs, cmc
-from svdnet_jax.reporting.figures.training import save
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.retrieval import camera_pairs as pairs
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate

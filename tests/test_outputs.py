@@ -13,7 +13,7 @@ from svdnet_jax.cli.study import run
 from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import refuse_inside, refuse_overwrite, write_whole
-from svdnet_jax.reporting import figures
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.retrieval.doubts import are_copies, doubts
 from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS, Embeddings
 from svdnet_jax.retrieval.index import build_index, save_index
@@ -100,7 +100,7 @@ def test_a_file_is_whole_or_as_it_was_and_a_link_stays_a_link(files):
 
 
 def test_kinds_are_told_by_content(files, tmp_path):
-    figures.save(Figure(), files / "f.png")
+    save(Figure(), files / "f.png")
     (files / "foreign.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300))
     (files / "lines.jsonl").write_text('{"event": "start", "variant": "us"}\nrest')
     (files / "table.csv").write_text("a,b\n1,2\n")

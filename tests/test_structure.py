@@ -1,6 +1,7 @@
 """The house rules that a machine can check: levels of imports, no hidden state, sizes of files."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,11 @@ def test_only_run_dir_knows_the_names_in_a_run_folder():
             constants = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
             known = {(path.name, name) for name in names & {text for text in constants if isinstance(text, str)}}
             assert known <= others, path
+
+
+def test_files_that_are_no_python_are_in_the_wheel():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    package = ROOT / "svdnet_jax"
+    files = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    named = settings["tool"]["setuptools"]["package-data"]["svdnet_jax"]
+    assert files == {path for name in named for path in package.glob(name)}

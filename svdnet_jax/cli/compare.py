@@ -51,9 +51,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet compare") -> int
     console = terminal()
     console.print(table(pairs))
     if options.out is not None:
-        from svdnet_jax.reporting import figures
+        from svdnet_jax.reporting.figures.style import save
+        from svdnet_jax.reporting.figures.training import rounds
 
-        figures.save(figures.rounds(*pairs[0]), options.out / "rounds.png")
+        save(rounds(*pairs[0]), options.out / "rounds.png")
         say(console, f"figure: {options.out / 'rounds.png'}")
         if options.runs[0].is_dir():
             say(console, f"report: {report_beside_control(options.out, options.runs[0], *pairs[0])}")

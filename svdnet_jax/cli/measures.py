@@ -117,10 +117,10 @@ def draw(findings: Findings, folder: Path) -> list[Path]:
         The files.
     """
     # matplotlib takes half a second to import.
-    from svdnet_jax.reporting.distance_figures import distributions
-    from svdnet_jax.reporting.figures import save
-    from svdnet_jax.reporting.retrieval_figures import camera_pairs as pairs_figure
-    from svdnet_jax.reporting.retrieval_figures import cmc
+    from svdnet_jax.reporting.figures.distances import distributions
+    from svdnet_jax.reporting.figures.retrieval import camera_pairs as pairs_figure
+    from svdnet_jax.reporting.figures.retrieval import cmc
+    from svdnet_jax.reporting.figures.style import save
 
     curves = {"as they are": findings.without_rerank, "re-ranked": findings.report}
     if not findings.without_rerank:

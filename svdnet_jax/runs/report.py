@@ -13,9 +13,11 @@ from svdnet_jax.config.serialize import to_json
 from svdnet_jax.data.synthetic.generate import contact_sheet
 from svdnet_jax.data.types import Dataset, Split
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.reporting import distance_figures, figures
+from svdnet_jax.reporting.figures import distances as distance_figures
+from svdnet_jax.reporting.figures import training as figures
+from svdnet_jax.reporting.figures.ranked import RankedList, choose_queries, ranked_lists
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import Record, after_rounds, border_name
-from svdnet_jax.reporting.ranked import RankedList, choose_queries, ranked_lists
 from svdnet_jax.reporting.report import write_report
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
@@ -65,7 +67,7 @@ def write_artifacts(
     pictures = {}
     for name, (caption, figure) in drawn.items():
         pictures[caption] = run_dir.figure(name)
-        figures.save(figure, pictures[caption])
+        save(figure, pictures[caption])
     sheet = run_dir.figure("contact_sheet")
     # 256 colours: the noise of cameras would make a large file of a picture that is only looked at.
     Image.fromarray(_sheet(dataset.train)).quantize().save(sheet)

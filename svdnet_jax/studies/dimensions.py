@@ -16,8 +16,8 @@ from rich.table import Table
 from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.svdnet import create_model
+from svdnet_jax.reporting.figures.studies import against
 from svdnet_jax.reporting.log import Record
-from svdnet_jax.reporting.study_figures import against
 from svdnet_jax.studies import study, summary
 from svdnet_jax.studies.comparison import spread
 from svdnet_jax.studies.decorrelation import Options as Shared

@@ -22,7 +22,7 @@ from svdnet_jax.config.flags import Flag
 from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_figure, is_text, refuse_overwrite, write_whole
-from svdnet_jax.reporting import figures
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.studies import control, decorrelation, dimensions, pcanet, penalties, rounds, study, truncated
@@ -103,7 +103,7 @@ def write(options: Options) -> Path:
         if not stored.exists():
             raise ConfigError(f"--stored: {stored} is not there; run the study first")
         lines = read_log(stored)
-        figures.save(chosen.figure(lines), drawn / f"{name}.png")
+        save(chosen.figure(lines), drawn / f"{name}.png")
         text = with_section(text, chosen, study.text(chosen, lines))
         write_whole(document, text.encode())
     say(console, f"document: {document}")

@@ -24,8 +24,8 @@ from svdnet_jax.baselines import pcanet
 from svdnet_jax.config.schema import Config
 from svdnet_jax.data.loader import resize
 from svdnet_jax.data.types import Dataset, fingerprint, labels
+from svdnet_jax.reporting.figures.studies import side_by_side
 from svdnet_jax.reporting.log import Record
-from svdnet_jax.reporting.study_figures import side_by_side
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.runs.dataset import count_valid, load_configured_dataset

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from svdnet_jax.reporting.study_figures import against
+from svdnet_jax.reporting.figures.studies import against
 from svdnet_jax.studies import control, study, summary
 from svdnet_jax.studies.comparison import spread
 

@@ -26,7 +26,7 @@ from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
-from svdnet_jax.reporting import figures
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.reporting.terminal import duration, say, terminal
 from svdnet_jax.runs.base_run import without_rounds
@@ -86,7 +86,7 @@ def conduct(study: Study, options: Options, console: Console) -> Path:
     refuse_overwrite("--out", drawn, is_figure)
     lines = [_rounded(line) for line in study.measure(options, console)]
     write_whole(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())
-    figures.save(study.figure(lines), drawn)
+    save(study.figure(lines), drawn)
     say(console, f"{text(study, lines)}\nlines: {path}\nfigure: {drawn}")
     return path
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
+from svdnet_jax.reporting.figures.studies import side_by_side
 from svdnet_jax.reporting.log import Record, after_rounds
-from svdnet_jax.reporting.study_figures import side_by_side
 from svdnet_jax.studies.comparison import spread
 
 Lines = Sequence[Record]

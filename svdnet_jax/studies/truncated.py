@@ -23,8 +23,8 @@ from rich.table import Table
 
 from svdnet_jax import eigenlayer
 from svdnet_jax.baselines.truncated_svd import break_even_rank, cost, truncate, truncation_error
+from svdnet_jax.reporting.figures.studies import against
 from svdnet_jax.reporting.log import Record
-from svdnet_jax.reporting.study_figures import against
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate

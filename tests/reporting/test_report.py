@@ -8,10 +8,10 @@ import pytest
 from fake_run import fake_run
 from matplotlib.figure import Figure
 
-from svdnet_jax.reporting.figures import save
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.report import write_report
 
-HOSTILE = "</td><script>alert('x')</script>&\"$title"
+HOSTILE = "</td><script>alert('x')</script>&\"{{ title }}{% raw %}"
 
 
 class Page(HTMLParser):

@@ -19,7 +19,7 @@ from rich.table import Table
 from small_data import write
 
 from svdnet_jax.cli.exits import fail
-from svdnet_jax.reporting import figures
+from svdnet_jax.reporting.figures import training as figures
 from svdnet_jax.reporting.progress import counting, print_table, progress
 from svdnet_jax.reporting.terminal import duration, printable, say, terminal
 

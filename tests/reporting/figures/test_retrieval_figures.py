@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_metrics import clusters, line
 
-from svdnet_jax.reporting.figures import save
-from svdnet_jax.reporting.retrieval_figures import camera_pairs, cmc
+from svdnet_jax.reporting.figures.retrieval import camera_pairs, cmc
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.retrieval import camera_pairs as pairs
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from svdnet_jax.reporting.figures import INK, TEXT, as_it_is, tidy
+from svdnet_jax.reporting.figures.style import INK, TEXT, as_it_is, tidy
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's."""

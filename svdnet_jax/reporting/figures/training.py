@@ -1,12 +1,6 @@
-"""The figures of a run: plain functions from log lines, arrays and the plan to matplotlib figures.
-
-They use matplotlib's objects, never pyplot, so nothing is shared between calls and no display is
-needed. Colours are Okabe and Ito's, told apart by colour-blind readers too.
-"""
+"""The figures of one run: curves over the steps, retrieval by round, Gram matrices, singular values of W."""
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
@@ -15,23 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
-from svdnet_jax.outputs import write_whole
+from svdnet_jax.reporting.figures.style import FAINT, INK, TEXT, as_it_is, tidy
 from svdnet_jax.reporting.log import Record, after_rounds, borders
-from svdnet_jax.reporting.terminal import printable
 from svdnet_jax.training.schedule import ScheduledPhase
 
-INK = "#222222"
-FAINT = "#8a8a8a"
 COLORS = {"embedding": "#0072B2", "pooled": "#D55E00"}
 SHADES = {"base": "#f1f1f1", "restraint": "#dcd9ee", "relaxation": "#fdf3c8", "final": "#dcd9ee"}
-TEXT = 9.0
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG at 150 dots per inch, whole or not at all; its folder is made if missing."""
-    content = BytesIO()
-    figure.savefig(content, format="png", dpi=150, facecolor="white")
-    write_whole(path, content.getvalue())
 
 
 def curves(records: Sequence[Record], phases: Sequence[ScheduledPhase]) -> Figure:
@@ -250,20 +233,3 @@ def _log_scale(axes: Axes) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-
-
-def as_it_is(text: str) -> str:
-    """Returns text such that matplotlib draws it: no formulas between dollars, no label left out for its underscore."""
-    shown = printable(text).replace("$", r"\$")
-    return f" {shown}" if shown.startswith("_") else shown
-
-
-def tidy(axes: Axes, title: str, label: str) -> None:
-    """Gives axes the common look: title at the left, thin horizontal grid, no box."""
-    axes.set_title(as_it_is(title), fontsize=TEXT + 1, color=INK, loc="left")
-    axes.set_ylabel(as_it_is(label), fontsize=TEXT, color=INK)
-    axes.tick_params(labelsize=TEXT - 1, color=FAINT, labelcolor=INK, length=3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.grid(axis="y", color="#d9d9d9", linewidth=0.6)
-    axes.set_axisbelow(True)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from svdnet_jax.reporting.figures import FAINT, INK, TEXT, as_it_is, tidy
+from svdnet_jax.reporting.figures.style import FAINT, INK, TEXT, as_it_is, tidy
 from svdnet_jax.retrieval.camera_pairs import CameraPairs
 from svdnet_jax.retrieval.results import Report
 

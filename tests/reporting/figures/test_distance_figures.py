@@ -7,8 +7,8 @@ import pytest
 from matplotlib.colors import same_color
 from PIL import Image
 
-from svdnet_jax.reporting.distance_figures import distributions, key_numbers, marked_rate
-from svdnet_jax.reporting.figures import save
+from svdnet_jax.reporting.figures.distances import distributions, key_numbers, marked_rate
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.retrieval.distributions import Distributions
 
 STEP = 2.0**-10

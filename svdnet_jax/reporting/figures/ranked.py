@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from svdnet_jax.reporting.figures import FAINT, INK, as_it_is
+from svdnet_jax.reporting.figures.style import FAINT, INK, as_it_is
 
 _RIGHT, _WRONG = "#009E73", "#D55E00"
 _GAP = 0.35  # between the query and its list, in widths of a picture

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from svdnet_jax.reporting.figures import INK, TEXT, as_it_is, tidy
+from svdnet_jax.reporting.figures.style import INK, TEXT, as_it_is, tidy
 from svdnet_jax.retrieval.distributions import Distributions
 
 # As right and wrong are coloured in ranked lists.

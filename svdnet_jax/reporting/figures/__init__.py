@@ -1,0 +1,1 @@
+"""Figures as plain functions: records, arrays and reports in, matplotlib figures out."""

@@ -1,0 +1,43 @@
+"""What all figures share: colors, sizes, titles and grid, and how a figure is written.
+
+Figures are matplotlib's objects, never pyplot, so nothing is shared between calls and no display is
+needed. Colors are Okabe and Ito's, told apart by color-blind readers too.
+"""
+
+from io import BytesIO
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from svdnet_jax.outputs import write_whole
+from svdnet_jax.reporting.terminal import printable
+
+INK = "#222222"
+FAINT = "#8a8a8a"
+TEXT = 9.0
+"""Size of text in points."""
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG at 150 dots per inch, whole or not at all; its folder is made if missing."""
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=150, facecolor="white")
+    write_whole(path, content.getvalue())
+
+
+def as_it_is(text: str) -> str:
+    """Returns text such that matplotlib draws it: no formulas between dollars, no label left out for its underscore."""
+    shown = printable(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def tidy(axes: Axes, title: str, label: str) -> None:
+    """Gives axes the common look: title at the left, thin horizontal grid, no box."""
+    axes.set_title(as_it_is(title), fontsize=TEXT + 1, color=INK, loc="left")
+    axes.set_ylabel(as_it_is(label), fontsize=TEXT, color=INK)
+    axes.tick_params(labelsize=TEXT - 1, color=FAINT, labelcolor=INK, length=3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.grid(axis="y", color="#d9d9d9", linewidth=0.6)
+    axes.set_axisbelow(True)

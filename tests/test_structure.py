@@ -17,6 +17,7 @@ LEVELS = {
     "eigenlayer": 0,
     "config": 1,
     "outputs": 2,
+    "arrays": 2,
     "distributed": 2,
     "models": 3,
     "data": 3,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from svdnet_jax.arrays import read_array
 from svdnet_jax.data.index import SPLITS
 from svdnet_jax.data.types import Dataset, Split, array_hash
 from svdnet_jax.errors import DataError
@@ -143,8 +144,9 @@ def _content(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads((folder / FILE).read_text())
         version, _, arrays = content["format"], content["name"], content["arrays"]
-        complete = version == FORMAT and all({"images", "pids", "cameras", "names"} <= {*arrays[s]} for s in SPLITS)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        described = [arrays[split][name] for split in SPLITS for name in ("images", "pids", "cameras", "names")]
+        complete = version == FORMAT and all(isinstance(about, dict) for about in described)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{folder / FILE}: cannot be read as prepared data ({error!r}); {REMEDY}") from error
     if not complete:
         raise DataError(f"{folder / FILE}: found format {version}, expected {FORMAT} with all its arrays; {REMEDY}")
@@ -157,9 +159,8 @@ def _open_split(folder: Path, split: str) -> dict[str, np.ndarray]:
     for name in ("images", "pids", "cameras", "names"):
         file = _file(folder, split, name)
         try:
-            # As plain arrays: indexing a memmap costs more than indexing an array over the same memory.
-            arrays[name] = np.asarray(np.load(file, mmap_mode="r" if name == "images" else None, allow_pickle=False))
-        except (OSError, ValueError, EOFError) as error:
+            arrays[name] = read_array(file, mapped=name == "images")
+        except (OSError, ValueError) as error:
             raise DataError(f"{file}: is missing or damaged ({error}); {REMEDY}") from error
     return arrays
 

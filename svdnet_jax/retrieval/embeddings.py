@@ -5,8 +5,6 @@ where the network is known. Nothing is pickled, so any program that has numpy ca
 """
 
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int64, Shaped
 
+from svdnet_jax.arrays import array_names, read_arrays
 from svdnet_jax.outputs import is_npz
 
 ARRAYS = ("features", "pids", "cameras", "names")
@@ -130,38 +129,6 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         draft.unlink(missing_ok=True)
 
 
-def read_arrays(path: Path, wanted: Sequence[str], expected: str) -> dict[str, np.ndarray]:
-    """Returns those of the wanted arrays that an `.npz` holds, read without pickle.
-
-    Args:
-        path: The file.
-        wanted: Names of arrays; others are passed over.
-        expected: What a good file is, for the message.
-
-    Raises:
-        OSError: The file is missing or cannot be read.
-        ValueError: It is no .npz, is damaged, or holds pickled objects.
-    """
-    with path.open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise ValueError(f"{path}: not an .npz file, or one cut short; expected {expected}.")
-        file.seek(0)
-        arrays: dict[str, np.ndarray] = {}
-        name = "the list of arrays"
-        try:
-            with np.load(file, allow_pickle=False) as archive:
-                for name in wanted:
-                    if name in archive.files:
-                        arrays[name] = archive[name]
-        # What numpy and zipfile raise for pickled objects and for files with any one byte changed.
-        except (ValueError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(
-                f"{path}: cannot read {name} ({error}); expected plain numbers and text, no pickled objects: "
-                "np.array(names, dtype=str), np.array(pids, dtype=np.int64)."
-            ) from error
-    return arrays
-
-
 def as_text(name: str, value: object) -> str:
     """Returns one text, which a file holds as an array without dimensions.
 
@@ -257,8 +224,7 @@ def _check_length(name: str, raw: np.ndarray, features: np.ndarray) -> None:
 
 def _not_there(missing: Sequence[str], path: Path) -> str:
     """Returns what a file lacks, what it has instead, and what to do."""
-    with np.load(path, allow_pickle=False) as archive:
-        held = ", ".join(archive.files) or "none"
+    held = ", ".join(array_names(path)) or "none"
     remedy = (
         " Where cameras are unknown, give all images one (np.zeros(N, int)) and evaluate with `cross_camera` False."
         if list(missing) == ["cameras"]

@@ -18,11 +18,12 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from jaxtyping import Array, Float32, Float64, Int64, UInt8
 
+from svdnet_jax.arrays import read_arrays
 from svdnet_jax.retrieval import faiss_index
 from svdnet_jax.retrieval.alike import first_copies
 from svdnet_jax.retrieval.direct import between
 from svdnet_jax.retrieval.distances import Metric, Prepared, narrow, points, prepare, prepare_query, too_close
-from svdnet_jax.retrieval.embeddings import Embeddings, as_text, read_arrays, write_arrays
+from svdnet_jax.retrieval.embeddings import Embeddings, as_text, write_arrays
 from svdnet_jax.retrieval.faiss_index import FaissKind
 from svdnet_jax.retrieval.neighbors import in_double, nearest, placed
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from small_data import SIZE, cache_folder, shelved_market, write, write_truncated
 
+from svdnet_jax.data import cache as cache_module
 from svdnet_jax.data.cache import FORMAT, read_prepared, write_prepared
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.load import load_dataset, prepare
@@ -144,7 +145,29 @@ def damage_json(folder):
     return "dataset.json: cannot be read as prepared data"
 
 
+def damage_description(folder):
+    content = json.loads((folder / "dataset.json").read_text())
+    content["arrays"]["query"]["pids"] = 3
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return "dataset.json: found format 2, expected 2 with all its arrays"
+
+
+def damage_header(folder):
+    path = folder / "train_images.npy"
+    path.write_bytes(path.read_bytes().replace(b"'shape': (", b"'shape': ["))
+    return "train_images.npy: is missing or damaged"
+
+
+def damage_pipe(folder):
+    (folder / "train_pids.npy").unlink()
+    os.mkfifo(folder / "train_pids.npy")
+    return "train_pids.npy: is missing or damaged .*a pipe"
+
+
 DAMAGES = [
+    damage_description,
+    damage_header,
+    damage_pipe,
     damage_truncate,
     damage_missing,
     damage_changed,
@@ -230,8 +253,9 @@ for root in ({str(tmp_path / "prepared")!r}, {str(market)!r}):
 def test_headers_are_read_in_one_thread(market, cache, tmp_path, monkeypatch):
     """NumPy reads them by `ast`, which in several threads of Python 3.11 now and then ends in a SystemError."""
     prepare(find_layout(market, cache), cache, SIZE, tmp_path / "prepared")
-    readers, read = [], np.load
-    monkeypatch.setattr(np, "load", lambda *a, **k: (readers.append(threading.get_ident()), read(*a, **k))[1])
+    readers, read = [], cache_module.read_array
+    noted = lambda *a, **k: (readers.append(threading.get_ident()), read(*a, **k))[1]  # noqa: E731
+    monkeypatch.setattr(cache_module, "read_array", noted)
     read_prepared(tmp_path / "prepared")
     assert len(readers) == 12
     assert set(readers) == {threading.get_ident()}

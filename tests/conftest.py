@@ -44,16 +44,18 @@ def pytest_cmdline_main(config):
         option.numprocesses, option.dist = 2, "loadgroup"
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item):
+    """Each file is a group, which stays in one process; all of tests/runs is one."""
+    shared = item.path.parent if item.path.parent.name == "runs" else item.path
+    item.add_marker(pytest.mark.xdist_group(str(shared.relative_to(ROOT))))
+
+
 def pytest_collection_modifyitems(items):
     """Files that train come first, so that at the end neither process waits long for the other.
 
     Tests marked `torch` are skipped where there is none; a test that is not marked must do without it.
     """
     items.sort(key=lambda item: LONGEST_FIRST.get(item.path.parent.name, 1))
-    for item in items:
-        shared = item.path.parent if item.path.parent.name == "runs" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(shared.relative_to(ROOT))))
     if find_spec("torch") is None:
         for item in items:
             if item.get_closest_marker("torch"):

@@ -12,7 +12,8 @@ import chex
 import jax
 import pytest
 import short_run
-from tiny_run import arguments, final_state, lines, timeless
+from test_training import final_state, lines, timeless
+from tiny_run import arguments
 
 from svdnet_jax.config.schema import Config, Machines
 from svdnet_jax.config.validate import validate

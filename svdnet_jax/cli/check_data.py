@@ -28,6 +28,7 @@ from rich.table import Table
 
 from svdnet_jax.cli.exits import fail
 from svdnet_jax.config.schema import Layout
+from svdnet_jax.config.validate import MOST_PIXELS
 from svdnet_jax.data.cache import is_prepared, read_prepared
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.index import SHOWN, SPLITS, DatasetIndex
@@ -85,6 +86,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet check-data") -> 
 
 def _check(options: Options, console: Console) -> int:
     data = options.data
+    for name, side in (("height", data.height), ("width", data.width)):
+        if not 8 <= side <= MOST_PIXELS:
+            raise ConfigError(f"--data.{name} {side}: must be from 8 to {MOST_PIXELS} pixels")
     if options.out:
         refuse_overwrite("--out", options.out / "report.json", is_json("table", "findings"), [data.root])
         refuse_overwrite("--out", options.out / "contact_sheet.png", is_figure)

@@ -46,16 +46,16 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet compare") -> int
             refuse_inside("--out", options.out, [*options.runs, *options.controls])
             refuse_overwrite("--out", options.out / "rounds.png", is_figure)
             refuse_overwrite("--out", options.out / "report.html", is_text("<title>SVDNet on", "beside the control"))
+        console = terminal()
+        console.print(table(pairs))
+        if options.out is not None:
+            from svdnet_jax.reporting.figures.style import save
+            from svdnet_jax.reporting.figures.training import rounds
+
+            save(rounds(*pairs[0]), options.out / "rounds.png")
+            say(console, f"figure: {options.out / 'rounds.png'}")
+            if options.runs[0].is_dir():
+                say(console, f"report: {report_beside_control(options.out, options.runs[0], *pairs[0])}")
     except (OSError, LogError, ConfigError) as error:
         return fail(str(error), 2)
-    console = terminal()
-    console.print(table(pairs))
-    if options.out is not None:
-        from svdnet_jax.reporting.figures.style import save
-        from svdnet_jax.reporting.figures.training import rounds
-
-        save(rounds(*pairs[0]), options.out / "rounds.png")
-        say(console, f"figure: {options.out / 'rounds.png'}")
-        if options.runs[0].is_dir():
-            say(console, f"report: {report_beside_control(options.out, options.runs[0], *pairs[0])}")
     return 0

@@ -127,6 +127,8 @@ def _check(options: Options) -> None:
         raise ConfigError("--save, --export and --data are for a network; give --run or --weights, or leave them out")
     if options.weights is None and (options.size or options.preset != Options.preset):
         raise ConfigError("--preset and --size are for --weights; files and runs have their own")
+    if not 0 <= options.data.validation <= 10**6:
+        raise ConfigError(f"--data.validation {options.data.validation}: must be from 0 to {10**6} identities")
     _check_outputs(options, [options.query, options.gallery, options.weights])
 
 

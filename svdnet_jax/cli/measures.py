@@ -69,6 +69,8 @@ def run_evaluation(
     """
     if not asked.rerank and Rerank(asked.k1, asked.k2, asked.weight) != Rerank():
         raise ValueError("--k1, --k2 and --lambda are of the re-ranking; give --rerank too.")
+    if not 0 <= asked.single_shot <= 10_000:
+        raise ValueError(f"--single-shot {asked.single_shot}: must be from 0 to 10000 draws")
     rerank = Rerank(asked.k1, asked.k2, asked.weight) if asked.rerank else None
     if asked.multi_query:
         query = multi_query(query, metric)

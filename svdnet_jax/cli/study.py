@@ -15,6 +15,7 @@ from svdnet_jax.cli.exits import exit_code_of, fail
 from svdnet_jax.cli.train import read_preset
 from svdnet_jax.config.flags import TYRO_FLAGS
 from svdnet_jax.config.serialize import with_current_options
+from svdnet_jax.config.unused import refuse_unused
 from svdnet_jax.reporting.terminal import say, terminal
 
 STUDIES = {
@@ -71,6 +72,7 @@ def run(name: str, argv: Sequence[str] | None, prog: str) -> int:
             description=module.__doc__,
             config=TYRO_FLAGS,
         )
+        refuse_unused(options.run)
         if name == "all":
             module.write(options)
         else:

@@ -14,6 +14,7 @@ from svdnet_jax.config.flags import TYRO_FLAGS
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import Config, Layout
 from svdnet_jax.config.serialize import with_current_options
+from svdnet_jax.config.unused import refuse_unused
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.terminal import say, terminal
 
@@ -74,7 +75,7 @@ def parse(arguments: Sequence[str], prog: str, preset: Config, layout: Layout = 
         layout: Of the data set; auto if there is a built-in one.
 
     Raises:
-        ConfigError: No data where there is no built-in set.
+        ConfigError: No data where there is no built-in set, or a setting that has no effect.
     """
     default = replace(preset, data=replace(preset.data, layout=layout))
     shown = ["--help" if argument == "--help-all" else argument for argument in arguments]
@@ -82,4 +83,5 @@ def parse(arguments: Sequence[str], prog: str, preset: Config, layout: Layout = 
     config = tyro.cli(Config, prog=prog, default=default, args=shown, description=description, config=TYRO_FLAGS)
     if layout != "auto" and config.data.root is None:
         raise ConfigError("`data.root`: not given; this experiment has no built-in data. Give the unpacked data set")
+    refuse_unused(config)
     return config

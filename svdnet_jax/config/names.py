@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 from svdnet_jax.config.schema import Config
 
-ARGUMENTS = frozenset({"cross_camera", "gallery", "index", "k", "k1", "k2", "kind", "query", "run", "weights"})
+ARGUMENTS = frozenset({"cross_camera", "gallery", "index", "k", "k1", "k2", "kind", "query", "run", "size", "weights"})
 """Arguments of the library's functions that are options of a command, under the same name."""
 _NAME = re.compile(r"(?<!`)`([a-z][a-z0-9_.]*)`(?!`)( False)?")
 

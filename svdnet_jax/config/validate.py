@@ -11,6 +11,14 @@ from svdnet_jax.config.schema import Config, Phase
 from svdnet_jax.errors import ConfigError
 
 NO_EIGENLAYER = "none where `model.embedding_dim` 0 leaves out the Eigenlayer"
+MOST = 10**9
+"""Size of a number that is no count."""
+MOST_PIXELS, MOST_IMAGES, MOST_PEOPLE, MOST_ROUNDS = 4096, 2**16, 10**5, 10**4
+"""A side of an image, a batch, a count of the built-in pedestrians, and rounds."""
+MOST_STEPS = 2**31 - 1
+"""Of all phases together: a state counts its steps in 32 bits with a sign."""
+MOST_DRAWN = 10**6
+"""Images of the built-in pedestrians, all of which are in memory."""
 Rule = tuple[str, Any, bool, str]
 """Option, value, whether it is valid, and what it must be."""
 
@@ -25,7 +33,7 @@ def validate(config: Config) -> None:
     if config.rri.final:
         phases["rri.final"] = config.rri.final
     # One after the other: what is worked out of several values would divide by a zero that is refused before.
-    alone = chain(_finite(config), _least(config), _within(config), *starmap(_phase_itself, phases.items()))
+    alone = chain(_finite(config), _bounds(config), _within(config), *starmap(_phase_itself, phases.items()))
     together = chain(_data(config), _model(config), _training(config), _penalty(config))
     for option, value, valid, rule in chain(alone, together, *starmap(_phase, phases.items())):
         if not valid:
@@ -35,53 +43,56 @@ def validate(config: Config) -> None:
 def _finite(config: Config) -> Iterator[Rule]:
     for option, value in _floats("", dataclasses.asdict(config)):
         yield option, value, math.isfinite(value), "a finite number"
+        yield option, value, abs(value) <= MOST, f"{MOST} in size or less"
 
 
-def _least(config: Config) -> Iterator[Rule]:
-    """Yields the rules of single values: the least that each may be."""
+def _bounds(config: Config) -> Iterator[Rule]:
+    """Yields the rules of single values: the least and the most that each may be.
+
+    The most is far beyond what anybody has trained with; it keeps a slip of the finger from taking the machine.
+    """
     data, rri, people, loss = config.data, config.rri, config.data.synthetic, config.loss
-    at_least = {
-        "log-every": (config.log_every, 1),
-        "checkpoint-every": (config.checkpoint_every, 1),
-        "data.height": (data.height, 8),
-        "data.width": (data.width, 8),
-        "data.batch-size": (data.batch_size, 2),
-        "data.validation": (data.validation, 0),
-        "data.num-instances": (data.num_instances, 0),
-        "data.crop-padding": (data.crop_padding, 0),
-        "model.embedding_dim": (config.model.embedding_dim, 0),
-        "rri.unmatched-rounds": (rri.unmatched_rounds, 0),
-        "rri.rounds": (rri.rounds, 0),
-        "eval.batch-size": (config.eval.batch_size, 1),
-        "eval.train-images": (config.eval.train_images, 1),
-        "data.synthetic.train-identities": (people.train_identities, 2),
-        "data.synthetic.train-images": (people.train_images, 1),
-        "data.synthetic.test-identities": (people.test_identities, 2),
-        "data.synthetic.gallery-images": (people.gallery_images, 1),
-        "data.synthetic.distractors": (people.distractors, 0),
-        "data.synthetic.junk": (people.junk, 0),
-        "compute.steps-per-call": (config.compute.steps_per_call, 0),
-        "machines.processes": (config.machines.processes, 1),
-        "machines.process": (config.machines.process, 0),
-        "machines.timeout": (config.machines.timeout, 5),
-        "optimizer.grad_accum_steps": (config.optimizer.grad_accum_steps, 1),
-        "seed": (config.seed, 0),
-        "data.synthetic.seed": (people.seed, 0),
-        "optimizer.weight-decay": (config.optimizer.weight_decay, 0),
-        "loss.margin": (loss.margin, 0),
-        "loss.penalty.weight": (loss.penalty.weight, 0),
-        "loss.penalty.features": (loss.penalty.features, 0),
-        "rri.tolerance": (rri.tolerance, 0),
+    within = {
+        "log-every": (config.log_every, 1, 10**9),
+        "checkpoint-every": (config.checkpoint_every, 1, 10**9),
+        "data.height": (data.height, 8, MOST_PIXELS),
+        "data.width": (data.width, 8, MOST_PIXELS),
+        "data.batch-size": (data.batch_size, 2, MOST_IMAGES),
+        "data.validation": (data.validation, 0, 10**6),
+        "data.num-instances": (data.num_instances, 0, MOST_IMAGES),
+        "data.crop-padding": (data.crop_padding, 0, MOST_PIXELS),
+        "model.embedding_dim": (config.model.embedding_dim, 0, 10**6),
+        "rri.unmatched-rounds": (rri.unmatched_rounds, 0, MOST_ROUNDS),
+        "rri.rounds": (rri.rounds, 0, MOST_ROUNDS),
+        "eval.batch-size": (config.eval.batch_size, 1, MOST_IMAGES),
+        "eval.train-images": (config.eval.train_images, 1, 10**9),
+        "data.synthetic.train-identities": (people.train_identities, 2, MOST_PEOPLE),
+        "data.synthetic.train-images": (people.train_images, 1, MOST_PEOPLE),
+        "data.synthetic.test-identities": (people.test_identities, 2, MOST_PEOPLE),
+        "data.synthetic.gallery-images": (people.gallery_images, 1, MOST_PEOPLE),
+        "data.synthetic.distractors": (people.distractors, 0, MOST_PEOPLE),
+        "data.synthetic.junk": (people.junk, 0, MOST_PEOPLE),
+        "compute.steps-per-call": (config.compute.steps_per_call, 0, 10_000),
+        "machines.processes": (config.machines.processes, 1, 10**6),
+        "machines.process": (config.machines.process, 0, 10**6),
+        "machines.timeout": (config.machines.timeout, 5, 10**6),
+        "optimizer.grad_accum_steps": (config.optimizer.grad_accum_steps, 1, MOST_IMAGES),
+        "seed": (config.seed, 0, 2**32 - 1),
+        "data.synthetic.seed": (people.seed, 0, 2**32 - 1),
+        "optimizer.weight-decay": (config.optimizer.weight_decay, 0, MOST),
+        "loss.margin": (loss.margin, 0, MOST),
+        "loss.penalty.weight": (loss.penalty.weight, 0, MOST),
+        "loss.penalty.features": (loss.penalty.features, 0, MOST),
+        "rri.tolerance": (rri.tolerance, 0, MOST),
     }
-    for option, (number, least) in at_least.items():
+    for option, (number, least, most) in within.items():
         yield option, number, number >= least, f"{least} or more"
+        yield option, number, number <= most, f"{most} or less"
 
 
 def _within(config: Config) -> Iterator[Rule]:
     """Yields the other bounds of single values."""
     data, model, loss, optimizer = config.data, config.model, config.loss, config.optimizer
-    for option, seed in (("seed", config.seed), ("data.synthetic.seed", data.synthetic.seed)):
-        yield option, seed, seed < 2**32, "below 2**32"
     for option, share in (("data.erase_prob", data.erase_prob), ("data.synthetic.alike", data.synthetic.alike)):
         yield option, share, 0 <= share <= 1, "in [0, 1]"
     below_one = {
@@ -107,6 +118,13 @@ def _data(config: Config) -> Iterator[Rule]:
     data = config.data
     rule = f"a divisor of `data.batch_size`, which is {data.batch_size}"
     yield "data.num-instances", data.num_instances, data.batch_size % (data.num_instances or 1) == 0, rule
+    side = min(data.height, data.width)
+    rule = f"at most {side}, the smaller of `data.height` and `data.width`"
+    yield "data.crop-padding", data.crop_padding, data.crop_padding <= side, rule
+    people = data.synthetic
+    images = people.train_identities * people.train_images + people.test_identities * people.gallery_images
+    rule = f"such that at most {MOST_DRAWN} images are drawn; there would be {images} of training and gallery"
+    yield "data.synthetic.train-identities", people.train_identities, images <= MOST_DRAWN, rule
 
 
 def _model(config: Config) -> Iterator[Rule]:
@@ -143,6 +161,10 @@ def _training(config: Config) -> Iterator[Rule]:
     turns = rri.method in ("us", "rotation")
     rule = "left out unless `rri.method` is us or rotation: the others do not turn the features"
     yield "rri.rotate-classifier", rri.rotate_classifier, turns or not rri.rotate_classifier, rule
+    last = rri.final.steps if rri.final else 0
+    steps = config.base.steps + rri.rounds * (rri.restraint.steps + rri.relaxation.steps) + last
+    rule = f"such that all phases together take {MOST_STEPS} steps at most; they would take {steps}"
+    yield "rri.rounds", rri.rounds, steps <= MOST_STEPS, rule
     if rri.final:
         rule = "given with `rri.stop` never, as it belongs to the last round"
         yield "rri.final.steps", rri.final.steps, rri.stop == "never", rule
@@ -173,6 +195,7 @@ def _penalty(config: Config) -> Iterator[Rule]:
 def _phase_itself(option: str, phase: Phase) -> Iterator[Rule]:
     factors = tuple(factor for _, factor in phase.multipliers)
     yield f"{option}.steps", phase.steps, phase.steps >= 1, "1 or more"
+    yield f"{option}.steps", phase.steps, phase.steps <= MOST_STEPS, f"{MOST_STEPS} or less"
     yield f"{option}.warmup", phase.warmup, phase.warmup >= 0, "0 or more"
     yield f"{option}.milestones", phase.milestones, all(drop > 0 for drop in phase.milestones), "positive"
     yield f"{option}.multipliers", factors, all(f > 0 for f in factors), "positive; freeze what must not move"

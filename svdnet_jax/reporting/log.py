@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from svdnet_jax.errors import LogError
@@ -22,6 +23,19 @@ Record = Mapping[str, Any]
 
 TRIES, PAUSE = 5, 0.05
 """Times that a line without an end is looked at again, and seconds between: its writer may be about to end it."""
+_RETRIEVAL = tuple(
+    f"{name}.{measure}" for name in ("embedding", "pooled") for measure in ("rank1", "mAP", "mAP_market")
+)
+_KEYS: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        "start": ("dataset", "seed"),
+        "step": ("step", "learning_rate", "loss"),
+        "phase": ("phase", "round", "step", "loss", "correlation", *_RETRIEVAL),
+        "decorrelate": ("round", "step", "method"),
+    }
+)
+"""What lines of each event must hold, those in sections with a dot."""
+_TEXTS = {"dataset", "phase", "method"}
 _REPLACEMENTS = {"us": "US", "u": "U", "uvt": "UV'", "qd": "QD", "rotation": "WR", "none": "W"}
 
 
@@ -147,6 +161,24 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def check_records(path: Path, records: Sequence[Record]) -> None:
+    """Makes sure that lines of a log hold what tables and figures are made of.
+
+    Raises:
+        LogError: A line lost a key or a number; names file and line.
+    """
+    fix = "Put the run's own log back from a copy, or train the run anew"
+    if not records or records[0]["event"] != "start" or not after_rounds(records):
+        raise LogError(f"{path}: expected a first line `start` and lines `phase`, as training writes them. {fix}")
+    for number, record in enumerate(records, start=1):
+        for key in _KEYS.get(record["event"], ()):
+            section, _, name = key.partition(".")
+            held = record.get(section)
+            value = held.get(name) if name and isinstance(held, Mapping) else None if name else held
+            if not isinstance(value, str if key in _TEXTS else int | float):
+                raise LogError(f"{path}:{number}: a line `{record['event']}` has no {key} that can be used. {fix}")
+
+
 def _whole_lines(path: Path) -> bytes:
     """Returns the content of a log, whose last line its writer may be writing right now."""
     for _ in range(TRIES):
@@ -175,7 +207,7 @@ def border_name(record: Record) -> str:
 
 def after_rounds(records: Sequence[Record]) -> list[Record]:
     """Picks the `phase` lines that a round is judged by: the base, every relaxation, and a final restraint."""
-    return [r for r in records if r["event"] == "phase" and r["phase"] in ("base", "relaxation", "final")]
+    return [r for r in records if r["event"] == "phase" and r.get("phase") in ("base", "relaxation", "final")]
 
 
 def _plain(value: Any, name: str) -> Any:

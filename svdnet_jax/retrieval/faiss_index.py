@@ -33,6 +33,8 @@ LEAST: Mapping[str, int] = MappingProxyType({"flat": 1, "ivf": 624, "hnsw": 1, "
 """The smallest galleries: 16 clusters of 39 images, and as many images as a byte has values."""
 LOWEST: Mapping[str, int] = MappingProxyType({"m": 2})
 """What options must be at least, where 1 is too little: with one link FAISS crashes."""
+HIGHEST: Mapping[str, int] = MappingProxyType({"m": 512, "ef_construction": 2**16, "ef_search": 2**16})
+"""What options may be at most; FAISS allocates by them, whatever the number of images."""
 MOST_FETCHED = 2**20
 """Numbers held at a time of features that were found."""
 LARGEST_PART = 32
@@ -90,9 +92,15 @@ def parameters(kind: FaissKind, n: int, d: int, options: Mapping[str, int]) -> d
     elif kind == "pq":
         part = next(size for size in range(min(8, d), d + 1) if d % size == 0)
         rules = {"subquantisers": d // part}
-    wrong = [f"{name}={value}" for name, value in options.items() if name not in rules or value < LOWEST.get(name, 1)]
+    # More clusters than images cannot be filled, nor more parts than dimensions.
+    bounds = {name: (LOWEST.get(name, 1), HIGHEST.get(name, d if kind == "pq" else n)) for name in rules}
+    wrong = [
+        f"{name}={value}"
+        for name, value in options.items()
+        if name not in rules or not bounds[name][0] <= value <= bounds[name][1]
+    ]
     if wrong:
-        known = ", ".join(f"{name} from {LOWEST.get(name, 1)} on" for name in rules)
+        known = ", ".join(f"{name} from {least} to {most}" for name, (least, most) in bounds.items())
         raise ValueError(f"options of kind {kind} are {known or 'none'}; found {', '.join(wrong)}.")
     chosen = rules | dict(options)
     if kind == "pq" and (d % chosen["subquantisers"] or d // chosen["subquantisers"] > LARGEST_PART):
@@ -136,15 +144,27 @@ def from_bytes(content: UInt8[np.ndarray, " b"]) -> Any:
     """Returns the index again. FAISS trusts what it reads: only for bytes that are known to be its own.
 
     Raises:
-        ValueError: FAISS is not installed, or cannot read them.
+        ValueError: FAISS is not installed, cannot read them, or they ask for absurdly wide searches.
     """
     faiss = library()
     try:
-        return _fetchable(faiss.deserialize_index(content))
+        made = faiss.deserialize_index(content)
+        _check_width(made)
+        return _fetchable(made)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"FAISS {faiss.__version__} cannot read its index ({_reason(error)}); build it anew."
         ) from error
+
+
+def _check_width(made: Any) -> None:
+    """Refuses an index whose searches would take the machine."""
+    widths = {"nprobe": (getattr(made, "nprobe", 0), max(made.ntotal, 8))}
+    if hasattr(made, "hnsw"):
+        widths["ef_search"] = made.hnsw.efSearch, HIGHEST["ef_search"]
+    for name, (width, most) in widths.items():
+        if width > most:
+            raise ValueError(f"the index has {name} {width}; expected {most} or less. Build it anew.")
 
 
 def _fetchable(made: Any) -> Any:

@@ -119,7 +119,7 @@ def search(index: Index, query: Embeddings, k: int) -> Found:
             "embedding."
         )
     if not 1 <= k <= n:
-        raise ValueError(f"k must be between 1 and the {n} images of the index; found {k}.")
+        raise ValueError(f"`k` must be between 1 and the {n} images of the index; found {k}.")
     if not q:
         return Found(np.empty((q, k), np.int64), np.empty((q, k)))
     if index.rows is not None:

@@ -41,6 +41,10 @@ PAIRS = 2**13
 """Pairs of images whose distance is computed together."""
 
 
+MOST_NEIGHBORS = 1000
+"""Of an image; its authors take 20, and memory grows with images times neighbors."""
+
+
 @dataclass(frozen=True)
 class Rerank:
     """Settings of k-reciprocal re-ranking; the defaults are the paper's for Market-1501.
@@ -57,8 +61,11 @@ class Rerank:
     """Weight of the original distance, the paper's lambda."""
 
     def __post_init__(self) -> None:
-        if self.k1 < 1 or self.k2 < 1:
-            raise ValueError(f"re-ranking needs k1 and k2 of at least 1; found {self.k1} and {self.k2}.")
+        if not (1 <= self.k1 <= MOST_NEIGHBORS and 1 <= self.k2 <= MOST_NEIGHBORS):
+            raise ValueError(
+                f"re-ranking needs `k1` and `k2` of at least 1 and at most {MOST_NEIGHBORS}; found {self.k1} and "
+                f"{self.k2}."
+            )
         if not 0 <= self.weight <= 1:
             raise ValueError(f"the weight of the original distance must be in [0, 1]; found {self.weight}.")
 

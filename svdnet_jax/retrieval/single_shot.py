@@ -145,8 +145,8 @@ def evaluate_single_shot(
             or different models, an unknown metric, a zero feature under cosine, a negative seed, repeats or a
             block below 1.
     """
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1; found {repeats}.")
+    if not 1 <= repeats <= 10_000:  # all draws are held at a time
+        raise ValueError(f"`repeats` must be at least 1 and at most 10000; found {repeats}.")
     if seed < 0:
         raise ValueError(f"seed must be at least 0; found {seed}.")
     if block < 1:

@@ -24,6 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from jaxtyping import Float
 
+from svdnet_jax.arrays import read_array
 from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import RESUMABLE_FIELDS, diff, to_json
 from svdnet_jax.errors import ConfigError
@@ -139,12 +140,52 @@ def open_run_dir(config: Config) -> Iterator[RunDir]:
                 write_json(run_dir.config, to_json(config))
             elif run_dir.config.exists():
                 # Else the checkpoint tells its settings.
-                refuse_other_settings(run_dir, json.loads(run_dir.config.read_text()), to_json(config))
+                refuse_other_settings(run_dir, read_settings(run_dir), to_json(config))
         except Timeout:
             raise ConfigError(f"`out` {run_dir.path}: another process is working in this folder") from None
-        except (OSError, json.JSONDecodeError) as error:
+        except OSError as error:
             raise ConfigError(f"`out` {run_dir.path}: cannot be used as a run folder: {error}") from None
         yield run_dir
+
+
+def read_settings(run_dir: RunDir) -> dict[str, Any]:
+    """Reads the settings of a run as they were stored.
+
+    Raises:
+        ConfigError: They are missing or damaged; says how to mend it.
+    """
+    try:
+        return _read_object(run_dir.config)
+    except ValueError as error:
+        raise ConfigError(
+            f"{run_dir.config}: {error}; expected the settings of the run. Take the file away, if it is there, and "
+            "give the command of the run again: it writes them anew, and nothing else is lost"
+        ) from error
+
+
+def read_environment(run_dir: RunDir) -> dict[str, Any]:
+    """Reads what trained a run; where that is missing or damaged it is unknown, and costs nothing else."""
+    try:
+        return _read_object(run_dir.environment)
+    except ValueError as error:
+        return {"unknown": f"{run_dir.environment.name} {error}"}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Reads an object of JSON.
+
+    Raises:
+        ValueError: It is missing or something else; says what.
+    """
+    if not path.is_file():
+        raise ValueError("is missing" if not path.exists() else "is no file")
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot be read ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"holds {type(content).__name__} and no object of JSON")
+    return content
 
 
 def refuse_other_settings(run_dir: RunDir, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -171,9 +212,24 @@ def save_eigenlayer(run_dir: RunDir, border: str, W: Float[np.ndarray, "C D"]) -
 
 
 def load_eigenlayer(run_dir: RunDir, border: str) -> Float[np.ndarray, "C D"] | None:
-    """Returns what `save_eigenlayer` kept, None if there was no such border."""
+    """Returns what `save_eigenlayer` kept, None if there was no such border.
+
+    Raises:
+        ConfigError: The file is damaged; says how to mend it.
+    """
     path = run_dir.eigenlayer(border)
-    return np.load(path, allow_pickle=False) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        W = read_array(path)
+        if W.ndim != 2 or W.dtype.kind != "f" or not W.size or not np.isfinite(W).all():
+            raise ValueError(f"{W.dtype} of shape {W.shape}, or not finite; expected W, a matrix of floats")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: is damaged ({error}). Take it away and give the command of the run again: the figure of W goes "
+            "without it, and nothing else is lost"
+        ) from error
+    return W
 
 
 def save_embeddings(run_dir: RunDir, query: BothEmbeddings, gallery: BothEmbeddings, *, base: bool = False) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import Config, input_size
+from svdnet_jax.config.validate import MOST_PIXELS
 from svdnet_jax.data.index import SHOWN, ImageRecord
 from svdnet_jax.data.resizing import resize_image
 from svdnet_jax.data.types import JUNK, Dataset
@@ -75,12 +76,14 @@ def preset(name: str, size: tuple[int, int] | None) -> Config:
         size: Height and width that the network sees, if not the preset's.
 
     Raises:
-        ConfigError: No such preset.
+        ConfigError: No such preset, or a size that cannot be.
     """
     if name not in PRESETS:
         raise ConfigError(f"`preset` {name}: unknown; choose one of {', '.join(PRESETS)}")
     config = PRESETS[name]
     height, width = size or (config.data.height, config.data.width)
+    if not all(8 <= side <= MOST_PIXELS for side in (height, width)):
+        raise ConfigError(f"`size` {height} {width}: height and width must be from 8 to {MOST_PIXELS}")
     return replace(config, data=replace(config.data, height=height, width=width))
 
 

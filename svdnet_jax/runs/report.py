@@ -1,6 +1,5 @@
 """Writes embeddings, figures and the report of a finished run."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from svdnet_jax.reporting.report import write_report
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
-from svdnet_jax.runs.directory import RunDir, load_eigenlayer, save_embeddings
+from svdnet_jax.runs.directory import RunDir, load_eigenlayer, read_environment, save_embeddings
 from svdnet_jax.training.schedule import build_schedule
 
 SHOWN = 10
@@ -57,7 +56,7 @@ def write_artifacts(
         "curves": ("Loss and S(W) while training", figures.curves(records, build_schedule(config))),
         "rounds": ("Retrieval by round, for both embeddings", figures.rounds(records)),
         **_distances(run_dir, config, query, gallery),
-        "gram": ("Cosines between the columns of W", _gram(run_dir)),
+        **_gram(run_dir),
         "singular_values": ("Spectrum of W", figures.singular_values(_spectra(records))),
         "ranked_lists": (
             "Queries and their nearest gallery images, by the Eigenlayer's output",
@@ -77,7 +76,7 @@ def write_artifacts(
         title=f"SVDNet on {dataset.name}",
         config=to_json(config),
         # What trained the model, which need not be what draws this report.
-        environment=json.loads(run_dir.environment.read_text()),
+        environment=read_environment(run_dir),
         records=records,
         figures=pictures,
         facts=facts,
@@ -111,12 +110,15 @@ def _distances(
     return {"distances": (caption, distance_figures.distributions(by_moment))}
 
 
-def _gram(run_dir: RunDir) -> Any:
+def _gram(run_dir: RunDir) -> dict[str, tuple[str, Any]]:
+    """Returns the Gram matrices at borders, as caption and figure; nothing where no W was kept."""
     moments = {"base": "after Step 0", "decorrelate": "after the first SVD", "relaxation": "after the last relaxation"}
     moments["final"] = "after the final restraint"
     matrices_at = {title: load_eigenlayer(run_dir, border) for border, title in moments.items()}
     matrices = {title: W.astype(np.float64) for title, W in matrices_at.items() if W is not None}
-    return figures.gram({title: W.T @ W for title, W in matrices.items()})
+    if not matrices:
+        return {}
+    return {"gram": ("Cosines between the columns of W", figures.gram({t: W.T @ W for t, W in matrices.items()}))}
 
 
 def _spectra(records: Sequence[Record]) -> dict[str, np.ndarray]:

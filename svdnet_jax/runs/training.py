@@ -27,7 +27,7 @@ from svdnet_jax.distributed.multihost import assert_same_on_all_hosts, is_lead_h
 from svdnet_jax.models.pretrained.load import Pretrained
 from svdnet_jax.models.svdnet import SVDNet, create_model
 from svdnet_jax.outputs import write_json
-from svdnet_jax.reporting.log import open_log, read_log
+from svdnet_jax.reporting.log import check_records, open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.runs.base_run import BaseRun
@@ -228,6 +228,7 @@ def _report(session: _Session, run_dir: RunDir, state: TrainState, console: Cons
     if not is_lead_host():
         return
     records = read_log(run_dir.log)
+    check_records(run_dir.log, records)
     facts = report_facts(task.config, dataset, records[0])
     report = write_artifacts(run_dir, task.config, dataset, records, query, gallery, facts)
     print_table(records, console)

@@ -1,6 +1,5 @@
 """Runs beside their controls: what the decorrelation adds to training as long without it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +9,9 @@ from rich.table import Table
 
 from svdnet_jax.config.serialize import diff
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.reporting.log import Record, after_rounds, read_log
+from svdnet_jax.reporting.log import Record, after_rounds, check_records, read_log
 from svdnet_jax.reporting.report import write_report
-from svdnet_jax.runs.directory import RunDir
+from svdnet_jax.runs.directory import RunDir, read_environment, read_settings
 from svdnet_jax.runs.restore import read_run_log
 
 ROWS = [(name, measure) for name in ("embedding", "pooled") for measure in ("rank1", "mAP", "mAP_market")]
@@ -29,13 +28,16 @@ def report_beside_control(out: Path, run: Path, records: list[Record], control: 
 
     Returns:
         The report.
+
+    Raises:
+        ConfigError: The run's settings are missing or damaged.
     """
     drawn = {path.stem.replace("_", " "): path for path in sorted(RunDir(run).figures.glob("*.png"))}
     write_report(
         out / "report.html",
         title=f"SVDNet on {records[0]['dataset']}, beside the control",
-        config=json.loads(RunDir(run).config.read_text()),
-        environment=json.loads(RunDir(run).environment.read_text()),
+        config=read_settings(RunDir(run)),
+        environment=read_environment(RunDir(run)),
         records=records,
         control=control,
         figures=drawn | {"rounds": out / "rounds.png"},
@@ -109,6 +111,7 @@ def _read(path: Path) -> list[Record]:
     records: list[Record] = [*(read_run_log if path.is_dir() else read_log)(path)]
     if not records or records[-1]["event"] != "end":
         raise ConfigError(f"{path}: the run has not ended; run its command again to finish it")
+    check_records(path, records)
     return records
 
 

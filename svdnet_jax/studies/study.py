@@ -30,7 +30,7 @@ from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.reporting.terminal import duration, say, terminal
 from svdnet_jax.runs.base_run import without_rounds
-from svdnet_jax.runs.directory import RunDir, refuse_other_settings
+from svdnet_jax.runs.directory import RunDir, read_environment, read_settings, refuse_other_settings
 from svdnet_jax.runs.environment import environment
 from svdnet_jax.runs.restore import read_run_log
 from svdnet_jax.runs.training import train as train_run
@@ -151,9 +151,9 @@ def _finished(config: Config) -> bool:
     run_dir = RunDir(config.folder)
     log = run_dir.log
     if run_dir.has_checkpoint:
-        refuse_other_settings(run_dir, json.loads(run_dir.config.read_text()), to_json(config))
+        refuse_other_settings(run_dir, read_settings(run_dir), to_json(config))
     # A log that a killed process has cut short is put right by the run that goes on.
-    if not log.exists() or not (text := log.read_text()).endswith("\n"):
+    if not log.exists() or not (text := log.read_text("utf-8", "replace")).endswith("\n"):
         return False
     return text.rpartition('\n{"event": ')[2].startswith('"end"')
 
@@ -180,7 +180,9 @@ def tagged(folder: Path, variant: str, seed: int) -> list[Record]:
 
 def machine(folder: Path | None = None) -> str:
     """Returns what a run was trained on; without a folder, what this process works on."""
-    facts = environment() if folder is None else json.loads(RunDir(folder).environment.read_text())
+    facts = environment() if folder is None else read_environment(RunDir(folder))
+    if not {"devices", "device_kind", "cpus", "python", "packages"} <= facts.keys():
+        return "an unknown machine"
     kinds = f"{len(facts['devices'])} x {facts['device_kind']}"
     return f"{kinds}, {facts['cpus']} CPU cores, Python {facts['python']}, jax {facts['packages']['jax']}"
 

@@ -124,9 +124,12 @@ def test_figures_are_drawn_where_asked(files, capsys, json_only):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (["--rerank", "--k1", "0"], "k1 and k2 of at least 1; found 0 and 6"),
+        (["--rerank", "--k1", "0"], "--k1 and --k2 of at least 1 and at most 1000; found 0 and 6"),
         (["--rerank", "--lambda", "2"], "must be in [0, 1]; found 2.0"),
-        (["--single-shot", "-1"], "repeats must be at least 1; found -1"),
+        (["--single-shot", "-1"], "--single-shot -1: must be from 0 to 10000"),
+        (["--single-shot", "1000000000"], "--single-shot 1000000000: must be from 0 to 10000"),
+        (["--rerank", "--k1", "1000000000"], "--k1 and --k2 of at least 1 and at most 1000; found 1000000000 and 6"),
+        (["--rerank", "--k2", "1" + 20 * "0"], "found 20 and 100000000000000000000"),
     ],
 )
 def test_impossible_settings_are_refused(files, capsys, wrong, said):

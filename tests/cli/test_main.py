@@ -88,3 +88,19 @@ def test_a_wheel_holds_all_of_the_package(tmp_path):
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "svdnet_jax").rglob("*.py")}
     assert package | {"svdnet_jax/py.typed"} <= names
     assert not {name for name in names if name.startswith(("tests", "experiments", "benchmarks"))}
+
+
+@pytest.mark.parametrize("size", [("7", "64"), ("1000000000", "64"), ("64", "1" + 20 * "0")])
+@pytest.mark.parametrize("command", ["evaluate", "embed"])
+def test_absurd_sizes_are_refused(command, size, tmp_path, capsys):
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    more = ["--images", str(tmp_path), "--out", str(tmp_path / "o.npz")] if command == "embed" else []
+    assert main.main([command, *more, "--weights", str(tmp_path / "w.safetensors"), "--size", *size]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"--size {' '.join(size)}: height and width must be from 8 to 4096" in said
+
+
+@pytest.mark.parametrize("side", ["height", "width"])
+def test_absurd_sizes_to_prepare_are_refused(side, tmp_path, capsys):
+    assert main.main(["check-data", "--data.root", str(tmp_path), f"--data.{side}", "1000000000"]) == 2
+    assert f"--data.{side} 1000000000: must be from 8 to 4096 pixels" in capsys.readouterr().err

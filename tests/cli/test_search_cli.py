@@ -109,7 +109,7 @@ def test_a_small_gallery_is_listed_whole_unless_more_is_asked_for(tmp_path, caps
     found = json.loads(called(capsys, tmp_path, "--gallery", "g.npz", "--query", "q.npz", "--json"))
     assert [len(answer["nearest"]) for answer in found["results"]] == [5]
     said = refused(capsys, tmp_path, "--gallery", "g.npz", "--query", "q.npz", "--k", "10")
-    assert "k must be between 1 and the 5 images of the index; found 10" in said
+    assert "--k must be between 1 and the 5 images of the index; found 10" in said
 
 
 def test_queries_that_find_themselves_are_noted(files, capsys):
@@ -162,7 +162,7 @@ def test_faiss_is_reached_with_its_options(tmp_path, capsys):
             ("--gallery", "g.npz", "--index", "i.npz", "--query", "q.npz", "--out", "i.npz"),
             "i.npz: would be written over",
         ),
-        (("--gallery", "g.npz", "--query", "q.npz", "--k", "31"), "k must be between 1 and the 30 images"),
+        (("--gallery", "g.npz", "--query", "q.npz", "--k", "31"), "--k must be between 1 and the 30 images"),
         (("--gallery", "g.npz", "--query", "q.npz", "--options", "m", "3"), "kind exact has no options; found m"),
     ],
 )

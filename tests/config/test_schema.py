@@ -9,7 +9,7 @@ import pytest
 
 from svdnet_jax.baselines import orthogonality
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.config.schema import RRI, Config, Data, Loss, Model, Optimizer, Penalty, Phase
+from svdnet_jax.config.schema import RRI, Config, Data, Eval, Loss, Model, Optimizer, Penalty, Phase, Synthetic
 from svdnet_jax.config.serialize import diff, from_json, to_json
 from svdnet_jax.config.validate import validate
 from svdnet_jax.errors import ConfigError
@@ -40,8 +40,18 @@ def test_presets_are_valid_and_know_their_name(name):
             "`optimizer.learning_rate` nan: must be a finite number",
         ),
         (Config(rri=RRI(learning_rates=())), "`rri.learning_rates`"),
+        (Config(data=Data(height=10**9)), "`data.height` 1000000000: must be 4096 or less"),
+        (Config(data=Data(crop_padding=33)), "`data.crop_padding` 33: must be at most 32, the smaller of"),
+        (Config(log_every=0), "`log_every` 0: must be 1 or more"),
+        (Config(eval=Eval(batch_size=10**9)), "`eval.batch_size` 1000000000: must be 65536 or less"),
+        (Config(rri=RRI(rounds=10**9)), "`rri.rounds` 1000000000: must be 10000 or less"),
+        (Config(base=Phase(2**31 - 1)), "`rri.rounds` 4: must be such that all phases together take 2147483647 steps"),
+        (
+            Config(data=Data(synthetic=Synthetic(train_identities=9_000, train_images=2_000))),
+            "`data.synthetic.train_identities` 9000: must be such that at most 1000000 images are drawn",
+        ),
         (Config(rri=RRI(rounds=-1)), "`rri.rounds` -1: must be 0 or more"),
-        (Config(seed=2**32), "`seed` 4294967296: must be below"),
+        (Config(seed=2**32), "`seed` 4294967296: must be 4294967295 or less"),
         (Config(model=Model(mean=(float("nan"), 0.0, 0.0))), "`model.mean` nan: must be a finite number"),
         (
             Config(optimizer=Optimizer(weight_decay=float("inf"))),
@@ -131,11 +141,11 @@ def test_the_table_knows_the_numbers():
     assert NUMBERS.keys() >= ZERO | BELOW_ZERO
 
 
-@pytest.mark.parametrize("value", [-1, 0, float("nan"), float("inf"), -float("inf")], ids=str)
+@pytest.mark.parametrize("value", [-1, 0, 1e20, float("nan"), float("inf"), -float("inf")], ids=str)
 @pytest.mark.parametrize("path", NUMBERS)
 def test_a_number_that_cannot_be_is_refused_by_its_own_name(path, value):
     if NUMBERS[path] is int and isinstance(value, float):
-        value = -(10**9)  # there is no such integer; one far below zero instead
+        value = 10**20 if value == 1e20 else -(10**9)  # there is no such integer; one far off instead
     config = put(dataclasses.replace(Config(), rri=RRI(stop="never")), path, value)
     if path in (BELOW_ZERO if value == -1 else ZERO if value == 0 else ()):
         return validate(config)

@@ -222,9 +222,14 @@ def test_what_cannot_be_built_is_refused(arguments, message):
     [
         (623, 8, "ivf", {}, "kind ivf needs 624 images or more, and there are 623; use exact for so few"),
         (255, 8, "pq", {}, "kind pq needs 256 images or more, and there are 255"),
-        (700, 8, "hnsw", {"m": 1}, "options of kind hnsw are m from 2 on, .*; found m=1"),
+        (700, 8, "hnsw", {"m": 1}, "options of kind hnsw are m from 2 to 512, .*; found m=1"),
         (700, 8, "flat", {"nlist": 2}, "options of kind flat are none; found nlist=2"),
-        (700, 8, "ivf", {"nlist": 701}, r"cannot make kind ivf with nlist=701, nprobe=43: .*points \(700\)"),
+        (700, 8, "ivf", {"nlist": 701}, "ivf are nlist from 1 to 700, nprobe from 1 to 700; found nlist=701"),
+        (700, 8, "ivf", {"nprobe": 10**9}, "found nprobe=1000000000"),
+        (700, 8, "hnsw", {"m": 10**9}, "m from 2 to 512, ef_construction from 1 to 65536, .* found m=1000000000"),
+        (700, 8, "hnsw", {"ef_search": 10**9}, "found ef_search=1000000000"),
+        (700, 8, "hnsw", {"ef_construction": 10**20}, "found ef_construction="),
+        (700, 8, "pq", {"subquantisers": 10**9}, "subquantisers from 1 to 8; found subquantisers=1000000000"),
         (700, 8, "pq", {"subquantisers": 3}, "cuts features of 8 dimensions into 3 parts, which is to be a divisor"),
         (700, 37, "pq", {}, "cuts features of 37 dimensions into 1 parts, .* or hnsw or ivf"),
     ],
@@ -233,6 +238,19 @@ def test_what_faiss_cannot_do_is_refused(n, d, kind, options, message):
     features = np.random.default_rng(0).normal(size=(n, d))
     with pytest.raises(ValueError, match=message):
         build_index(images(features), kind, options=options)
+
+
+@needs_faiss
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_a_saved_index_with_an_absurd_width_is_refused(tmp_path, kind):
+    index = build_index(images(np.random.default_rng(0).normal(size=(700, 8))), kind)
+    if kind == "hnsw":
+        index.faiss.hnsw.efSearch = 10**9
+    else:
+        index.faiss.nprobe = 10**9
+    save_index(index, tmp_path / "i.npz")
+    with pytest.raises(ValueError, match=r"i\.npz: the index has (ef_search|nprobe) 1000000000; expected \d+ or less"):
+        load_index(tmp_path / "i.npz")
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -261,7 +279,7 @@ def test_features_far_from_zero_keep_their_order():
 def test_what_cannot_be_searched_for_is_refused(kind):
     index = build_index(GALLERY, kind, "cosine")
     for k in (0, 31):
-        with pytest.raises(ValueError, match=f"k must be between 1 and the 30 images of the index; found {k}"):
+        with pytest.raises(ValueError, match=f"`k` must be between 1 and the 30 images of the index; found {k}"):
             search(index, GALLERY, k)
     with pytest.raises(ValueError, match="query features have 3 dimensions and .* 4; both must come from the same emb"):
         search(index, images(np.ones((2, 3))), 1)

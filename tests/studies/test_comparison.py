@@ -5,6 +5,7 @@ import json
 import pytest
 
 from svdnet_jax.cli.compare import main
+from svdnet_jax.runs.directory import RunDir
 
 
 def metrics(value):
@@ -24,10 +25,10 @@ def log(path, *, method="us", seed=0, last=0.6, rate=0.1, ended=True):
         return record | {"embedding": metrics(value), "pooled": metrics(value)}
 
     records = [
-        {"event": "start", "method": method, "seed": seed},
-        {"event": "step", "step": 4, "learning_rate": rate},
+        {"event": "start", "dataset": "drawn", "method": method, "seed": seed},
+        {"event": "step", "step": 4, "learning_rate": rate, "loss": 1.0},
         phase("base", 0, 4, 0.4),
-        {"event": "step", "step": 8, "learning_rate": rate},
+        {"event": "step", "step": 8, "learning_rate": rate, "loss": 1.0},
         phase("relaxation", 1, 8, last),
         *([{"event": "end", "step": 8, "stopped": "maximum", "seconds": 1.0}] if ended else []),
     ]
@@ -74,3 +75,46 @@ def test_each_run_needs_its_control(tmp_path, capsys):
     assert "1 given for 2 runs" in capsys.readouterr().err
     assert main(["--runs", str(tmp_path / "nowhere"), "--controls", control]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+KEYS = ["seed", "dataset", "learning_rate", "phase", "round", "correlation", "embedding", "mAP"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_line_that_lost_a_key_is_named(tmp_path, capsys, key):
+    run, control = log(tmp_path / "run"), log(tmp_path / "control", method="none")
+    (tmp_path / "run").write_text((tmp_path / "run").read_text().replace(f'"{key}":', '"other":'))
+    assert main(["--runs", run, "--controls", control]) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "run:" in said
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A run's folder and its control, as arguments."""
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    log(run.log)
+    run.config.write_text('{"seed": 0}')
+    run.environment.write_text('{"python": "3.11"}')
+    control = log(tmp_path / "control", method="none")
+    return run, ["--runs", str(run.path), "--controls", control, "--out", str(tmp_path / "out")]
+
+
+@pytest.mark.parametrize("content", [None, b"[]", b"null", b"\xff\xfe", b"{", b"[" * 9000])
+def test_a_damaged_environment_costs_its_own_table_only(pair, tmp_path, content):
+    run, arguments = pair
+    run.environment.unlink() if content is None else run.environment.write_bytes(content)
+    assert main(arguments) == 0
+    assert "environment.json" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("content", [None, b"[]", b"null", b"\xff\xfe", b"{", b"[" * 9000])
+def test_damaged_settings_are_named_with_the_remedy(pair, capsys, content):
+    run, arguments = pair
+    run.config.unlink() if content is None else run.config.write_bytes(content)
+    assert main(arguments) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "config.json: " in said
+    assert "give the command of the run again" in said

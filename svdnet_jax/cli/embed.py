@@ -68,11 +68,12 @@ def _embed(options: Options, console: Console) -> None:
     if (options.run is None) == (options.weights is None):
         raise ConfigError("give --run or --weights")
     refuse_overwrite("--out", options.out, IS_EMBEDDINGS, [options.weights])
+    config = inference.preset(options.preset, options.size)  # refused before any work
     images, unread = inference.find_images(options.images)
     if options.run:
         embedder = inference.from_run(options.run)
     else:
-        embedder = inference.from_weights(options.weights or "", inference.preset(options.preset, options.size))
+        embedder = inference.from_weights(options.weights or "", config)
     if unread:
         say(console, unread_line(unread, options.images))
     embeddings = inference.embed_images(embedder, images, options.kind, console)

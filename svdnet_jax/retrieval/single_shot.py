@@ -146,7 +146,7 @@ def evaluate_single_shot(
             block below 1.
     """
     if not 1 <= repeats <= 10_000:  # all draws are held at a time
-        raise ValueError(f"`repeats` must be at least 1 and at most 10000; found {repeats}.")
+        raise ValueError(f"repeats must be at least 1 and at most 10000; found {repeats}.")
     if seed < 0:
         raise ValueError(f"seed must be at least 0; found {seed}.")
     if block < 1:

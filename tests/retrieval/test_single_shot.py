@@ -242,7 +242,7 @@ def test_a_single_draw_has_no_spread():
 def test_impossible_requests_are_refused():
     query, gallery = clusters(13)
     short = Embeddings(query.features[:, :20], query.pids, query.cameras)
-    with pytest.raises(ValueError, match="`repeats` must be at least 1 and at most 10000; found 0"):
+    with pytest.raises(ValueError, match="repeats must be at least 1 and at most 10000; found 0"):
         evaluate_single_shot(query, gallery, repeats=0)
     with pytest.raises(ValueError, match="seed must be at least 0; found -1"):
         evaluate_single_shot(query, gallery, seed=-1)

@@ -70,10 +70,7 @@ def _embed(options: Options, console: Console) -> None:
     refuse_overwrite("--out", options.out, IS_EMBEDDINGS, [options.weights])
     config = inference.preset(options.preset, options.size)  # refused before any work
     images, unread = inference.find_images(options.images)
-    if options.run:
-        embedder = inference.from_run(options.run)
-    else:
-        embedder = inference.from_weights(options.weights or "", config)
+    embedder = inference.from_run(options.run) if options.run else inference.from_weights(options.weights or "", config)
     if unread:
         say(console, unread_line(unread, options.images))
     embeddings = inference.embed_images(embedder, images, options.kind, console)

@@ -169,7 +169,7 @@ def check_records(path: Path, records: Sequence[Record]) -> None:
     """
     fix = "Put the run's own log back from a copy, or train the run anew"
     if not records or records[0]["event"] != "start" or not after_rounds(records):
-        raise LogError(f"{path}: expected a first line "start" and lines "phase", as training writes them. {fix}")
+        raise LogError(f"{path}: expected a first line 'start' and lines 'phase', as training writes them. {fix}")
     for number, record in enumerate(records, start=1):
         for key in _KEYS.get(record["event"], ()):
             section, _, name = key.partition(".")

@@ -44,7 +44,7 @@ def test_the_document_is_what_the_stored_lines_say(name):
     assert (DOCS / "figures" / "paper" / f"{name}.png").exists()
 
 
-def arguments(workshop, *more):
+def arguments(workshop, *more, seeds=("0", "1")):
     where = (
         "--out",
         str(workshop / "studies"),
@@ -53,7 +53,7 @@ def arguments(workshop, *more):
         "--data.cache",
         str(workshop / "data"),
     )
-    small = ("--preset", "tiny", "--seeds", "0", "1", "--parallel", "single", *short_run.OPTIONS)
+    small = ("--preset", "tiny", "--seeds", *seeds, "--parallel", "single", *short_run.OPTIONS)
     return [*where, *small, "--compute.cache", str(workshop / "compiled"), *more]
 
 
@@ -125,8 +125,9 @@ def test_each_study_has_its_own_command(studied, workshop, capsys):
 
 @pytest.mark.slow
 def test_all_studies_on_the_tiny_preset(studied, workshop):
-    small = ("--below", "8", "--dims", "8", "128", "--kinds", "soft", "features")
-    assert run("all", arguments(workshop, *small), "study") == 0
+    """Of one seed; `studied` has shown two."""
+    small = ("--below", "8", "--dims", "8", "128", "--kinds", "soft")
+    assert run("all", arguments(workshop, *small, seeds=("0",)), "study") == 0
     document = (workshop / "docs" / "results.md").read_text()
     for name, experiment in paper_tables.STUDIES.items():
         lines = read_log(workshop / "docs" / "runs" / "paper" / f"{name}.jsonl")

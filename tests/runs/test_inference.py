@@ -12,7 +12,6 @@ import chex
 import jax
 import numpy as np
 import pytest
-import short_run
 
 from experiments import cuhk03_rri, duke_rri
 from experiments.market_rri import main
@@ -212,7 +211,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.slow  # test_cache.py reads such a folder without any image library
 def test_a_prepared_folder_trains_where_little_is_installed(trained, workshop, tmp_path):
     prepared = next((workshop / "data").glob("prepared-*"))
-    options = ["--preset", "tiny", *short_run.OPTIONS, "--rri.rounds", "0", *ONE]
+    options = ["--preset", "tiny", "--rri.rounds", "0", *ONE]
     options += ["--data.root", prepared, "--out", tmp_path / "run", "--compute.cache", workshop / "compiled"]
     command = [sys.executable, "-c", BARE, *map(str, options)]
     # As many fake devices as in here, for which everything is compiled already.

@@ -19,7 +19,6 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-ROOT = Path(__file__).parent
 LONGEST_FIRST = {"runs": 0, "training": 0}
 """Folders of tests by when they come."""
 
@@ -35,19 +34,13 @@ def pytest_cmdline_main(config):
     """Two processes take turns at the files where no files are named: most of the time is compilation, on one core.
 
     `-n 0` leaves all to one process. Whole files, as the fixtures of a file are its own
-    trained networks; tests/runs as a whole, which shares a run.
+    trained networks.
     """
     if hasattr(config, "workerinput"):  # One of the two: it must not have two of its own.
         return
     option, everything = config.option, config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if everything and config.pluginmanager.hasplugin("xdist") and option.numprocesses is None and not option.usepdb:
-        option.numprocesses, option.dist = 2, "loadgroup"
-
-
-def pytest_itemcollected(item):
-    """Each file is a group, which stays in one process; all of tests/runs is one."""
-    shared = item.path.parent if item.path.parent.name == "runs" else item.path
-    item.add_marker(pytest.mark.xdist_group(str(shared.relative_to(ROOT))))
+        option.numprocesses, option.dist, option.loadscopereorder = 2, "loadfile", False
 
 
 def pytest_collection_modifyitems(items):

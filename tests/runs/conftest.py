@@ -1,4 +1,4 @@
-"""A finished run that the tests in this folder share; they are a group of their own, in one process."""
+"""A finished run that the tests in this folder share, in each process that has some of them."""
 
 import pytest
 from tiny_run import ONE, arguments

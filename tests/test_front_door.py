@@ -93,6 +93,21 @@ def test_a_loss_that_is_no_scalar_is_refused(mine):
         jax.eval_shape(step, begin_phase(state, optimizer, 0.1), Batch(IMAGES, LABELS))
 
 
+def test_a_backbone_without_train_is_refused():
+    class Bare(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="Bare.__call__ takes no argument train; a backbone is called as"):
+        init_state(SVDNet(backbone=Bare(), embedding_dim=2, num_classes=2), SIZE, seed=0)
+
+
+def test_no_images_are_refused(mine):
+    with pytest.raises(ValueError, match="expected one image or more and batch_size 1 or more, found 0 and 256"):
+        embed(*mine, IMAGES[:0], SIZE)
+
+
 @pytest.mark.parametrize("shape", ["(len(x),)", "(3, 2)", "(len(x), 2, 2)"])
 def test_a_backbone_that_gives_something_else_is_refused(shape):
     class Strange(nn.Module):

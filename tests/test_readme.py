@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from svdnet_jax.reporting.log import read_log
+from svdnet_jax.reporting.log import after_rounds, read_log
 from svdnet_jax.reporting.progress import print_table
+from svdnet_jax.studies import control, study, summary
 from svdnet_jax.studies.comparison import load_pairs, table
 
 ROOT = Path(__file__).parent.parent
@@ -55,7 +56,27 @@ def test_the_table_of_the_comparison_comes_from_the_logs():
     assert len(runs) == len(controls) > 1
     pairs = load_pairs(runs, controls)
     text = (ROOT / "docs" / "first-run.md").read_text()
-    assert block("table docs/runs, all seeds", text) == printed(lambda console: console.print(table(pairs)))
+    shown = printed(lambda console: console.print(table(pairs)))
+    assert block("table docs/runs, all seeds", text) == shown
+    for name in ("embedding mAP ", "pooled mAP "):
+        (row,) = [line for line in shown if line.strip().startswith(name)]
+        assert row.rpartition("  ")[2] in README
+
+
+def test_the_numbers_of_the_other_cpu_come_from_its_lines():
+    lines = read_log(STORED / "other-cpu" / "control.jsonl")
+    results = (ROOT / "docs" / "results.md").read_text()
+    assert block("table runs/other-cpu/control.jsonl", results) == bare(study.text(control.STUDY, lines))
+    said = []
+    for name in ("embedding", "pooled"):
+        gains = [
+            after_rounds(ours)[-1][name]["mAP"] - after_rounds(theirs)[-1][name]["mAP"]
+            for ours, theirs in zip(*(summary.runs_of(lines, kind) for kind in ("us", "none")), strict=True)
+        ]
+        said.append("{:+.1f}, {:+.1f} and {:+.1f}".format(*(100 * gain for gain in gains)))
+    assert said[0] in README
+    first_run = " ".join((ROOT / "docs" / "first-run.md").read_text().split())
+    assert all(numbers in first_run for numbers in said)
 
 
 def snippets():

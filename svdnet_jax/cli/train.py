@@ -83,5 +83,9 @@ def parse(arguments: Sequence[str], prog: str, preset: Config, layout: Layout = 
     config = tyro.cli(Config, prog=prog, default=default, args=shown, description=description, config=TYRO_FLAGS)
     if layout != "auto" and config.data.root is None:
         raise ConfigError("`data.root`: not given; this experiment has no built-in data. Give the unpacked data set")
-    refuse_unused(config)
+    from svdnet_jax.runs.directory import RunDir
+
+    # A run that an older version began goes on by the command that began it.
+    if not RunDir(config.folder).has_checkpoint:
+        refuse_unused(config)
     return config

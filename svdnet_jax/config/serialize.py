@@ -73,6 +73,8 @@ def from_json(settings: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: They are not the settings of a run.
     """
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"expected the settings of a run, found {type(settings).__name__}")
     converter = cattrs.Converter()
     converter.register_structure_hook(Path, lambda value, _: Path(value))
     try:

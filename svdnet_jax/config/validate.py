@@ -20,14 +20,14 @@ MOST_STEPS = 2**31 - 1
 MOST_DRAWN = 10**6
 """Images of the built-in pedestrians, all of which are in memory."""
 Rule = tuple[str, Any, bool, str]
-"""Option, value, whether it is valid, and what it must be."""
+"""Name of the setting, value, whether it is valid, and what it must be."""
 
 
 def validate(config: Config) -> None:
     """Refuses settings that cannot work: first values that no other setting could mend, then what does not go together.
 
     Raises:
-        ConfigError: Names the option, the value found and what it must be.
+        ConfigError: Names the setting, the value found and what it must be.
     """
     phases = {"base": config.base, "rri.restraint": config.rri.restraint, "rri.relaxation": config.rri.relaxation}
     if config.rri.final:
@@ -37,7 +37,7 @@ def validate(config: Config) -> None:
     together = chain(_data(config), _model(config), _training(config), _penalty(config))
     for option, value, valid, rule in chain(alone, together, *starmap(_phase, phases.items())):
         if not valid:
-            raise ConfigError(f"`{option.replace('-', '_')}` {value}: must be {rule}")
+            raise ConfigError(f"`{option}` {value}: must be {rule}")
 
 
 def _finite(config: Config) -> Iterator[Rule]:
@@ -53,33 +53,33 @@ def _bounds(config: Config) -> Iterator[Rule]:
     """
     data, rri, people, loss = config.data, config.rri, config.data.synthetic, config.loss
     within = {
-        "log-every": (config.log_every, 1, 10**9),
-        "checkpoint-every": (config.checkpoint_every, 1, 10**9),
+        "log_every": (config.log_every, 1, 10**9),
+        "checkpoint_every": (config.checkpoint_every, 1, 10**9),
         "data.height": (data.height, 8, MOST_PIXELS),
         "data.width": (data.width, 8, MOST_PIXELS),
-        "data.batch-size": (data.batch_size, 2, MOST_IMAGES),
+        "data.batch_size": (data.batch_size, 2, MOST_IMAGES),
         "data.validation": (data.validation, 0, 10**6),
-        "data.num-instances": (data.num_instances, 0, MOST_IMAGES),
-        "data.crop-padding": (data.crop_padding, 0, MOST_PIXELS),
+        "data.num_instances": (data.num_instances, 0, MOST_IMAGES),
+        "data.crop_padding": (data.crop_padding, 0, MOST_PIXELS),
         "model.embedding_dim": (config.model.embedding_dim, 0, 10**6),
-        "rri.unmatched-rounds": (rri.unmatched_rounds, 0, MOST_ROUNDS),
+        "rri.unmatched_rounds": (rri.unmatched_rounds, 0, MOST_ROUNDS),
         "rri.rounds": (rri.rounds, 0, MOST_ROUNDS),
-        "eval.batch-size": (config.eval.batch_size, 1, MOST_IMAGES),
-        "eval.train-images": (config.eval.train_images, 1, 10**9),
-        "data.synthetic.train-identities": (people.train_identities, 2, MOST_PEOPLE),
-        "data.synthetic.train-images": (people.train_images, 1, MOST_PEOPLE),
-        "data.synthetic.test-identities": (people.test_identities, 2, MOST_PEOPLE),
-        "data.synthetic.gallery-images": (people.gallery_images, 1, MOST_PEOPLE),
+        "eval.batch_size": (config.eval.batch_size, 1, MOST_IMAGES),
+        "eval.train_images": (config.eval.train_images, 1, 10**9),
+        "data.synthetic.train_identities": (people.train_identities, 2, MOST_PEOPLE),
+        "data.synthetic.train_images": (people.train_images, 1, MOST_PEOPLE),
+        "data.synthetic.test_identities": (people.test_identities, 2, MOST_PEOPLE),
+        "data.synthetic.gallery_images": (people.gallery_images, 1, MOST_PEOPLE),
         "data.synthetic.distractors": (people.distractors, 0, MOST_PEOPLE),
         "data.synthetic.junk": (people.junk, 0, MOST_PEOPLE),
-        "compute.steps-per-call": (config.compute.steps_per_call, 0, 10_000),
+        "compute.steps_per_call": (config.compute.steps_per_call, 0, 10_000),
         "machines.processes": (config.machines.processes, 1, 10**6),
         "machines.process": (config.machines.process, 0, 10**6),
         "machines.timeout": (config.machines.timeout, 5, 10**6),
         "optimizer.grad_accum_steps": (config.optimizer.grad_accum_steps, 1, MOST_IMAGES),
         "seed": (config.seed, 0, 2**32 - 1),
         "data.synthetic.seed": (people.seed, 0, 2**32 - 1),
-        "optimizer.weight-decay": (config.optimizer.weight_decay, 0, MOST),
+        "optimizer.weight_decay": (config.optimizer.weight_decay, 0, MOST),
         "loss.margin": (loss.margin, 0, MOST),
         "loss.penalty.weight": (loss.penalty.weight, 0, MOST),
         "loss.penalty.features": (loss.penalty.features, 0, MOST),
@@ -103,10 +103,10 @@ def _within(config: Config) -> Iterator[Rule]:
     for option, share in below_one.items():
         yield option, share, 0 <= share < 1, "in [0, 1)"
     yield "model.std", model.std, all(value >= 1 for value in model.std or ()), "1 or more, of RGB in [0, 255]"
-    yield "model.eigenlayer-std", model.eigenlayer_std, model.eigenlayer_std > 0, "positive"
-    yield "optimizer.learning-rate", optimizer.learning_rate, optimizer.learning_rate > 0, "positive"
+    yield "model.eigenlayer_std", model.eigenlayer_std, model.eigenlayer_std > 0, "positive"
+    yield "optimizer.learning_rate", optimizer.learning_rate, optimizer.learning_rate > 0, "positive"
     rates = config.rri.learning_rates
-    yield "rri.learning-rates", rates, bool(rates) and min(rates) > 0, "one or more positive numbers"
+    yield "rri.learning_rates", rates, bool(rates) and min(rates) > 0, "one or more positive numbers"
     address = config.machines.coordinator or "auto"
     yield "machines.coordinator", address, address == "auto" or ":" in address, "host:port, or auto"
     folder = str(config.folder.absolute())
@@ -117,14 +117,14 @@ def _within(config: Config) -> Iterator[Rule]:
 def _data(config: Config) -> Iterator[Rule]:
     data = config.data
     rule = f"a divisor of `data.batch_size`, which is {data.batch_size}"
-    yield "data.num-instances", data.num_instances, data.batch_size % (data.num_instances or 1) == 0, rule
+    yield "data.num_instances", data.num_instances, data.batch_size % (data.num_instances or 1) == 0, rule
     side = min(data.height, data.width)
     rule = f"at most {side}, the smaller of `data.height` and `data.width`"
-    yield "data.crop-padding", data.crop_padding, data.crop_padding <= side, rule
+    yield "data.crop_padding", data.crop_padding, data.crop_padding <= side, rule
     people = data.synthetic
     images = people.train_identities * people.train_images + people.test_identities * people.gallery_images
     rule = f"such that at most {MOST_DRAWN} images are drawn; there would be {images} of training and gallery"
-    yield "data.synthetic.train-identities", people.train_identities, images <= MOST_DRAWN, rule
+    yield "data.synthetic.train_identities", people.train_identities, images <= MOST_DRAWN, rule
 
 
 def _model(config: Config) -> Iterator[Rule]:
@@ -144,7 +144,7 @@ def _training(config: Config) -> Iterator[Rule]:
     every, data, loss, optimizer, rri = config.log_every, config.data, config.loss, config.optimizer, config.rri
     # A checkpoint between two lines of the log would make a resumed log differ from an unbroken one.
     rule = f"a multiple of `log_every` {every}"
-    yield "checkpoint-every", config.checkpoint_every, config.checkpoint_every % every == 0, rule
+    yield "checkpoint_every", config.checkpoint_every, config.checkpoint_every % every == 0, rule
     mining = loss.triplet == "none" or 2 <= data.num_instances < data.batch_size
     rule = "none unless `data.num_instances` is 2 or more and there are two identities or more in a batch"
     yield "loss.triplet", loss.triplet, mining, rule
@@ -157,10 +157,10 @@ def _training(config: Config) -> Iterator[Rule]:
     rule = "left out unless `machines.coordinator` is given as host:port"
     yield "machines.processes", machines.processes, machines.processes == 1 or not alone, rule
     rule = "left out with `rri.rounds` 0: there would be nothing to do"
-    yield "base-from", config.base_from, config.base_from is None or rri.rounds > 0, rule
+    yield "base_from", config.base_from, config.base_from is None or rri.rounds > 0, rule
     turns = rri.method in ("us", "rotation")
     rule = "left out unless `rri.method` is us or rotation: the others do not turn the features"
-    yield "rri.rotate-classifier", rri.rotate_classifier, turns or not rri.rotate_classifier, rule
+    yield "rri.rotate_classifier", rri.rotate_classifier, turns or not rri.rotate_classifier, rule
     last = rri.final.steps if rri.final else 0
     steps = config.base.steps + rri.rounds * (rri.restraint.steps + rri.relaxation.steps) + last
     rule = f"such that all phases together take {MOST_STEPS} steps at most; they would take {steps}"
@@ -212,7 +212,7 @@ def _floats(option: str, value: Any) -> Iterator[tuple[str, float]]:
     """Yields all floats of nested settings with the options they belong to."""
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _floats(f"{option}.{key}".removeprefix(".").replace("_", "-"), part)
+            yield from _floats(f"{option}.{key}".removeprefix("."), part)
     elif isinstance(value, tuple):
         for part in value:
             yield from _floats(option, part)

@@ -4,6 +4,7 @@ The variables of the module are plain nested dicts; their paths are the ones tha
 ``backbone/...``, ``eigenlayer/kernel`` and ``classifier/{kernel,bias}``.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -107,6 +108,7 @@ class SVDNet(nn.Module):
                 f"expected images (N, {size}, 3), of the size of the mean image if there is one; found {x.shape}"
             )
         x = (x - mean[None]) / std[None]
+        _check_backbone(self.backbone)
         maps = _as_maps(self.backbone(x, train=train), len(x))
         # For a penalty on it; nothing is kept where nobody asks for the collection.
         self.sow("intermediates", "maps", maps)
@@ -125,6 +127,20 @@ class SVDNet(nn.Module):
         dropped = nn.Dropout(self.dropout, deterministic=not train)(embedding)
         classifier = partial(nn.Dense, self.num_classes, kernel_init=initial(0.01), name="classifier")
         return Outputs(features, pooled, embedding, classifier(use_bias=self.classifier_bias)(dropped))
+
+
+def _check_backbone(backbone: nn.Module) -> None:
+    """Refuses a module that cannot be called as a backbone.
+
+    Raises:
+        ValueError: Its call takes no ``train``.
+    """
+    parameters = inspect.signature(type(backbone).__call__).parameters.values()
+    if not any(p.name == "train" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        raise ValueError(
+            f"{type(backbone).__name__}.__call__ takes no argument train; a backbone is called as "
+            "backbone(images, train=...): add it, and use it for BatchNorm and dropout"
+        )
 
 
 def _as_maps(output: Float[Array, "..."], n: int) -> Float[Array, "N h w C"]:

@@ -199,7 +199,7 @@ def borders(records: Sequence[Record]) -> list[Record]:
 
 
 def border_name(record: Record) -> str:
-    """Returns names a border for people: `base`, `1 W = US`, `1 restraint`, `1 relaxation`."""
+    """Names a border for people: `base`, `1 W = US`, `1 restraint`, `1 relaxation`."""
     if record["event"] == "decorrelate":
         return f"{record['round']} W = {_REPLACEMENTS[record['method']]}"
     return f"{record['round']} {record['phase']}" if record["round"] else str(record["phase"])

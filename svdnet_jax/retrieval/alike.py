@@ -27,13 +27,13 @@ def first_alike(features: Float[np.ndarray, "n d"]) -> Int32[np.ndarray, " n"] |
 
 
 def _bits(features: Float[np.ndarray, "n d"]) -> np.ndarray:
-    """Returns as integers, a copy in one piece."""
+    """Returns the bits of rows as integers, a copy in one piece."""
     # -0 becomes 0, which it equals.
     return (np.ascontiguousarray(features) + features.dtype.type(0)).view(f"u{features.dtype.itemsize}")
 
 
 def first_copies(rows: Int[np.ndarray, "q k"], alike: Int32[np.ndarray, " n"]) -> Int[np.ndarray, "q k"]:
-    """Returns where some of several equal images are in a list, makes them the first of these.
+    """Replaces, where some of several equal images are in a list, these by the first of them.
 
     Args:
         rows: Images near each query. A product may tell equal images apart in the last digit, and list any of them.

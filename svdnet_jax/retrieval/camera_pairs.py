@@ -91,7 +91,7 @@ class CameraPairs:
 
 
 def camera_pairs(report: Report, query: Embeddings, gallery: Embeddings) -> CameraPairs:
-    """Returns break an evaluation down by camera of the query and camera of the right answer.
+    """Breaks an evaluation down by camera of the query and camera of the positive.
 
     With `cross_camera` the diagonal is empty, as images of the query's identity and camera were left out. Market-1501's
     code fills it from what it leaves out: there the right answers are all junk (pid -1) and the images of the query's

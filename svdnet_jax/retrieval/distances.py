@@ -140,7 +140,7 @@ def offsets(
 
 
 def too_close(offset: Float[np.ndarray, "*n"], squared: Float[np.ndarray, "*#n"]) -> Bool[np.ndarray, "*n"]:
-    """Returns where float32 cannot tell apart what is as near as this.
+    """Tells which offsets are so near the query that float32 cannot tell them apart.
 
     Args:
         offset: From `offsets`.
@@ -178,7 +178,7 @@ def _center(gallery: Embeddings, rows: Int[np.ndarray, " g"], metric: Metric, sc
 
 
 def narrow(center: Float[np.ndarray, " d"]) -> Float[np.ndarray, " d"]:
-    """Returns in float32 if that loses nothing, as float32 features are then made ready faster."""
+    """Returns features in float32 if that loses nothing, which are then made ready faster."""
     less = center.astype(np.float32)
     return less if np.array_equal(less, center) else center
 

@@ -94,7 +94,7 @@ class Distributions:
         return false_match_rate * int(self.negatives.sum()) >= FEWEST
 
     def thresholds(self) -> dict[float, Threshold]:
-        """Returns those for the false-match rates 1e-2 to 1e-5 that the data can tell, by rate."""
+        """Returns the thresholds for the false-match rates 1e-2 to 1e-5 that the data can tell, by rate."""
         return {rate: self.threshold(rate) for rate in FALSE_MATCH_RATES if self.measures(rate)}
 
     @property
@@ -232,7 +232,7 @@ def distance_distributions(
 
 
 def _shares(counts: Int64[np.ndarray, " e"]) -> Float64[np.ndarray, " e"]:
-    """Returns of all pairs, those up to each edge."""
+    """Counts, of all pairs, those up to each edge."""
     total = np.cumsum(counts)
     return total / total[-1]
 

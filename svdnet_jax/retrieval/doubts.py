@@ -19,7 +19,7 @@ SHOWN_PAIRS = 8
 
 
 def doubts(report: Report, query: Embeddings, gallery: Embeddings, rerank: Rerank | None = None) -> list[str]:
-    """Returns says, a text each, what to look at before the numbers are believed."""
+    """Says, a text each, what to look at before the numbers are believed."""
     said = []
     some = np.flatnonzero(np.diff(report.right.start))
     first = report.right.images[report.right.start[some]]

@@ -142,7 +142,7 @@ def as_text(name: str, value: object) -> str:
 
 
 def _features(values: object) -> np.ndarray:
-    """Returns as float32 or, where that would lose digits, float64 (N, D), every value finite in float32."""
+    """Returns features as float32 or, where that would lose digits, float64 (N, D), all finite in float32."""
     raw = np.asarray(values)
     # jnp.issubdtype, as it knows bfloat16.
     if not (jnp.issubdtype(raw.dtype, jnp.floating) or jnp.issubdtype(raw.dtype, jnp.integer)):
@@ -172,7 +172,7 @@ def _features(values: object) -> np.ndarray:
 
 
 def _narrow(features: np.ndarray) -> np.ndarray:
-    """Returns in float32 if nothing is lost."""
+    """Returns numbers in float32 if nothing is lost."""
     some = features[:64]
     if not np.array_equal(some.astype(np.float32), some):  # most often a few rows say it
         return features
@@ -181,7 +181,7 @@ def _narrow(features: np.ndarray) -> np.ndarray:
 
 
 def _integers(name: str, values: object, features: np.ndarray) -> np.ndarray:
-    """Returns as int64 (N,)."""
+    """Returns ids as int64 (N,)."""
     raw, n = np.asarray(values), len(features)
     _check_length(name, raw, features)
     if n and raw.dtype.kind not in "iu":
@@ -234,7 +234,7 @@ def _not_there(missing: Sequence[str], path: Path) -> str:
 
 
 def _names(values: object, features: np.ndarray) -> np.ndarray:
-    """Returns as text (N,); numbered where none are given."""
+    """Returns names as text (N,); numbered where none are given."""
     raw = np.asarray(values)
     if raw.size == 0:
         return np.arange(len(features)).astype(np.str_)

@@ -175,7 +175,7 @@ def _fetchable(made: Any) -> Any:
 
 
 def library() -> Any:
-    """Returns FAISS.
+    """Imports FAISS.
 
     Raises:
         ValueError: It is not installed.
@@ -205,7 +205,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _one_thread(faiss: Any) -> Iterator[None]:
-    """Returns several threads would link a graph in the order in which they happen to come.
+    """Limits FAISS to one thread: several would link a graph in the order in which they happen to come.
 
     For pq's many small k-means a second thread saves a third of the time on an idle machine; on a busy one, where each
     waits for the other, it takes six times as long.

@@ -71,7 +71,7 @@ def _groups(
 
 
 def _inverse_lengths(images: Embeddings, rows: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """Returns 1 / length of some rows."""
+    """Computes 1 / length of some rows."""
     lengths = np.sqrt(np.einsum("nd,nd->n", images.features, images.features, dtype=np.float64))[rows]
     if not lengths.all():
         row = rows[np.argmin(lengths)]

@@ -68,7 +68,7 @@ def match(query: Embeddings, gallery: Embeddings, cross_camera: bool) -> Matches
 
 
 def right_answers(matches: Matches, queries: Int[np.ndarray, " b"], width: int) -> Int32[np.ndarray, "b p"]:
-    """Returns positions, in the gallery without junk, of the right answers of some queries.
+    """Returns the positions of the positives of some queries, in the gallery without junk.
 
     Args:
         matches: From `match`.

@@ -88,7 +88,7 @@ def rerank_scores(
     metric: Metric,
     settings: Rerank,
 ) -> JaccardTerm:
-    """Returns re-ranks all of query and gallery, for some rows of them.
+    """Re-ranks all of query and gallery, for some rows of them.
 
     Args:
         ready: `points` of these rows.

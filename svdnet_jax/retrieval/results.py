@@ -78,7 +78,7 @@ class Report:
     """Gallery images left out for their negative pid."""
 
     def rank(self, k: int) -> float:
-        """Returns Rank-k: the share of valid queries with a right answer among the first k.
+        """Returns rank-k: the share of valid queries with a positive among the first k.
 
         Args:
             k: From 1 on; 1.0 beyond the gallery's size.

@@ -56,7 +56,7 @@ class SingleShot:
     """Gallery images with pid 0: all of them are shown."""
 
     def rank(self, k: int) -> float:
-        """Returns Rank-k, the mean over the draws.
+        """Returns rank-k, the mean over the draws.
 
         Args:
             k: From 1 on; 1.0 beyond the images shown.

@@ -52,7 +52,7 @@ def _load(data: Data, console: Console) -> Dataset:
 
 
 def count_valid(dataset: Dataset, settings: Eval) -> int:
-    """Returns queries that have a right answer in the gallery, counted before any training.
+    """Counts queries that have a positive in the gallery, before any training.
 
     Raises:
         DataError: There are none; the message says why and what to do.

@@ -60,7 +60,7 @@ def train(
     model: SVDNet | None = None,
     report: bool = True,
 ) -> Path:
-    """Returns trains, evaluates and reports; called again with the same settings it resumes where it was stopped.
+    """Trains, evaluates and reports; called again with the same settings it resumes where it was stopped.
 
     Args:
         config: All settings.
@@ -157,15 +157,17 @@ def _train(session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | No
         output = _open_output(session, run_dir, saved, show, start.position)
         _log_start(output, session, start, source)
         state = start.state
-        for event in _events(session, start, stop_signal):
-            match event:
-                case StepLogged(record):
-                    log_record(output, record)
-                case Decorrelated() | PhaseEnded():
-                    save_border(output, event)
-                case SaveDue():
-                    save_checkpoint(output, event)
-                    state = event.state
+        # Closed also where writing fails, so that the loader's thread is gone before the interpreter is.
+        with closing(_events(session, start, stop_signal)) as events:
+            for event in events:
+                match event:
+                    case StepLogged(record):
+                        log_record(output, record)
+                    case Decorrelated() | PhaseEnded():
+                        save_border(output, event)
+                    case SaveDue():
+                        save_checkpoint(output, event)
+                        state = event.state
         if output.log:
             log_record(output, end_record(task.config.rri, read_log(output.log.path), int(state.step)))
     return state
@@ -179,7 +181,6 @@ def _events(session: _Session, start: Start, stop_signal: Callable[[], int]) -> 
     steps = gcd(task.steps_per_call, int(start.state.cursor.step))
     on_device = fits_on_device(config.compute, images.images.nbytes)
     loader = make_loader(images, config.data, config.seed, position.step, steps, session.devices, resident=on_device)
-    # Closed, so that its thread is gone before the interpreter is.
     with closing(loader.batches):
         yield from run_rri(
             start.state,

@@ -20,7 +20,7 @@ NAMES = {"Step 0": ("us", 0), "RRI": ("us", -1), "control": ("none", -1)}
 
 
 def variants(options: study.Options) -> dict[str, Config]:
-    """Returns RRI and its control."""
+    """Returns the settings of RRI and of its control, by name."""
     return {method: with_rri(options.run, method=method) for method in ("us", "none")}
 
 

@@ -135,7 +135,7 @@ def distance_change(query: np.ndarray, gallery: np.ndarray, W: np.ndarray, new: 
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """Returns replaced once, and after the rounds."""
+    """Returns two tables: W replaced once, and after the rounds."""
     heads = ("W becomes", "S(W)", "moved", "change of distances", "rank-1", "mAP", "mAP_market")
     caption = (
         "moved: columns that matching takes elsewhere or turns round; change: mean relative change of the distances of "

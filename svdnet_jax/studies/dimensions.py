@@ -35,7 +35,7 @@ class Options(study.Options):
 
 
 def variants(options: Options) -> dict[str, Config]:
-    """Returns US and the control with each number of outputs.
+    """Returns the settings of US and the control with each number of outputs.
 
     Raises:
         ConfigError: More outputs than the backbone has channels.
@@ -95,7 +95,7 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """Returns Rank-1 and mAP against the number of outputs."""
+    """Returns rank-1 and mAP against the number of outputs."""
     panels = {
         "Rank-1": ("embedding", "rank1"),
         "mAP of the Eigenlayer's output": ("embedding", "mAP"),

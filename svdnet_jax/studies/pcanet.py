@@ -125,7 +125,7 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """Returns Rank-1 and mAP of each kind."""
+    """Returns rank-1 and mAP of each kind."""
     panels = {
         title: {"": {TITLES[line["variant"]]: [100 * line["embedding"][m]] for line in lines[1:]}}
         for title, m in {"mAP": "mAP", "Rank-1": "rank1"}.items()

@@ -34,7 +34,7 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """Returns Rank-1, mAP and S(W) by round."""
+    """Returns rank-1, mAP and S(W) by round."""
     numbers = range(summary.last_round(lines) + 1)
 
     def curve(variant: str, *path: str) -> dict[float, Sequence[float]]:

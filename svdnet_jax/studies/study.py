@@ -188,7 +188,7 @@ def machine(folder: Path | None = None) -> str:
 
 
 def cached(path: Path, compute: Callable[[], list[Record]]) -> list[Record]:
-    """Returns lines that take a while to compute, kept in a file beside what they are of."""
+    """Computes lines once: they are kept in a file beside what they are of."""
     if not path.exists():
         lines = compute()
         write_whole(path, "".join(f"{json.dumps(line)}\n" for line in lines).encode())

@@ -93,7 +93,7 @@ def make_table(title: str, heads: Sequence[str], caption: str = "") -> Table:
 
 
 def about(lines: Lines) -> str:
-    """Returns data, seeds and machine of a study, which no table goes without."""
+    """Describes data, seeds and machine of a study, which no table goes without."""
     starts = [line for line in lines if line["event"] == "start"]
     first = starts[0]
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(line["seed"] for line in starts if line["seed"] is not None))

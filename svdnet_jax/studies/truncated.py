@@ -141,7 +141,7 @@ def tables(lines: summary.Lines) -> list[Table]:
 
 
 def figure(lines: summary.Lines) -> Figure:
-    """Returns Rank-1 and mAP against the rank, the whole layer at its number of outputs."""
+    """Returns rank-1 and mAP against the rank, the whole layer at its number of outputs."""
     D = at(lines, "base", 0)[0]["outputs"]
     return against(
         {

@@ -65,11 +65,13 @@ def embed(
         batch_size: Images at a time.
 
     Raises:
-        ValueError: Images are no bytes (N, h, w, 3), or there is no such embedding.
+        ValueError: Images are no bytes (N, h, w, 3), there are none, or there is no such embedding.
     """
     if name not in ("embedding", "pooled"):
         raise ValueError(f"name is {name!r}; expected 'embedding' or 'pooled'")
     check_images(images)
+    if not len(images) or batch_size < 1:
+        raise ValueError(f"expected one image or more and batch_size 1 or more, found {len(images)} and {batch_size}")
     apply = partial(_outputs, state.variables, model=model, size=input_size)
     return np.asarray(getattr(apply_in_batches(apply, images, min(batch_size, len(images))), name))
 

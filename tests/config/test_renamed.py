@@ -8,6 +8,7 @@ from svdnet_jax.cli.train import parse
 from svdnet_jax.config.names import setting_names
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.serialize import RENAMED, diff, from_json, to_json, with_current_options
+from svdnet_jax.errors import ConfigError
 
 
 def as_before(settings):
@@ -28,6 +29,12 @@ def test_stored_settings_of_before_are_read_and_are_not_others(preset):
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, embedding_dim=7))
     assert diff(before, to_json(wider)) == [f"model.embedding_dim: {config.model.embedding_dim} -> 7"]
     assert diff({"settings": before}, {"settings": to_json(config)}) == []
+
+
+@pytest.mark.parametrize("other", [[], None, 3, "tiny"])
+def test_what_is_no_settings_at_all_is_refused(other):
+    with pytest.raises(ConfigError, match="expected the settings of a run, found"):
+        from_json(other)
 
 
 def test_new_names_are_settings_and_old_ones_are_not():

@@ -129,7 +129,7 @@ def _like(old: jax.Array, new: np.ndarray) -> jax.Array:
 
 
 def _fingerprint(weights: Pretrained) -> str:
-    """Returns Eight digits that differ where any number, shape or name differs."""
+    """Returns eight digits that differ where any number, shape or name differs."""
     digest = hashlib.blake2b(digest_size=4)
     for kind in COLLECTIONS:
         for name, array in sorted((getattr(weights, kind) or {}).items()):

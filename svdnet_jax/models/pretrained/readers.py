@@ -108,7 +108,7 @@ def _text(value: bytes | str) -> str:
 
 
 def _add(arrays: dict[str, np.ndarray], name: str, array: np.ndarray) -> None:
-    """Returns files a Keras weight by the layer's name and Keras' present word for it.
+    """Files a Keras weight by the layer's name and Keras' present word for it.
 
     Names come as ``conv1/kernel:0``, within another model ``resnet50/conv1/kernel:0``, in Keras 1
     ``conv1/conv1_W:0``; there the variance was called running_std.

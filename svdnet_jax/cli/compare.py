@@ -5,9 +5,10 @@
     svdnet compare --runs runs/rri --controls runs/control --out runs/comparison
 
 Takes one or more runs (folders, or their metrics.jsonl) and as many controls, paired in order and meant to share a
-seed. Prints the last round's results, mean and standard deviation over the pairs, with the difference of each pair;
-refuses runs that did not have the same data, network, seed and budget. With --out, draws retrieval by round for the
-first pair, rounds.png, and writes the report of its run with the control beside it.
+seed. Prints the last round's results, mean and standard deviation over the pairs, and their difference with 95 %
+intervals: over seeds, and over the people of the test set (folders only: a log does not have their results). Refuses
+runs that did not have the same data, network, seed and budget. With --out, draws retrieval by round for the first
+pair, rounds.png, and writes the report of its run with the control beside it.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet compare") -> int
     """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
     options = tyro.cli(Options, args=argv, prog=prog, description=__doc__)
     # Imported after --help, which needs none of it.
-    from svdnet_jax.studies.comparison import load_pairs, report_beside_control, table
+    from svdnet_jax.studies.comparison import interval_table, load_pairs, report_beside_control, table
 
     try:
         pairs = load_pairs(options.runs, options.controls)
@@ -47,15 +48,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet compare") -> int
             refuse_overwrite("--out", options.out / "rounds.png", is_figure)
             refuse_overwrite("--out", options.out / "report.html", is_text("<title>SVDNet on", "beside the control"))
         console = terminal()
-        console.print(table(pairs))
+        console.print(table(pairs), "", interval_table(pairs), sep="\n")
         if options.out is not None:
             from svdnet_jax.reporting.figures.style import save
             from svdnet_jax.reporting.figures.training import rounds
 
-            save(rounds(*pairs[0]), options.out / "rounds.png")
+            save(rounds(pairs[0].run, pairs[0].control), options.out / "rounds.png")
             say(console, f"figure: {options.out / 'rounds.png'}")
             if options.runs[0].is_dir():
-                say(console, f"report: {report_beside_control(options.out, options.runs[0], *pairs[0])}")
+                say(console, f"report: {report_beside_control(options.out, options.runs[0], pairs[0])}")
     except (OSError, LogError, ConfigError) as error:
         return fail(str(error), 2)
     return 0

@@ -3,6 +3,7 @@
     svdnet evaluate --query q.npz --gallery g.npz
     svdnet evaluate --query q.npz --gallery g.npz --metric cosine --no-cross-camera --json
     svdnet evaluate --query q.npz --gallery g.npz --rerank --distances --camera-pairs --figures figures
+    svdnet evaluate --query q.npz --gallery g.npz --intervals
     svdnet evaluate --query gt_bbox.npz --gallery g.npz --multi-query
     svdnet evaluate --run runs/synthetic --data.root Market-1501-v15.09.15   a run on other data
     svdnet evaluate --weights resnet50.h5 --data.root Market-1501-v15.09.15  ImageNet weights as they are

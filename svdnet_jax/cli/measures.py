@@ -1,6 +1,7 @@
 """What `svdnet evaluate` finds out about query and gallery: measured, printed, written as JSON, drawn."""
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.distributions import Distributions, distance_distributions
 from svdnet_jax.retrieval.doubts import doubts
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.intervals import Interval, report_intervals
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.multi_query import multi_query
 from svdnet_jax.retrieval.rerank import Rerank
@@ -42,6 +44,9 @@ class Measures:
     """So many random galleries of one image an identity, CUHK03's first protocol; 0 for none."""
     distances: Flag = False
     """Distances of right and wrong pairs, and thresholds for chosen rates of false matches."""
+    intervals: Flag = False
+    """95 % intervals of all numbers over the people of the test set: whole identities are resampled, as queries of one
+    person are not independent."""
     figures: Path | None = None
     """Folder for figures: CMC, cameras, distances."""
 
@@ -55,6 +60,8 @@ class Findings:
     pairs: CameraPairs | None
     single_shot: SingleShot | None
     distances: Distributions | None
+    intervals: dict[str, Interval] | None
+    """By measure, of `report`."""
     notes: list[str]
     """What about the data makes the numbers mean something else than one would think."""
 
@@ -87,14 +94,23 @@ def run_evaluation(
         camera_pairs(report, query, gallery) if asked.camera_pairs or drawn else None,
         single,
         distance_distributions(query, gallery, *protocol) if asked.distances or drawn else None,
+        report_intervals(report, query.pids) if asked.intervals else None,
         doubts(plain, query, gallery, rerank),
     )
 
 
 def text(findings: Findings) -> str:
     """Returns all of it, for people."""
-    parts = [findings.without_rerank, findings.report, findings.single_shot, findings.pairs, findings.distances]
+    intervals = _interval_text(findings.intervals) if findings.intervals else None
+    ranked = [findings.without_rerank, findings.report, intervals]
+    parts = [*ranked, findings.single_shot, findings.pairs, findings.distances]
     return "\n\n".join(str(part) for part in parts if part is not None)
+
+
+def _interval_text(intervals: dict[str, Interval]) -> str:
+    lines = ["95 % intervals over the people of the test set, whole identities resampled:"]
+    lines += [f"  {name:<11}{100 * each.low:6.2f} to {100 * each.high:6.2f} %" for name, each in intervals.items()]
+    return "\n".join(lines)
 
 
 def as_json(findings: Findings) -> dict[str, Any]:
@@ -109,6 +125,10 @@ def as_json(findings: Findings) -> dict[str, Any]:
         values["camera_pairs"] = findings.pairs.to_json()
     if findings.distances:
         values["distances"] = findings.distances.to_json()
+    if findings.intervals:
+        ends = {name: [each.low, each.high] for name, each in findings.intervals.items()}
+        # Of one person there is none: null, as JSON knows no NaN.
+        values["intervals"] = {name: pair if all(map(isfinite, pair)) else None for name, pair in ends.items()}
     return values
 
 

@@ -24,7 +24,7 @@ class Synthetic:
     """Identities to train on."""
     train_images: int = 16
     """Images per training identity."""
-    test_identities: int = 80
+    test_identities: int = 500
     """Identities of query and gallery, disjoint from the training ones."""
     gallery_images: int = 2
     """Gallery images of each test identity in each camera that sees it; there is one query there too."""

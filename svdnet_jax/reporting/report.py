@@ -45,6 +45,7 @@ def write_report(
     figures: Mapping[str, Path],
     facts: Mapping[str, str],
     control: Sequence[Record] | None = None,
+    differences: Mapping[str, object] | None = None,
 ) -> None:
     """Writes a run's report as one self-contained HTML page.
 
@@ -57,6 +58,7 @@ def write_report(
         figures: Caption -> PNG file, in the order to show.
         facts: What a reader must know to judge the numbers, such as where the data come from.
         control: Lines of the log of a run with the same budget and no decorrelation.
+        differences: The run less its control after the last round, as text with intervals, by what was measured.
 
     Raises:
         ValueError: No phase of the run has ended, so there is nothing to report.
@@ -71,6 +73,7 @@ def write_report(
         ending=_ending(records),
         facts=facts,
         borders=_border_rows(records),
+        differences={name: str(each) for name, each in (differences or {}).items()},
         comparison=_comparison_rows(records, control) if control else None,
         figures={caption: base64.b64encode(file.read_bytes()).decode() for caption, file in figures.items()},
         details={

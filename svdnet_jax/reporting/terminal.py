@@ -25,7 +25,12 @@ class CommandConsole(Console):
 
 
 def terminal(
-    *, stderr: bool = False, quiet: bool = False, file: IO[str] | None = None, width: int | None = None
+    *,
+    stderr: bool = False,
+    quiet: bool = False,
+    plain: bool = False,
+    file: IO[str] | None = None,
+    width: int | None = None,
 ) -> CommandConsole:
     r"""Makes the console of a command; the only place that makes one.
 
@@ -34,6 +39,7 @@ def terminal(
     Args:
         stderr: Whether it prints there, as where stdout is for a program to read.
         quiet: Whether it prints nothing.
+        plain: Whether it prints lines only, also to a terminal, as where several processes share one.
         file: Where it prints instead of to a stream, as where there is no terminal.
         width: Columns, if not those of the terminal.
     """
@@ -41,7 +47,14 @@ def terminal(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     return CommandConsole(
-        markup=False, emoji=False, highlight=False, stderr=stderr, quiet=quiet, file=file, width=width
+        markup=False,
+        emoji=False,
+        highlight=False,
+        stderr=stderr,
+        quiet=quiet,
+        file=file,
+        width=width,
+        force_terminal=False if plain else None,
     )
 
 

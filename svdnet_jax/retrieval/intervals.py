@@ -6,13 +6,17 @@ far the number would move with other people in the test set. How far it moves wi
 different question, which only several seeds answer: `over_seeds`.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy import stats
+from jaxtyping import Float, Int
 
+from svdnet_jax.retrieval.results import Report
+
+MEASURES = ("rank1", "mAP", "mAP_market")
+"""What is kept by identity."""
 RESAMPLES = 2000
 """Bootstrap samples; the ends of an interval are then good to about a twentieth of its width."""
 
@@ -25,32 +29,102 @@ class Interval(NamedTuple):
     high: float
 
 
-class PerIdentity(NamedTuple):
-    """Sums over the valid queries of each identity."""
+@dataclass(frozen=True, eq=False)
+class ByIdentity:
+    """Retrieval summed over the valid queries of each identity."""
 
     pids: Int[np.ndarray, " P"]
     queries: Int[np.ndarray, " P"]
     """Valid queries of each."""
-    sums: Float[np.ndarray, " P"]
-    """Sum of their values."""
+    sums: Mapping[str, Float[np.ndarray, " P"]]
+    """By measure, such as ``mAP``: sum of the number over those queries."""
+
+    def __post_init__(self) -> None:
+        shapes = {np.shape(each) for each in (self.pids, self.queries, *self.sums.values())}
+        if len(shapes) != 1 or len(shapes.copy().pop()) != 1:
+            raise ValueError(f"expected arrays of one number an identity, found shapes {sorted(shapes)}")
+        if (self.queries < 1).any() or not all(np.isfinite(each).all() for each in self.sums.values()):
+            raise ValueError("expected a query or more of each identity, and finite numbers")
+
+    def __sub__(self, other: "ByIdentity") -> "ByIdentity":
+        """Returns the difference of two models on the same queries.
+
+        Raises:
+            ValueError: They were measured on other identities, or on others of their queries.
+        """
+        _check_same_queries(self, other)
+        both = self.sums.keys() & other.sums.keys()
+        return replace(self, sums={name: self.sums[name] - other.sums[name] for name in self.sums if name in both})
+
+    def interval(self, measure: str, *, confidence: float = 0.95, seed: int = 0) -> Interval:
+        """Returns the mean over queries of a measure, with its interval: see `over_identities`."""
+        return over_identities(self.sums[measure], self.queries, confidence=confidence, seed=seed)
+
+    def to_json(self, digits: int = 6) -> dict[str, Any]:
+        """Returns it in plain lists, sums to so many decimals."""
+        sums = {name: [round(float(value), digits) for value in values] for name, values in self.sums.items()}
+        return {"pids": self.pids.tolist(), "queries": self.queries.tolist(), "sums": sums}
+
+    @classmethod
+    def from_json(cls, stored: Any) -> "ByIdentity":
+        """Returns what `to_json` gave.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            sums = {str(name): np.asarray(values, np.float64) for name, values in stored["sums"].items()}
+            return cls(np.asarray(stored["pids"], np.int64), np.asarray(stored["queries"], np.int64), sums)
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise ValueError(f"no results by identity: {error!r}") from error
 
 
-def per_identity(
-    values: Float[np.ndarray, " q"], pids: Int[np.ndarray, " q"], valid: Bool[np.ndarray, " q"]
-) -> PerIdentity:
-    """Returns the sums of a number of each query, identity by identity.
+def sum_by_identity(report: Report, pids: Int[np.ndarray, " q"], measures: Sequence[str] = MEASURES) -> ByIdentity:
+    """Sums an evaluation over the queries of each identity.
 
     Args:
-        values: Of each query, such as its average precision (`Report.ap`).
+        report: What `evaluate` found.
         pids: Identity of each query.
-        valid: Queries that count.
+        measures: Names of `Report.metrics`.
     """
+    valid = report.first_hit > 0
     known, row = np.unique(pids[valid], return_inverse=True)
-    queries = np.bincount(row, minlength=len(known))
-    return PerIdentity(known, queries, np.bincount(row, weights=values[valid], minlength=len(known)))
+    sums = {
+        name: np.bincount(row, weights=report.per_query(name)[valid], minlength=len(known)).astype(np.float64)
+        for name in measures
+    }
+    return ByIdentity(known, np.bincount(row, minlength=len(known)), sums)
 
 
-def by_identity(
+def report_intervals(report: Report, pids: Int[np.ndarray, " q"], confidence: float = 0.95) -> dict[str, Interval]:
+    """Returns every number of `Report.metrics` with its interval over identities.
+
+    Args:
+        report: What `evaluate` found.
+        pids: Identity of each query.
+        confidence: Share of such intervals that hold the true value.
+    """
+    sums = sum_by_identity(report, pids, tuple(report.metrics()))
+    return {name: sums.interval(name, confidence=confidence) for name in sums.sums}
+
+
+def mean_over_runs(runs: Sequence[ByIdentity]) -> ByIdentity:
+    """Returns the mean of several models, such as those of several seeds, on the same queries.
+
+    Raises:
+        ValueError: They were not measured on the same queries.
+    """
+    for other in runs[1:]:
+        _check_same_queries(runs[0], other)
+    return replace(runs[0], sums={name: np.mean([run.sums[name] for run in runs], axis=0) for name in runs[0].sums})
+
+
+def _check_same_queries(first: ByIdentity, second: ByIdentity) -> None:
+    if not (np.array_equal(first.pids, second.pids) and np.array_equal(first.queries, second.queries)):
+        raise ValueError("the two were not measured on the same queries")
+
+
+def over_identities(
     sums: Float[np.ndarray, " P"], queries: Int[np.ndarray, " P"], *, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
     """Computes the mean over queries with an interval from resampled identities.
@@ -79,6 +153,8 @@ def by_identity(
         return Interval(value, float("nan"), float("nan"))
     if np.ptp(sums / queries) == 0:
         return Interval(value, value, value)
+    from scipy import stats  # takes half a second to import
+
     bootstrap = stats.bootstrap(
         (sums, queries),
         _mean_over_queries,
@@ -88,8 +164,11 @@ def by_identity(
         confidence_level=confidence,
         batch=250,
         rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(value, float(bootstrap.low), float(bootstrap.high))
+    )
+    ends = bootstrap.confidence_interval
+    if not np.isfinite(ends).all():  # all but a few identities have one value, and there is no bias to correct
+        ends = np.quantile(bootstrap.bootstrap_distribution, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, *map(float, ends))
 
 
 def over_seeds(differences: Sequence[float], *, confidence: float = 0.95) -> Interval:
@@ -107,6 +186,8 @@ def over_seeds(differences: Sequence[float], *, confidence: float = 0.95) -> Int
     mean = float(values.mean())
     if len(values) < 2:
         return Interval(mean, float("nan"), float("nan"))
+    from scipy import stats
+
     half = float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
     return Interval(mean, mean - half, mean + half)
 

@@ -77,6 +77,8 @@ def evaluate(
         mAP_market=float(ap_market[valid].mean()),
         mINP=float(inp[valid].mean()),
         ap=ap,
+        ap_market=ap_market,
+        inp=inp,
         first_hit=first_hit,
         right=right,
         queries=n,

@@ -63,6 +63,10 @@ class Report:
     """Mean of right answers / rank of the last one (Ye et al. 2021)."""
     ap: Float[np.ndarray, " q"]
     """Plain average precision of each query; NaN for queries that do not count."""
+    ap_market: Float[np.ndarray, " q"]
+    """Likewise by the trapezoid rule."""
+    inp: Float[np.ndarray, " q"]
+    """Right answers / rank of the last one, of each query; NaN likewise."""
     first_hit: Int[np.ndarray, " q"]
     """Rank of each query's first right answer; 0 for queries that do not count."""
     right: RightAnswers
@@ -94,6 +98,16 @@ class Report:
         """Returns the numbers that logs and tables hold, by name."""
         ranks = {f"rank{k}": self.rank(k) for k in (1, 5, 10, 20)}
         return ranks | {"mAP": self.mAP, "mAP_market": self.mAP_market, "mINP": self.mINP}
+
+    def per_query(self, measure: str) -> Float[np.ndarray, " q"]:
+        """Returns what a number of `metrics` is the mean of, query by query; of no meaning for those that do not count.
+
+        Args:
+            measure: Its name.
+        """
+        if measure.startswith("rank"):
+            return ((self.first_hit > 0) & (self.first_hit <= int(measure.removeprefix("rank")))).astype(float)
+        return {"mAP": self.ap, "mAP_market": self.ap_market, "mINP": self.inp}[measure]
 
     def __str__(self) -> str:
         notes = {

@@ -6,6 +6,7 @@
     checkpoints/       the latest and the best states, by orbax
     eigenlayer/        W at a few borders of phases, for the figures
     embeddings/        query and gallery, by embedding; base/ has those of Step 0
+    identities/        results of each phase, summed over the queries of each test identity: for intervals
     figures/           what report.html shows
     report.html
 
@@ -30,6 +31,7 @@ from svdnet_jax.config.serialize import RESUMABLE_FIELDS, diff, to_json
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_json, refuse_overwrite, write_json, write_whole
 from svdnet_jax.reporting.log import refuse_to_lose
+from svdnet_jax.retrieval.intervals import ByIdentity
 
 if TYPE_CHECKING:
     from svdnet_jax.retrieval.embeddings import Embeddings
@@ -87,6 +89,10 @@ class RunDir:
         """Returns the path of the embeddings of a split: the final ones, or those of Step 0."""
         folder = self.path / "embeddings"
         return (folder / "base" if base else folder) / name / f"{split}.npz"
+
+    def identities(self, number: int, phase: str) -> Path:
+        """Returns the path of the results by identity after a phase of a round."""
+        return self.path / "identities" / f"{number}-{phase}.json"
 
     def eigenlayer(self, border: str) -> Path:
         """Returns the path of W at a border: ``base``, ``decorrelate`` (the first), ``relaxation``, ``final``."""
@@ -237,3 +243,31 @@ def save_embeddings(run_dir: RunDir, query: BothEmbeddings, gallery: BothEmbeddi
     for name in query:
         query[name].save(run_dir.embeddings(name, "query", base=base))
         gallery[name].save(run_dir.embeddings(name, "gallery", base=base))
+
+
+def save_identities(run_dir: RunDir, number: int, phase: str, sums: Mapping[str, ByIdentity]) -> None:
+    """Keeps the results of a phase by identity, for each embedding."""
+    path = run_dir.identities(number, phase)
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, {name: each.to_json() for name, each in sums.items()})
+
+
+def load_identities(run_dir: RunDir, number: int, phase: str) -> dict[str, ByIdentity] | None:
+    """Returns what `save_identities` kept, None if there is nothing: an older version kept none.
+
+    Raises:
+        ConfigError: The file is damaged; says how to mend it.
+    """
+    path = run_dir.identities(number, phase)
+    if not path.exists():
+        return None
+    try:
+        stored = _read_object(path)
+        if stored.keys() != {"embedding", "pooled"}:
+            raise ValueError("expected results by embedding and pooled")
+        return {name: ByIdentity.from_json(each) for name, each in stored.items()}
+    except ValueError as error:
+        raise ConfigError(
+            f"{path}: is damaged ({error}). Take it away: intervals over identities are then left out, and nothing "
+            "else is lost"
+        ) from error

@@ -1,26 +1,25 @@
-"""Embeds the test set of a run, to be evaluated and kept."""
+"""The embeddings of a run's test set, to be kept: those that were evaluated, with the fingerprint of the model."""
 
 from dataclasses import replace
-from functools import partial
 
 from svdnet_jax.config.schema import Config, Eval
-from svdnet_jax.data.types import Dataset
 from svdnet_jax.distributed.mesh import MeshContext
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.training.eval_fn import EvalFn
-from svdnet_jax.training.evaluation import embed_split
+from svdnet_jax.training.evaluation import Features
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.state import TrainState
 
 
-def embed_test(
-    state: TrainState, *, config: Config, dataset: Dataset, infer: EvalFn, devices: MeshContext
+def with_fingerprints(
+    features: Features, state: TrainState, config: Config
 ) -> tuple[dict[str, Embeddings], dict[str, Embeddings]]:
-    """Returns both embeddings of queries and gallery, with the fingerprint of the model, to be kept."""
-    apply, models = partial(infer, state.variables), fingerprints(state.variables, config)
-    settings = divisible_batches(config.eval, devices)
-    query = embed_split(apply, dataset.query, settings=settings, models=models)
-    return query, embed_split(apply, dataset.gallery, settings=settings, models=models)
+    """Returns both embeddings of queries and gallery, with the fingerprint of the model that they are of."""
+    models = fingerprints(state.variables, config)
+    query, gallery = (
+        {name: replace(side, model=models[name]) for name, side in sides.items()}
+        for sides in (features.query, features.gallery)
+    )
+    return query, gallery
 
 
 def divisible_batches(settings: Eval, devices: MeshContext) -> Eval:

@@ -13,8 +13,10 @@ from svdnet_jax.config.serialize import to_json
 from svdnet_jax.reporting.log import Log
 from svdnet_jax.runs import checkpoint
 from svdnet_jax.runs.base_run import BaseRun
-from svdnet_jax.runs.directory import BothEmbeddings, RunDir, save_eigenlayer, save_embeddings
+from svdnet_jax.runs.directory import RunDir, save_eigenlayer, save_embeddings, save_identities
+from svdnet_jax.runs.evaluate import with_fingerprints
 from svdnet_jax.runs.restore import RunPosition, position_to_json
+from svdnet_jax.training.evaluation import EvalResult, by_identity
 from svdnet_jax.training.events import Decorrelated, PhaseEnded, Record, SaveDue
 from svdnet_jax.training.state import TrainState
 
@@ -34,8 +36,6 @@ class RunOutput(NamedTuple):
     """Shows a line of the log to people."""
     start: RunPosition
     """Where this process began."""
-    embed_test: Callable[[TrainState], tuple[BothEmbeddings, BothEmbeddings]]
-    """Embeds queries and gallery."""
 
 
 def log_record(output: RunOutput, record: Record, *, show: bool = True) -> None:
@@ -47,19 +47,20 @@ def log_record(output: RunOutput, record: Record, *, show: bool = True) -> None:
 
 
 def save_border(output: RunOutput, event: PhaseEnded | Decorrelated) -> None:
-    """Writes what a border of phases leaves behind: its line of the log, W, and after Step 0 the embeddings.
+    """Writes what a border of phases leaves behind: its line of the log, results by identity, W, Step 0's embeddings.
 
     They are on disk before the checkpoint that follows, so that a run which goes on from there has them.
     """
-    record, state = event
+    record, state = event.record, event.state
     log_record(output, record)
+    if output.log and isinstance(event, PhaseEnded):
+        save_identities(output.run_dir, record["round"], record["phase"], by_identity(event.evaluation))
     border = record["phase"] if isinstance(event, PhaseEnded) else "decorrelate"
     if output.log and (border in LATEST_OF or (border == "decorrelate" and record["round"] == 1)):
         save_eigenlayer(output.run_dir, border, np.asarray(state.eigenlayer))
-    if border == "base" and output.config.rri.rounds:
-        query, gallery = output.embed_test(state)
-        if output.log:
-            save_embeddings(output.run_dir, query, gallery, base=True)
+    if output.log and isinstance(event, PhaseEnded) and border == "base" and output.config.rri.rounds:
+        query, gallery = with_fingerprints(event.evaluation.features, state, output.config)
+        save_embeddings(output.run_dir, query, gallery, base=True)
 
 
 def save_checkpoint(output: RunOutput, event: SaveDue) -> None:
@@ -77,7 +78,9 @@ def save_checkpoint(output: RunOutput, event: SaveDue) -> None:
     checkpoint.save(output.checkpoints, state, metadata, event.metrics)
 
 
-def copy_base_run(output: RunOutput, base: BaseRun, start: Record, state: TrainState) -> None:
+def copy_base_run(
+    output: RunOutput, base: BaseRun, start: Record, state: TrainState, evaluate: Callable[[TrainState], EvalResult]
+) -> None:
     """Writes what an unbroken run would have in its folder when Step 0 is over.
 
     Args:
@@ -85,10 +88,11 @@ def copy_base_run(output: RunOutput, base: BaseRun, start: Record, state: TrainS
         base: Its base run.
         start: The `start` line of the run at hand.
         state: Its state after Step 0.
+        evaluate: Evaluates a state on the test set.
     """
     log_record(output, {**start, "weights": base.start["weights"]})
     for record in base.steps:
         # Not shown: nobody wants to see the lines of training that is not going on.
         log_record(output, record, show=False)
-    save_border(output, PhaseEnded(base.phase, state))
+    save_border(output, PhaseEnded(base.phase, state, evaluate(state)))
     save_checkpoint(output, SaveDue(state, 0.0, base.phase["embedding"], {}))

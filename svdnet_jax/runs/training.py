@@ -32,10 +32,11 @@ from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.runs.base_run import BaseRun
 from svdnet_jax.runs.checkpoint import Checkpoints, open_checkpoints
+from svdnet_jax.runs.conclusion import conclusion
 from svdnet_jax.runs.dataset import count_valid, load_configured_dataset, summary
 from svdnet_jax.runs.directory import RunDir, open_run_dir
 from svdnet_jax.runs.environment import environment
-from svdnet_jax.runs.evaluate import divisible_batches, embed_test
+from svdnet_jax.runs.evaluate import divisible_batches, with_fingerprints
 from svdnet_jax.runs.log_records import end_record, report_facts, start_record
 from svdnet_jax.runs.output import RunOutput, copy_base_run, log_record, save_border, save_checkpoint
 from svdnet_jax.runs.report import write_artifacts
@@ -43,7 +44,7 @@ from svdnet_jax.runs.restore import RunPosition, checkpoint_metric
 from svdnet_jax.runs.start import Start, read_source, restore_or_start
 from svdnet_jax.training.compile import steps_per_call
 from svdnet_jax.training.eval_fn import EvalFn, make_eval_fn
-from svdnet_jax.training.evaluation import evaluate_model
+from svdnet_jax.training.evaluation import EvalResult, evaluate_model
 from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged
 from svdnet_jax.training.init import initial_state
 from svdnet_jax.training.loop import Task, compile_phases, make_optimizers, run_rri
@@ -96,9 +97,9 @@ def train(
         assert_same_on_all_hosts("images or identities", fingerprint(dataset))
         say(console, summary(dataset, count_valid(dataset, config.eval)))
         session = _prepare(config, dataset, source, model, devices)
-        state = _train(session, run_dir, source, console)
+        state, latest = _train(session, run_dir, source, console)
         if report:
-            _report(session, run_dir, state, console)
+            _report(session, run_dir, state, latest or session.task.evaluate(state), console)
     return run_dir.path
 
 
@@ -144,8 +145,14 @@ def _prepare(
     return _Session(task, dataset, fresh, infer, devices)
 
 
-def _train(session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | None, console: Console) -> TrainState:
-    """Trains from the latest checkpoint, from a base run, or from the start; returns the final state."""
+def _train(
+    session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | None, console: Console
+) -> tuple[TrainState, EvalResult | None]:
+    """Trains from the latest checkpoint, from a base run, or from the start.
+
+    Returns:
+        The final state, and its evaluation if a phase ended.
+    """
     task = session.task
     with (
         open_checkpoints(run_dir.checkpoints, checkpoint_metric) as saved,
@@ -156,21 +163,25 @@ def _train(session: _Session, run_dir: RunDir, source: Pretrained | BaseRun | No
         start = restore_or_start(task, session.fresh, base, session.dataset, run_dir, saved, console)
         output = _open_output(session, run_dir, saved, show, start.position)
         _log_start(output, session, start, source)
-        state = start.state
+        state, latest = start.state, None
         # Closed also where writing fails, so that the loader's thread is gone before the interpreter is.
         with closing(_events(session, start, stop_signal)) as events:
             for event in events:
                 match event:
                     case StepLogged(record):
                         log_record(output, record)
-                    case Decorrelated() | PhaseEnded():
+                        latest = None
+                    case PhaseEnded():
+                        save_border(output, event)
+                        latest = event.evaluation
+                    case Decorrelated():
                         save_border(output, event)
                     case SaveDue():
                         save_checkpoint(output, event)
                         state = event.state
         if output.log:
             log_record(output, end_record(task.config.rri, read_log(output.log.path), int(state.step)))
-    return state
+    return state, latest
 
 
 def _events(session: _Session, start: Start, stop_signal: Callable[[], int]) -> Generator[Event]:
@@ -203,8 +214,7 @@ def _open_output(
             write_json(run_dir.config, to_json(config))
         if position.phase < len(session.task.schedule):
             write_json(run_dir.environment, environment())
-    embed = partial(embed_test, config=config, dataset=session.dataset, infer=session.infer, devices=session.devices)
-    return RunOutput(config, run_dir, saved, log, show, position, embed)
+    return RunOutput(config, run_dir, saved, log, show, position)
 
 
 def _log_start(output: RunOutput, session: _Session, start: Start, source: Pretrained | BaseRun | None) -> None:
@@ -217,20 +227,22 @@ def _log_start(output: RunOutput, session: _Session, start: Start, source: Pretr
     weights = source if isinstance(source, Pretrained) else None
     record = start_record(output.config, session.dataset, position.data, start.state, weights)
     if isinstance(source, BaseRun):
-        copy_base_run(output, source, record, start.state)
+        copy_base_run(output, source, record, start.state, session.task.evaluate)
     else:
         log_record(output, record)
 
 
-def _report(session: _Session, run_dir: RunDir, state: TrainState, console: Console) -> None:
-    """Embeds the test set, and writes and prints the results; all hosts embed, the lead host writes."""
-    task, dataset, _, infer, devices = session
-    query, gallery = embed_test(state, config=task.config, dataset=dataset, infer=infer, devices=devices)
+def _report(session: _Session, run_dir: RunDir, state: TrainState, evaluation: EvalResult, console: Console) -> None:
+    """Writes and prints the results; the lead host does."""
     if not is_lead_host():
         return
+    task, dataset = session.task, session.dataset
+    query, gallery = with_fingerprints(evaluation.features, state, task.config)
     records = read_log(run_dir.log)
     check_records(run_dir.log, records)
     facts = report_facts(task.config, dataset, records[0])
     report = write_artifacts(run_dir, task.config, dataset, records, query, gallery, facts)
     print_table(records, console)
+    if shown := conclusion(run_dir, task.config.rri, records):
+        say(console, shown)
     say(console, f"report: {report}")

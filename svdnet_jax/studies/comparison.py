@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich import box
@@ -11,43 +12,25 @@ from svdnet_jax.config.serialize import diff
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.log import Record, after_rounds, check_records, read_log
 from svdnet_jax.reporting.report import write_report
-from svdnet_jax.runs.directory import RunDir, read_environment, read_settings
+from svdnet_jax.runs.directory import RunDir, load_identities, read_environment, read_settings
 from svdnet_jax.runs.restore import read_run_log
+from svdnet_jax.studies.differences import Difference, Sums, difference, ends, mean_sums
 
 ROWS = [(name, measure) for name in ("embedding", "pooled") for measure in ("rank1", "mAP", "mAP_market")]
 
 
-def report_beside_control(out: Path, run: Path, records: list[Record], control: list[Record]) -> Path:
-    """Writes the report of a run once more, with its control beside it.
+class Pair(NamedTuple):
+    """A run and its control."""
 
-    Args:
-        out: Where rounds.png is and report.html goes.
-        run: The run's folder.
-        records: Its log.
-        control: The control's log.
-
-    Returns:
-        The report.
-
-    Raises:
-        ConfigError: The run's settings are missing or damaged.
-    """
-    drawn = {path.stem.replace("_", " "): path for path in sorted(RunDir(run).figures.glob("*.png"))}
-    write_report(
-        out / "report.html",
-        title=f"SVDNet on {records[0]['dataset']}, beside the control",
-        config=read_settings(RunDir(run)),
-        environment=read_environment(RunDir(run)),
-        records=records,
-        control=control,
-        figures=drawn | {"rounds": out / "rounds.png"},
-        facts={"Data": str(records[0]["dataset"]), "Run": str(run), "Seed": str(records[0]["seed"])},
-    )
-    return out / "report.html"
+    run: list[Record]
+    """Lines of its log."""
+    control: list[Record]
+    sums: tuple[Sums, Sums] | None = None
+    """Results by identity after the last round, of both; None where a log alone was given, or an older run."""
 
 
-def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[tuple[list[Record], list[Record]]]:
-    """Logs of runs and their controls.
+def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[Pair]:
+    """Reads runs and their controls, from their folders or their logs.
 
     Raises:
         ConfigError: Not one control for each run, or a pair that is none: other steps, learning rates or seed.
@@ -67,14 +50,50 @@ def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[tuple[lis
                 f"--controls {control}: not the steps and learning rates of {run}; a run that stopped early has its "
                 "control in as many --rri.rounds"
             )
-        pairs.append((ours, theirs))
+        sums = [_sums(path, after_rounds(records)[-1]) for path, records in ((run, ours), (control, theirs))]
+        pairs.append(Pair(ours, theirs, (sums[0], sums[1]) if sums[0] and sums[1] else None))
     return pairs
 
 
-def table(pairs: Sequence[tuple[list[Record], list[Record]]]) -> Table:
+def _sums(path: Path, record: Record) -> Sums | None:
+    """Returns results by identity at a border, where a folder keeps them."""
+    return load_identities(RunDir(path), record["round"], record["phase"]) if path.is_dir() else None
+
+
+def report_beside_control(out: Path, run: Path, pair: Pair) -> Path:
+    """Writes the report of a run once more, with its control beside it.
+
+    Args:
+        out: Where rounds.png is and report.html goes.
+        run: The run's folder.
+        pair: The run and its control.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: The run's settings are missing or damaged.
+    """
+    records = pair.run
+    drawn = {path.stem.replace("_", " "): path for path in sorted(RunDir(run).figures.glob("*.png"))}
+    write_report(
+        out / "report.html",
+        title=f"SVDNet on {records[0]['dataset']}, beside the control",
+        config=read_settings(RunDir(run)),
+        environment=read_environment(RunDir(run)),
+        records=records,
+        control=pair.control,
+        differences=differences(pair),
+        figures=drawn | {"rounds": out / "rounds.png"},
+        facts={"Data": str(records[0]["dataset"]), "Run": str(run), "Seed": str(records[0]["seed"])},
+    )
+    return out / "report.html"
+
+
+def table(pairs: Sequence[Pair]) -> Table:
     """Returns the last round's results in per cent, RRI and control, and the difference pair by pair."""
-    last = [[after_rounds(log)[-1] for log in pair] for pair in pairs]
-    seeds = ", ".join(str(run[0]["seed"]) for run, _ in pairs)
+    last = _last(pairs)
+    seeds = ", ".join(str(pair.run[0]["seed"]) for pair in pairs)
     made = Table(
         title=f"After round {last[0][0]['round']}; seeds {seeds}",
         caption="per cent; mean and standard deviation over the seeds" if len(pairs) > 1 else "per cent",
@@ -86,12 +105,54 @@ def table(pairs: Sequence[tuple[list[Record], list[Record]]]) -> Table:
     for head in ("", "base", "RRI", "control", "difference"):
         # The leading spaces keep columns apart; all of it fits 80 columns.
         made.add_column(head and f"  {head}", justify="right" if head else "left", no_wrap=True)
-    base = [after_rounds(run)[0] for run, _ in pairs]
+    base = [after_rounds(pair.run)[0] for pair in pairs]
     made.add_row("S(W)", *_cells([[r["correlation"] for r in p] for p in last], [b["correlation"] for b in base], 2))
     for name, measure in ROWS:
         values = [[100 * record[name][measure] for record in pair] for pair in last]
         made.add_row(f"{name} {measure}", *_cells(values, [100 * b[name][measure] for b in base], 1))
     return made
+
+
+def differences(*pairs: Pair) -> dict[str, Difference]:
+    """Returns RRI minus control by embedding and measure, after the last round.
+
+    Raises:
+        ConfigError: The pairs were not measured on the same queries.
+    """
+    ours, theirs = ([pair.sums and pair.sums[side] for pair in pairs] for side in (0, 1))
+    try:
+        means = mean_sums(ours), mean_sums(theirs)
+        known = (means[0], means[1]) if means[0] and means[1] else None
+        rows = {}
+        for name, measure in ROWS:
+            values = np.array([[100 * record[name][measure] for record in records] for records in _last(pairs)]).T
+            rows[f"{name} {measure}"] = difference((values[0], values[1]), known, name, measure)
+    except ValueError as error:
+        raise ConfigError(f"--runs, --controls: {error}; give pairs that were tested on the same data") from error
+    return rows
+
+
+def interval_table(pairs: Sequence[Pair]) -> Table:
+    """Returns RRI minus control with 95 % intervals.
+
+    Raises:
+        ConfigError: The pairs were not measured on the same queries.
+    """
+    rows = differences(*pairs)
+    made = Table(title="Difference, in per cent, with 95 % intervals", title_justify="left", caption_justify="left")
+    made.box, made.padding = box.SIMPLE_HEAD, 0
+    for head in ("", "difference", "over seeds", "over test identities"):
+        made.add_column(head and f"  {head}", justify="right" if head else "left", no_wrap=True)
+    for title, each in rows.items():
+        people = ends(each.people) if each.people else "not known"
+        made.add_row(title, f"  {each.seeds.value:+.1f}", ends(each.seeds) or "one seed", people)
+    made.caption = "over seeds: Student's t; over test identities: of the mean over the seeds, people resampled"
+    return made
+
+
+def _last(pairs: Sequence[Pair]) -> list[tuple[Record, Record]]:
+    """Returns the last round of each run and control."""
+    return [(after_rounds(pair.run)[-1], after_rounds(pair.control)[-1]) for pair in pairs]
 
 
 def _cells(values: list[list[float]], base: list[float], digits: int) -> list[str]:

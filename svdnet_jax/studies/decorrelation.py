@@ -35,6 +35,7 @@ from svdnet_jax.runs import inference
 from svdnet_jax.runs.base_run import without_rounds
 from svdnet_jax.runs.directory import RunDir, load_eigenlayer
 from svdnet_jax.studies import study, summary
+from svdnet_jax.studies.choice import chosen
 from svdnet_jax.studies.comparison import spread
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
@@ -74,7 +75,11 @@ def with_rri(config: Config, **changes: object) -> Config:
 
 def measure(options: Options, console: Console) -> list[Record]:
     """Trains all, and puts each method once in the place of W after Step 0."""
-    lines = study.train(options, variants(options), console)
+    runs = variants(options)
+    # Columns matched or not, wide or narrow: the rate is that of the method.
+    families = {name: name.partition("-d")[0].replace("-unmatched", "") for name in runs}
+    runs, choices = chosen(options, runs, families, console)
+    lines = choices + study.train(options, runs, console)
     for seed in options.seeds:
         folder = study.trained(options, "base", without_rounds(options.run), seed, console)
         lines += study.cached(folder / "replaced.jsonl", partial(replaced, folder, seed))
@@ -151,28 +156,47 @@ def tables(lines: summary.Lines) -> list[Table]:
         cells = [spread(summary.values(alike, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
         once.add_row(name, spread(summary.values(alike, "correlation"), 3), moved, changed, *cells)
     number = summary.last_round(lines)
-    rounds = summary.make_table(f"After round {number}", ("variant", "S(W)", *summary.COMPARED), summary.DIFFERENCES)
-    after = by_title(lines, number)
-    for title, records in after.items():
-        control = after[CONTROL + title[title.index(", D") :]] if ", D" in title else after[CONTROL]
-        over = [] if title.startswith((CONTROL, "Step 0")) else control
-        rounds.add_row(title, spread(summary.values(records, "correlation"), 2), *summary.compared(records, over))
-    return [once, rounds]
+    rounds = summary.make_table(f"After round {number}", ("variant", "S(W)", *summary.COMPARED))
+    for title, records in by_title(lines, number).items():
+        rounds.add_row(title, spread(summary.values(records, "correlation"), 2), *summary.compared(records))
+    over = summary.difference_table(lines, pairs(lines), number, f"Less control, after round {number}")
+    return [once, rounds, over]
+
+
+def pairs(lines: summary.Lines) -> dict[str, tuple[str, str]]:
+    """Returns each variant and its control, by the variant's title."""
+    names = dict.fromkeys(line["variant"] for line in lines if line["event"] == "phase")
+    titles = {name: _title(name) for name in names}
+    controls = {name: "none" + name[name.index("-d") :] if "-d" in name else "none" for name in titles}
+    return {title: (name, controls[name]) for name, title in titles.items() if not name.startswith("none")}
+
+
+FIXED = {
+    "none": CONTROL,
+    "us": "US",
+    "u": "U",
+    "uvt": "UV'",
+    "qd": "QD",
+    "us-unmatched": "US, columns not matched",
+    "u-unmatched": "U, columns not matched",
+    "us-turned": "US, classifier turned",
+}
+
+
+def _title(name: str) -> str:
+    """Returns what tables and figure call a variant."""
+    method, _, dim = name.partition("-d")
+    return f"{FIXED[method]}, D = {dim}" if dim.isdigit() else FIXED[name]
 
 
 def by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
     """Returns the lines of a round by what tables and figure call the variant, in their order."""
-    names = dict.fromkeys(line["variant"] for line in lines if line["event"] == "phase")
-    fixed = {"none": CONTROL, "us": "US", "u": "U", "uvt": "UV'", "qd": "QD"}
-    fixed |= {"us-unmatched": "US, columns not matched", "u-unmatched": "U, columns not matched"}
-    fixed |= {"us-turned": "US, classifier turned"}
     titled = {"Step 0": summary.at_round(lines, "us", 0)}
-    for name in names:
-        method, _, dim = name.partition("-d")
-        narrow = dim.isdigit()
-        if narrow and f"Step 0, D = {dim}" not in titled:
+    for name in dict.fromkeys(line["variant"] for line in lines if line["event"] == "phase"):
+        _, _, dim = name.partition("-d")
+        if dim.isdigit() and f"Step 0, D = {dim}" not in titled:
             titled[f"Step 0, D = {dim}"] = summary.at_round(lines, name, 0)
-        titled[f"{fixed[method]}, D = {dim}" if narrow else fixed[name]] = summary.at_round(lines, name, number)
+        titled[_title(name)] = summary.at_round(lines, name, number)
     return titled
 
 

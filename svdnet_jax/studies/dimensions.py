@@ -19,6 +19,7 @@ from svdnet_jax.models.svdnet import create_model
 from svdnet_jax.reporting.figures.studies import against
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.studies import study, summary
+from svdnet_jax.studies.choice import chosen
 from svdnet_jax.studies.comparison import spread
 from svdnet_jax.studies.decorrelation import Options as Shared
 from svdnet_jax.studies.decorrelation import with_rri
@@ -59,8 +60,13 @@ def variants(options: Options) -> dict[str, Config]:
 
 def measure(options: Options, console: Console) -> list[Record]:
     """Trains all; the lines say the number of outputs."""
-    dims = {name: config.model.embedding_dim for name, config in variants(options).items()}
-    return [{**line, "dim": dims[line["variant"]]} for line in study.train(options, variants(options), console)]
+    runs = variants(options)
+    dims = {name: config.model.embedding_dim for name, config in runs.items()}
+    own = {method: with_rri(options.run, method=method) for method in ("none", "us")}
+    families = {name: name.partition("-")[0] for name in own | runs}
+    runs, choices = chosen(options, own | runs, families, console)
+    lines = study.train(options, {name: runs[name] for name in dims}, console)
+    return choices + [{**line, "dim": dims[line["variant"]]} for line in lines]
 
 
 def by_dim(lines: summary.Lines, method: str, number: int) -> dict[int, list[Record]]:
@@ -83,15 +89,16 @@ def tables(lines: summary.Lines) -> list[Table]:
     """Returns three rows for each number of outputs."""
     (K,) = {line["identities"] for line in lines if line["event"] == "start"}
     title = f"Outputs of the Eigenlayer: Step 0, and after round {summary.last_round(lines)}"
-    made = summary.make_table(
-        title, ("outputs", "S(W)", *summary.COMPARED), f"{K} training identities; {summary.DIFFERENCES}"
-    )
+    made = summary.make_table(title, ("outputs", "S(W)", *summary.COMPARED), f"{K} training identities")
     by_moment = moments(lines)
     for dim in by_moment["Step 0"]:
         for name, by in by_moment.items():
-            cells = summary.compared(by[dim], by_moment["control"][dim] if name == "SVDNet" else [])
-            made.add_row(f"{dim}, {name}", spread(summary.values(by[dim], "correlation"), 2), *cells)
-    return [made]
+            S = spread(summary.values(by[dim], "correlation"), 2)
+            made.add_row(f"{dim}, {name}", S, *summary.compared(by[dim]))
+    names = {dim: records[0]["variant"] for dim, records in by_moment["SVDNet"].items()}
+    pairs = {f"D = {dim}": (name, name.replace("us", "none")) for dim, name in names.items()}
+    number = summary.last_round(lines)
+    return [made, summary.difference_table(lines, pairs, number, "SVDNet less control, by outputs")]
 
 
 def figure(lines: summary.Lines) -> Figure:
@@ -121,5 +128,5 @@ STUDY = study.Study(
     measure,
     tables,
     figure,
-    "Does not show: learning rates chosen for each width.",
+    "Does not show: learning rates chosen for each width; SVDNet and control each have theirs, chosen at the preset's.",
 )

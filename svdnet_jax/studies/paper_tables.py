@@ -14,7 +14,7 @@ On the built-in data and two idle CPU cores all of it takes under 40 minutes.
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -25,7 +25,16 @@ from svdnet_jax.outputs import is_figure, is_text, refuse_overwrite, write_whole
 from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.reporting.terminal import say, terminal
-from svdnet_jax.studies import control, decorrelation, dimensions, pcanet, penalties, rounds, study, truncated
+from svdnet_jax.studies import (
+    control,
+    decorrelation,
+    dimensions,
+    pcanet,
+    penalties,
+    rounds,
+    study,
+    truncated,
+)
 
 MODULES = (control, rounds, decorrelation, dimensions, penalties, truncated, pcanet)
 STUDIES = {module.STUDY.name: module.STUDY for module in MODULES}
@@ -47,8 +56,16 @@ class Options:
     """Train nothing: make the document from the stored lines."""
     docs: Path = Path("docs")
     """Where the document, lines and figures go."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of all runs."""
+    seeds: tuple[int, ...] = study.Options().seeds
+    """Seeds of all runs but those of --more-seeds."""
+    more_seeds: tuple[int, ...] = control.Options().seeds
+    """Seeds of what the claims of the README rest on: control, rounds and rotation."""
+    factors: tuple[float, ...] = study.Options().factors
+    """Factors on the learning rates of the rounds, of which each variant takes the best on held-out identities."""
+    held_out: int = study.Options().held_out
+    """Training identities held out for that choice."""
+    jobs: int = 0
+    """Runs at a time, each on its share of the CPU cores. 0: as many as there are cores, on other devices one."""
     variants_rounds: int = decorrelation.Options().variants_rounds
     """Rounds of what no other study needs."""
     below: int = decorrelation.Options().below
@@ -64,15 +81,18 @@ class Options:
 
 def budget(options: Options) -> dict[str, study.Options]:
     """Returns the options of each study."""
-    seeds, run, fewer = options.seeds, options.run, options.variants_rounds
+    run, fewer = options.run, options.variants_rounds
+    shared: dict[str, Any] = {name: getattr(options, name) for name in ("factors", "held_out", "jobs")}
+    few, many = shared | {"seeds": options.seeds}, shared | {"seeds": options.more_seeds}
+    kinds, starts = options.kinds, options.from_start
     return {
-        "control": study.Options(seeds, run),
-        "rounds": study.Options(seeds, run),
-        "decorrelation": decorrelation.Options(seeds, run, fewer, options.below),
-        "dimensions": dimensions.Options(seeds, run, options.dims, fewer),
-        "penalties": penalties.Options(seeds, run, options.kinds, options.from_start, variants_rounds=fewer),
-        "truncated": truncated.Options(seeds, run),
-        "pcanet": pcanet.Options(seeds, run),
+        "control": control.Options(**many, run=run),
+        "rounds": control.Options(**many, run=run),
+        "decorrelation": decorrelation.Options(**few, run=run, variants_rounds=fewer, below=options.below),
+        "dimensions": dimensions.Options(**few, run=run, dims=options.dims, variants_rounds=fewer),
+        "penalties": penalties.Options(**few, run=run, kinds=kinds, from_start=starts, variants_rounds=fewer),
+        "truncated": truncated.Options(**few, run=run),
+        "pcanet": pcanet.Options(**few, run=run),
     }
 
 

@@ -113,27 +113,31 @@ def feature_maps(trained: Any) -> Any:
 
 def by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:
     """Returns the lines of a round by what tables and figure call the variant."""
-    titled = {"Step 0": summary.at_round(lines, "none", 0)}
-    for name in dict.fromkeys(line["variant"] for line in lines):
-        method, _, kind = name.removesuffix(START).partition("-")
-        title = {"none": kind or CONTROL, "us": f"US + {kind}" if kind else "US"}[method]
-        title += ", from the start" if name.endswith(START) else ""
-        titled[title] = summary.at_round(lines, name, number)
-    return titled
+    names = dict.fromkeys(line["variant"] for line in lines if line["event"] == "phase")
+    return {"Step 0": summary.at_round(lines, "none", 0)} | {
+        _title(name): summary.at_round(lines, name, number) for name in names
+    }
+
+
+def _title(name: str) -> str:
+    """Returns what tables and figure call a variant."""
+    method, _, kind = name.removesuffix(START).partition("-")
+    title = {"none": kind or CONTROL, "us": f"US + {kind}" if kind else "US"}[method]
+    return title + (", from the start" if name.endswith(START) else "")
 
 
 def tables(lines: summary.Lines) -> list[Table]:
     """Returns a row for each penalty by itself and with US."""
     number = summary.last_round(lines)
     heads = ("rounds with", "weight", "S(W)", *summary.COMPARED)
-    made = summary.make_table(f"After round {number}", heads, summary.DIFFERENCES)
-    titled = by_title(lines, number)
-    for title, records in titled.items():
-        control = [] if title in (CONTROL, "Step 0") else titled[CONTROL]
+    made = summary.make_table(f"After round {number}", heads)
+    for title, records in by_title(lines, number).items():
         weight = records[0]["weight"] if title != "Step 0" else 0.0
         S = spread(summary.values(records, "correlation"), 2)
-        made.add_row(title, f"  {weight:.3g}" if weight else "", S, *summary.compared(records, control))
-    return [made]
+        made.add_row(title, f"  {weight:.3g}" if weight else "", S, *summary.compared(records))
+    names = dict.fromkeys(line["variant"] for line in lines if line["event"] == "phase")
+    pairs = {_title(name): (name, "none") for name in names if name != "none"}
+    return [made, summary.difference_table(lines, pairs, number, f"Less control, after round {number}")]
 
 
 def figure(lines: summary.Lines) -> Figure:

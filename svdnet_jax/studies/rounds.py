@@ -54,7 +54,7 @@ def figure(lines: summary.Lines) -> Figure:
 STUDY = study.Study(
     "rounds",
     "Convergence over the rounds",
-    study.Options,
+    control.Options,
     control.measure,
     tables,
     figure,

@@ -9,7 +9,7 @@ Nothing is chosen by the test set: every number is that of a fixed round of a fi
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from io import StringIO
@@ -30,13 +30,16 @@ from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import Record, after_rounds, read_log
 from svdnet_jax.reporting.terminal import duration, say, terminal
 from svdnet_jax.runs.base_run import without_rounds
-from svdnet_jax.runs.directory import RunDir, read_environment, read_settings, refuse_other_settings
+from svdnet_jax.runs.dataset import load_configured_dataset
+from svdnet_jax.runs.directory import RunDir, load_identities, read_environment, read_settings, refuse_other_settings
 from svdnet_jax.runs.environment import environment
 from svdnet_jax.runs.restore import read_run_log
 from svdnet_jax.runs.training import train as train_run
-from svdnet_jax.studies.summary import Lines, about
+from svdnet_jax.studies.differences import mean_sums
+from svdnet_jax.studies.jobs import cores, side_by_side
+from svdnet_jax.studies.summary import Lines, about, at_round, choices, last_round
 
-WIDTH = 120
+WIDTH = 128
 """Columns of a printed table."""
 IS_LINES = is_json("event", "variant", lines=True)
 """Whether a file holds the lines of a study."""
@@ -48,14 +51,28 @@ DIGITS = 6
 class Options:
     """What every study can be told; the other options are those of its runs."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = tuple(range(5))
     """Seeds of the runs, in place of --seed."""
+    factors: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Factors on the learning rates of the rounds: each variant takes the best one on held-out identities. One factor:
+    nothing is chosen."""
+    held_out: int = 100
+    """Training identities held out for that choice."""
+    jobs: int = 0
+    """Runs at a time, each on its share of the CPU cores. 0: as many as there are cores, on other devices one."""
     run: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
     @property
     def folder(self) -> Path:
         """Where runs and results lie."""
         return self.run.out or Path("runs/paper")
+
+    @property
+    def processes(self) -> int:
+        """How many runs are trained at a time."""
+        import jax
+
+        return self.jobs or (len(cores()) if jax.default_backend() == "cpu" else 1)
 
 
 class Study(NamedTuple):
@@ -97,7 +114,7 @@ def text(study: Study, lines: Lines) -> str:
     console = terminal(width=WIDTH, file=file)
     for number, table in enumerate(study.tables(lines)):
         console.print("\n" * (number > 0), table, sep="", end="")
-    notes = [fill(part, WIDTH) for part in (about(lines), study.limits)]
+    notes = [fill(part, WIDTH) for part in (about(lines), choices(lines), study.limits) if part]
     printed = file.getvalue()
     return "\n".join(line.rstrip() for line in [*printed.splitlines(), *"\n".join(notes).splitlines()])
 
@@ -113,11 +130,35 @@ def train(options: Options, variants: Mapping[str, Config], console: Console) ->
     Returns:
         The lines of their logs at borders of phases, each with ``variant`` and ``seed``.
     """
-    lines = []
+    load_configured_dataset(options.run, console)  # drawn or prepared once, before several processes ask for it
+    if options.processes > 1:
+        side_by_side(_train_seed, [(options, variants, seed) for seed in options.seeds], options.processes)
+    lines, folders = [], {}
     for name, config in variants.items():
-        for seed in options.seeds:
-            lines += tagged(trained(options, name, config, seed, console), name, seed)
-    return lines
+        folders[name] = [trained(options, name, config, seed, console) for seed in options.seeds]
+        for seed, folder in zip(options.seeds, folders[name], strict=True):
+            lines += tagged(folder, name, seed)
+    number = last_round(lines)
+    return lines + [line for name in folders for line in _identities(name, folders[name], lines, number)]
+
+
+def _train_seed(options: Options, variants: Mapping[str, Config], seed: int) -> None:
+    """Trains all variants with one seed: one process works on a seed, as they share its Step 0."""
+    console = terminal(plain=True)
+    for name, config in variants.items():
+        trained(options, name, config, seed, console)
+
+
+def _identities(variant: str, folders: Sequence[Path], lines: Lines, number: int) -> list[Record]:
+    """Returns a line with the results of a variant by identity after a round, the mean over its runs."""
+    phases = [record["phase"] for record in at_round(lines, variant, number)]
+    sums = mean_sums(
+        [load_identities(RunDir(folder), number, phase) for folder, phase in zip(folders, phases, strict=True)]
+    )
+    if sums is None:
+        return []
+    kept = {name: each.to_json(digits=3) for name, each in sums.items()}
+    return [{"event": "identities", "variant": variant, "seed": None, "round": number, **kept}]
 
 
 def trained(options: Options, name: str, config: Config, seed: int, console: Console) -> Path:

@@ -14,13 +14,16 @@ from rich.table import Table
 
 from svdnet_jax.reporting.figures.studies import side_by_side
 from svdnet_jax.reporting.log import Record, after_rounds
+from svdnet_jax.retrieval.intervals import ByIdentity
 from svdnet_jax.studies.comparison import spread
+from svdnet_jax.studies.differences import WHAT, Difference, Sums, difference
 
 Lines = Sequence[Record]
 
 
 def runs_of(lines: Lines, variant: str) -> list[list[Record]]:
     """Returns the lines of each run of a variant, one list a seed, in their order."""
+    lines = [line for line in lines if line["event"] not in ("identities", "choice")]
     seeds = dict.fromkeys(line["seed"] for line in lines if line["variant"] == variant)
     return [[line for line in lines if (line["variant"], line["seed"]) == (variant, seed)] for seed in seeds]
 
@@ -50,24 +53,57 @@ def values(records: Lines, *path: str) -> np.ndarray:
     return np.array(selected, float) * (100 if len(path) > 1 and path[0] in ("embedding", "pooled") else 1)
 
 
-def compared(records: Lines, control: Lines = ()) -> list[str]:
-    """Returns cells of a row: the output and, by mAP, the input, both also seed by seed over the control's.
+def compared(records: Lines) -> list[str]:
+    """Returns cells of a row: rank-1 and mAP of both embeddings, mean and standard deviation over the seeds."""
+    return [spread(values(records, *path), 1) for path in COMPARED.values()]
+
+
+COMPARED = {
+    "rank-1": ("embedding", "rank1"),
+    "mAP": ("embedding", "mAP"),
+    "pooled rank-1": ("pooled", "rank1"),
+    "pooled mAP": ("pooled", "mAP"),
+}
+"""Head of a column of `compared`, and what is in it."""
+DIFFERENT = ("rank-1", "mAP", "pooled mAP")
+"""Those of which differences are shown."""
+
+
+def differences(lines: Lines, pairs: Mapping[str, tuple[str, str]], number: int) -> dict[str, list[Difference]]:
+    """Returns differences of variants after a round, with intervals, in the order of `DIFFERENT`.
 
     Args:
-        records: One a seed.
-        control: The same of what they are compared with; empty leaves those cells empty.
+        lines: Of the study.
+        pairs: Title -> variant, and the one that it is compared with; those that the lines lack are left out.
+        number: The round.
     """
-    cells = [spread(values(records, "embedding", "rank1"), 1)]
-    for kind in ("embedding", "pooled"):
-        mAP = values(records, kind, "mAP")
-        cells += [spread(mAP, 1), spread(mAP - values(control, kind, "mAP"), 1, "+") if control else ""]
-    return cells
+    rows = {}
+    for title, pair in pairs.items():
+        ours, theirs = (at_round(lines, name, number) for name in pair)
+        if ours and theirs:
+            first, second = (sums_of(lines, name, number) for name in pair)
+            known = (first, second) if first and second else None
+            rows[title] = [
+                difference((values(ours, *path), values(theirs, *path)), known, *path)
+                for path in (COMPARED[head] for head in DIFFERENT)
+            ]
+    return rows
 
 
-COMPARED = ("rank-1", "mAP", "over control", "pooled mAP", "over control")
-"""Heads of the columns of `compared`."""
-DIFFERENCES = "over control: difference seed by seed, their mean and standard deviation"
-"""What to say under them."""
+def sums_of(lines: Lines, variant: str, number: int) -> Sums | None:
+    """Returns results by identity after a round, the mean over the seeds, where the lines have them."""
+    for line in lines:
+        if line["event"] == "identities" and (line["variant"], line["round"]) == (variant, number):
+            return {name: ByIdentity.from_json(line[name]) for name in ("embedding", "pooled")}
+    return None
+
+
+def difference_table(lines: Lines, pairs: Mapping[str, tuple[str, str]], number: int, title: str) -> Table:
+    """Returns the table of `differences`."""
+    made = make_table(title, ("", *DIFFERENT), WHAT)
+    for name, each in differences(lines, pairs, number).items():
+        made.add_row(name, *(f"  {one}" for one in each))
+    return made
 
 
 def retrieval_figure(by_name: Mapping[str, Lines]) -> Figure:
@@ -90,6 +126,16 @@ def make_table(title: str, heads: Sequence[str], caption: str = "") -> Table:
     for number, head in enumerate(heads):
         made.add_column(f"  {head}" if number else head, justify="right" if number else "left", no_wrap=True)
     return made
+
+
+def choices(lines: Lines) -> str:
+    """Describes what was chosen for the variants on held-out identities; empty where nothing was."""
+    made = [line for line in lines if line["event"] == "choice"]
+    if not made:
+        return ""
+    grid = ", ".join(f"{rate:g}" for rate in made[0]["rates"])
+    taken = ", ".join(f"{line['variant']} {line['chosen']:g}" for line in made)
+    return f"Learning rates of the rounds, each chosen from {grid} on held-out training identities: {taken}."
 
 
 def about(lines: Lines) -> str:

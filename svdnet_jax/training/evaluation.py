@@ -1,13 +1,14 @@
 """Evaluates a model at the borders of phases: training loss, S(W), retrieval by both embeddings."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 
 from svdnet_jax import eigenlayer
 from svdnet_jax.config.schema import Eval
@@ -16,6 +17,7 @@ from svdnet_jax.errors import TrainingDiverged
 from svdnet_jax.models.svdnet import Outputs
 from svdnet_jax.retrieval.embed import apply_in_batches
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.intervals import ByIdentity, sum_by_identity
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.results import Report
 from svdnet_jax.training.eval_fn import EvalFn
@@ -23,6 +25,17 @@ from svdnet_jax.training.state import TrainState
 
 UNKNOWN: Mapping[str, str] = MappingProxyType({})
 """No fingerprints: embeddings that are looked at and not kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the network computes of images: enough to evaluate it again with another W."""
+
+    train: Float32[np.ndarray, "N C"]
+    """The Eigenlayer's input, of the training images that give loss and accuracy."""
+    query: Mapping[str, Embeddings]
+    """Both embeddings, by name."""
+    gallery: Mapping[str, Embeddings]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,37 +54,75 @@ class EvalResult:
     """Retrieval by the Eigenlayer's output."""
     pooled: Report
     """Retrieval by the Eigenlayer's input."""
+    features: Features
 
 
-def evaluate_model(state: TrainState, *, infer: EvalFn, dataset: Dataset, settings: Eval) -> EvalResult:
+def evaluate_model(
+    state: TrainState, *, infer: EvalFn, dataset: Dataset, settings: Eval, before: EvalResult | None = None
+) -> EvalResult:
     """Measures a model on (a part of) the training set, the queries and the gallery.
+
+    Args:
+        state: Weights of the model.
+        infer: The network at rest.
+        dataset: What it is measured on.
+        settings: Of the evaluation.
+        before: Of the same model with another W, and another classifier perhaps. Its features are taken, and the
+            images are not embedded again: the backbone is the same.
 
     Raises:
         TrainingDiverged: The loss on the training images is not finite.
     """
+    some = _sample(len(dataset.train), settings.train_images)
     apply = partial(infer, state.variables)
-    # Spread evenly: file names are sorted by identity, so the first ones would be few identities.
-    count = min(len(dataset.train), settings.train_images)
-    some = np.linspace(0, len(dataset.train) - 1, count).astype(int)
-    logits = apply_in_batches(apply, dataset.train.images[some], settings.batch_size).logits
+    if before:
+        trained = before.features.train
+        logits = _classify(trained, state)
+    else:
+        outputs: Any = apply_in_batches(apply, dataset.train.images[some], settings.batch_size)
+        trained, logits = outputs.pooled, outputs.logits
     loss, accuracy = _fit(logits, labels(dataset.train.pids)[0][some])
     if not np.isfinite(loss):
         raise TrainingDiverged(
             f"the loss on training images is {loss} after step {int(state.step)}: training diverged. "
             "Lower the learning rate and start in another `out`; log and checkpoints are intact"
         )
-    query, gallery = (embed_split(apply, split, settings) for split in (dataset.query, dataset.gallery))
-    reports = {
-        name: evaluate(query[name], gallery[name], metric=settings.metric, cross_camera=settings.cross_camera)
-        for name in ("embedding", "pooled")
-    }
+
+    if before:
+        W, old = np.asarray(state.eigenlayer), before.features
+        query, gallery = (_with_eigenlayer(sides, W) for sides in (old.query, old.gallery))
+    else:
+        query, gallery = (embed_split(apply, split, settings) for split in (dataset.query, dataset.gallery))
+
+    def measured(name: str) -> Report:
+        return evaluate(query[name], gallery[name], metric=settings.metric, cross_camera=settings.cross_camera)
+
     return EvalResult(
         loss=loss,
         accuracy=accuracy,
         correlation=float(eigenlayer.correlation(state.eigenlayer)),
         spectrum=np.asarray(eigenlayer.spectrum(state.eigenlayer)),
-        **reports,
+        embedding=measured("embedding"),
+        pooled=before.pooled if before else measured("pooled"),
+        features=Features(trained, query, gallery),
     )
+
+
+def _sample(images: int, most: int) -> Int[np.ndarray, " n"]:
+    """Returns rows of training images, evenly spread: names are sorted by identity, so the first are few people."""
+    return np.linspace(0, images - 1, min(images, most)).astype(int)
+
+
+def _classify(pooled: Float32[np.ndarray, "N C"], state: TrainState) -> Float32[np.ndarray, "N K"]:
+    """Returns the logits that the layers above the backbone give."""
+    classifier = jax.device_get(state.params["classifier"])
+    logits: np.ndarray = pooled @ np.asarray(state.eigenlayer) @ classifier["kernel"]
+    return logits + classifier.get("bias", np.float32(0))
+
+
+def _with_eigenlayer(sides: Mapping[str, Embeddings], W: Float32[np.ndarray, "C D"]) -> dict[str, Embeddings]:
+    """Returns both embeddings, the output of the Eigenlayer by another W."""
+    return {**sides, "embedding": replace(sides["embedding"], features=sides["pooled"].features @ W)}
 
 
 def embed_split(
@@ -95,6 +146,12 @@ def embed_split(
         name: Embeddings(getattr(outputs, name), split.pids, split.cameras, split.names, models.get(name, ""))
         for name in ("embedding", "pooled")
     }
+
+
+def by_identity(evaluation: EvalResult) -> dict[str, ByIdentity]:
+    """Returns retrieval by each embedding, summed over the queries of each identity."""
+    reports = {"embedding": evaluation.embedding, "pooled": evaluation.pooled}
+    return {name: sum_by_identity(each, evaluation.features.query[name].pids) for name, each in reports.items()}
 
 
 def _fit(logits: Float[np.ndarray, "N K"], classes: Int[np.ndarray, " N"]) -> tuple[float, float]:

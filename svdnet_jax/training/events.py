@@ -6,6 +6,7 @@ The state of an event is donated to the next step: use it before the next event 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from svdnet_jax.training.evaluation import EvalResult
 from svdnet_jax.training.state import TrainState
 
 Record = dict[str, Any]
@@ -32,6 +33,7 @@ class PhaseEnded(NamedTuple):
 
     record: Record
     state: TrainState
+    evaluation: EvalResult
 
 
 class SaveDue(NamedTuple):

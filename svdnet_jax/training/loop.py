@@ -7,7 +7,7 @@ checkpoint it goes on as if it had never stopped. It writes no file; whoever run
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,13 @@ from svdnet_jax.training.state import TrainState, begin_phase
 from svdnet_jax.training.step_records import LogInterval, restore_metrics, step_record, unreported_metrics
 
 
+class Evaluate(Protocol):
+    """`svdnet_jax.training.evaluation.evaluate_model` of a network and a data set."""
+
+    def __call__(self, state: TrainState, *, before: EvalResult | None = None) -> EvalResult:
+        """Evaluates a state; with the result of the same model before W was replaced, from its features."""
+
+
 class CompiledPhase(NamedTuple):
     """What trains the phases of a kind."""
 
@@ -43,7 +50,7 @@ class Task(NamedTuple):
     config: Config
     schedule: Sequence[ScheduledPhase]
     compiled: Mapping[PhaseKind, CompiledPhase]
-    evaluate: Callable[[TrainState], EvalResult]
+    evaluate: Evaluate
     """Evaluates a state on the test set; called at the borders of phases."""
     steps_per_call: int
     """Steps that each item of the loader is for; see `svdnet_jax.training.compile.steps_per_call`."""
@@ -123,11 +130,13 @@ def run_rri(
             before = latest or task.evaluate(state)
             state = _decorrelate(state, task.config, phase.round)
             yield Decorrelated(_decorrelation_record(phase, state, before, task), state)
+            del before
+        latest = None  # its features take memory that training may need
         started = time.monotonic() - phase_seconds
         state = yield from _train_phase(state, phase, task, loader, stop_signal, started, unreported or {})
         phase_seconds, unreported = time.monotonic() - started, None
         latest = task.evaluate(state)
-        yield PhaseEnded(_phase_record(phase, state, latest, phase_seconds), state)
+        yield PhaseEnded(_phase_record(phase, state, latest, phase_seconds), state, latest)
         state, phase_seconds = _begin_next(state, index, latest, task), 0.0
         yield SaveDue(state, phase_seconds, latest.embedding.metrics(), {})
         _raise_if_asked(stop_signal, state)
@@ -220,7 +229,7 @@ def _decorrelate(state: TrainState, config: Config, number: int) -> TrainState:
 
 
 def _decorrelation_record(phase: ScheduledPhase, state: TrainState, before: EvalResult, task: Task) -> Record:
-    after = task.evaluate(state)
+    after = before if task.config.rri.method == "none" else task.evaluate(state, before=before)
     return {
         "event": "decorrelate",
         "round": phase.round,

@@ -14,6 +14,7 @@ from svdnet_jax.cli.evaluate import main
 from svdnet_jax.retrieval.camera_pairs import camera_pairs
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.intervals import report_intervals
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.multi_query import multi_query
 from svdnet_jax.retrieval.rerank import Rerank
@@ -100,6 +101,21 @@ def test_what_is_asked_for_is_measured(files, capsys):
     assert main([*arguments(files), *asked, "--metric", "cosine"]) == 0
     parts = evaluate(*pair, "cosine"), report, shot, camera_pairs(report, *pair), distances
     assert capsys.readouterr().out == "\n\n".join(str(part) for part in parts) + "\n"
+
+
+def test_intervals_are_those_of_the_library_and_json_knows_no_nan(files, capsys):
+    assert main([*arguments(files), "--intervals", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["intervals"]
+    query = Embeddings.load(files / "q.npz")
+    expected = report_intervals(evaluate(query, Embeddings.load(files / "g.npz")), query.pids)
+    assert found == {name: [each.low, each.high] for name, each in expected.items()}
+    assert main([*arguments(files), "--intervals"]) == 0
+    low, high = found["mAP"]
+    assert f"  mAP        {100 * low:6.2f} to {100 * high:6.2f} %" in capsys.readouterr().out
+    one = query.pids == query.pids[0]
+    Embeddings(query.features[one], query.pids[one], query.cameras[one]).save(files / "one.npz")
+    assert main([*arguments(files, "one.npz"), "--intervals", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["intervals"].values()) == {None}
 
 
 def test_multi_query_is_that_of_the_library(files, capsys):

@@ -86,7 +86,7 @@ def test_only_one_place_makes_consoles_and_prints_lines(path):
 
 
 def is_table(node):
-    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "table"
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "").endswith("table")
 
 
 @given(st.text())

@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from svdnet_jax.retrieval.intervals import by_identity, over_seeds, per_identity
+from svdnet_jax.retrieval import Embeddings, evaluate
+from svdnet_jax.retrieval.intervals import (
+    ByIdentity,
+    mean_over_runs,
+    over_identities,
+    over_seeds,
+    report_intervals,
+    sum_by_identity,
+)
 
 # t of Student's table for two-sided 95 %.
 T95 = {2: 12.706, 3: 4.303, 10: 2.262}
@@ -18,20 +26,72 @@ def drawn(rng, identities, spread=0.2, noise=0.2):
 
 
 def interval(values, pids, **options):
-    found = per_identity(values, pids, np.ones(len(values), bool))
-    return by_identity(found.sums, found.queries, **options)
+    _, row = np.unique(pids, return_inverse=True)
+    return over_identities(np.bincount(row, weights=values), np.bincount(row), **options)
 
 
-def test_sums_are_those_of_a_loop_over_valid_queries():
+@pytest.fixture(scope="module")
+def evaluated():
+    """A report and its queries, some of which have no right answer."""
     rng = np.random.default_rng(0)
-    values, pids = drawn(rng, 20)
-    valid = rng.random(len(values)) < 0.7
-    found = per_identity(values, pids, valid)
-    for pid, count, total in zip(*found, strict=True):
-        own = [value for value, who, counts in zip(values, pids, valid, strict=True) if who == pid and counts]
-        assert count == len(own)
-        assert total == pytest.approx(sum(own))
-    assert set(found.pids) == set(pids[valid])
+    pids = rng.integers(1, 30, 90)
+    gallery = Embeddings(rng.normal(size=(200, 6)), rng.integers(1, 26, 200), rng.integers(1, 4, 200))
+    query = Embeddings(gallery.features[:90] + rng.normal(size=(90, 6)), pids, rng.integers(1, 4, 90))
+    return evaluate(query, gallery), query
+
+
+def test_sums_are_those_of_a_loop_over_valid_queries(evaluated):
+    report, query = evaluated
+    assert 0 < report.valid_queries < 90
+    found = sum_by_identity(report, query.pids, tuple(report.metrics()))
+    for i, pid in enumerate(found.pids):
+        own = [q for q in range(90) if query.pids[q] == pid and report.first_hit[q] > 0]
+        assert found.queries[i] == len(own) > 0
+        assert found.sums["mAP"][i] == pytest.approx(sum(report.ap[q] for q in own))
+        assert found.sums["rank5"][i] == sum(report.first_hit[q] <= 5 for q in own)
+    assert found.queries.sum() == report.valid_queries
+
+
+def test_every_number_of_a_report_is_within_its_interval(evaluated):
+    report, query = evaluated
+    found = report_intervals(report, query.pids)
+    assert list(found) == list(report.metrics())
+    for name, value in report.metrics().items():
+        assert found[name].value == pytest.approx(value)
+        assert found[name].low < value < found[name].high
+
+
+def test_results_by_identity_are_stored_and_subtracted(evaluated):
+    report, query = evaluated
+    found = sum_by_identity(report, query.pids)
+    again = ByIdentity.from_json(found.to_json())
+    np.testing.assert_allclose(again.sums["mAP"], found.sums["mAP"], atol=1e-6)
+    assert (found - again).interval("mAP").value == pytest.approx(0, abs=1e-6)
+    doubled = mean_over_runs([found, ByIdentity(found.pids, found.queries, {k: 3 * v for k, v in found.sums.items()})])
+    np.testing.assert_allclose(doubled.sums["rank1"], 2 * found.sums["rank1"])
+    other = ByIdentity(found.pids + 1, found.queries, found.sums)
+    for refused in (lambda: found - other, lambda: mean_over_runs([found, other])):
+        with pytest.raises(ValueError, match="same queries"):
+            refused()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {},
+        [],
+        None,
+        {"pids": [1], "queries": [1], "sums": [1]},
+        {"pids": [1], "queries": [0], "sums": {"mAP": [1.0]}},
+        {"pids": [1], "queries": [1], "sums": {"mAP": [1.0, 2.0]}},
+        {"pids": [1], "queries": [1], "sums": {"mAP": [float("nan")]}},
+        {"pids": [10**30], "queries": [1], "sums": {"mAP": [1.0]}},
+        {"pids": ["x"], "queries": [1], "sums": {"mAP": [1.0]}},
+    ],
+)
+def test_damaged_results_are_refused(damaged):
+    with pytest.raises(ValueError):
+        ByIdentity.from_json(damaged)
 
 
 def test_an_interval_is_that_of_a_slow_bootstrap_of_whole_identities():

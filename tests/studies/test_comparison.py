@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from svdnet_jax.cli.compare import main
-from svdnet_jax.runs.directory import RunDir
+from svdnet_jax.retrieval.intervals import ByIdentity
+from svdnet_jax.runs.directory import RunDir, save_identities
 
 
 def metrics(value):
@@ -51,6 +53,49 @@ def test_pairs_of_several_seeds_give_mean_and_spread(tmp_path, capsys):
     assert main(["--runs", *runs, "--controls", *controls]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "pooled mAP " in line)
     assert row.split()[2:] == ["40.0", "±", "0.0", "61.0", "±", "1.4", "60.0", "±", "0.0", "+1.0", "±", "1.4"]
+
+
+def in_folder(path, results, **options):
+    """A run's folder with results by identity after its last round: ten people, two queries each."""
+    run = RunDir(path)
+    run.path.mkdir()
+    log(run.log, **options)
+    run.config.write_text('{"seed": 0}')
+    if results is not None:
+        sums = ByIdentity(np.arange(10), np.full(10, 2), dict.fromkeys(("rank1", "mAP", "mAP_market"), 2.0 * results))
+        save_identities(run, 1, "relaxation", dict.fromkeys(("embedding", "pooled"), sums))
+    return str(path)
+
+
+def test_differences_have_intervals_over_seeds_and_over_people(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    people, runs, controls = rng.random(10), [], []
+    for seed, gain in enumerate((0.02, 0.04, 0.03)):
+        runs.append(in_folder(tmp_path / f"r{seed}", people + gain, seed=seed, last=0.6 + gain))
+        controls.append(in_folder(tmp_path / f"c{seed}", people, method="none", seed=seed, last=0.6))
+    assert main(["--runs", *runs, "--controls", *controls, "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    row = next(line for line in out[out.index("Difference, in") :].splitlines() if "embedding mAP " in line)
+    # Standard error 1 / sqrt(3), t of two degrees of freedom 4.303; all people gain alike.
+    assert row.split()[2:] == ["+3.0", "[+0.5,", "+5.5]", "[+3.0,", "+3.0]"]
+    assert "+2.0 [+2.0, +2.0]" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_what_is_not_known_of_people_is_said_and_other_people_are_refused(tmp_path, capsys):
+    run = in_folder(tmp_path / "run", np.full(10, 0.5))
+    control = in_folder(tmp_path / "control", None, method="none")
+    assert main(["--runs", run, "--controls", control]) == 0
+    assert "not known" in capsys.readouterr().out
+    other = in_folder(tmp_path / "other", np.full(10, 0.5), method="none")
+    path = RunDir(tmp_path / "other").identities(1, "relaxation")
+    stored = json.loads(path.read_text())
+    stored["embedding"]["queries"][0] = 3
+    path.write_text(json.dumps(stored))
+    assert main(["--runs", run, "--controls", other]) == 2
+    assert "same queries" in capsys.readouterr().err
+    path.write_text("{}")
+    assert main(["--runs", run, "--controls", other]) == 2
+    assert "other/identities/1-relaxation.json: is damaged" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 
 from svdnet_jax.config.validate import validate
 from svdnet_jax.reporting.log import read_log
-from svdnet_jax.studies import decorrelation, rotation, study
+from svdnet_jax.retrieval.intervals import ByIdentity
+from svdnet_jax.studies import decorrelation, rotation, study, summary
 
 DOCS = Path(__file__).parents[2] / "docs"
 STORED = DOCS / "runs" / "market-h200" / "rotation.jsonl"
@@ -36,39 +37,36 @@ def test_variants_are_the_two_by_two_by_two_and_the_control():
 
 
 def test_sums_of_identities_give_the_numbers_of_the_log():
-    """Of each run: its mAP and rank-1 are the sums of all identities over their queries."""
+    """Of each variant: its mAP and rank-1, mean over the seeds, are the sums of all identities over their queries."""
     lines = read_log(STORED)
     sums = [line for line in lines if line["event"] == "identities"]
-    assert len(sums) == 9
+    assert len(sums) == 3
     for line in sums:
-        run = [r for r in lines if (r["variant"], r["seed"]) == (line["variant"], line["seed"])]
-        last = [r for r in run if r["event"] == "phase"][-1]
-        for kind in rotation.KINDS:
-            for measure in rotation.MEASURES:
-                mean = np.sum(line[kind][measure]) / np.sum(line["queries"])
+        last = summary.at_round(lines, line["variant"], line["round"])
+        for kind in ("embedding", "pooled"):
+            found = ByIdentity.from_json(line[kind])
+            for measure in ("rank1", "mAP"):
+                mean = found.sums[measure].sum() / found.queries.sum()
                 # bfloat16 and another batch size: the embeddings of the log were computed once more.
-                assert mean == pytest.approx(last[kind][measure], abs=1e-3)
+                assert 100 * mean == pytest.approx(summary.values(last, kind, measure).mean(), abs=0.1)
 
 
 def test_differences_are_those_of_hand_made_runs():
     """Two seeds, three identities: +10 and +20 points of mAP."""
     lines = []
     for variant, gains in {"none": (0.0, 0.0), "us": (0.1, 0.2)}.items():
+        shared = {"variant": variant}
         for seed, gain in enumerate(gains):
             numbers = {"rank1": 0.5, "mAP": 0.3 + gain}
-            shared = {"variant": variant, "seed": seed}
-            lines.append(
-                {"event": "phase", "phase": "base", "round": 0, "embedding": numbers, "pooled": numbers} | shared
-            )
-            lines.append(
-                {"event": "phase", "phase": "relaxation", "round": 1, "embedding": numbers, "pooled": numbers} | shared
-            )
-            of_each = {"rank1": [1.0, 1.0, 2.0], "mAP": [2 * (0.3 + gain), 2 * (0.3 + gain), 4 * (0.3 + gain)]}
-            sums = {"event": "identities", "queries": [2, 2, 4], "embedding": of_each, "pooled": of_each}
-            lines.append(sums | shared)
-    rows = {(row[0], row[1]): row[2:] for row in rotation.differences(lines, 1)}
-    seeds, people = rows["U S - nothing (control)", "embedding mAP"]
-    # 12.706 is Student's t for one degree of freedom; the standard error is 5.
-    assert seeds == "  +15.0 [-48.5, +78.5]"
-    assert people == "  +15.0 [+15.0, +15.0]", "all identities gain alike"
-    assert rows["U S - nothing (control)", "pooled rank1"][0] == "  +0.0 [+0.0, +0.0]"
+            for phase, number in (("base", 0), ("relaxation", 1)):
+                line = {"event": "phase", "phase": phase, "round": number, "embedding": numbers, "pooled": numbers}
+                lines.append(line | shared | {"seed": seed})
+        mean = 0.3 + np.mean(gains)
+        sums = {"rank1": np.array([1.0, 1.0, 2.0]), "mAP": mean * np.array([2.0, 2.0, 4.0])}
+        kept = ByIdentity(np.arange(1, 4), np.array([2, 2, 4]), sums).to_json()
+        lines.append({"event": "identities", "round": 1, "seed": None, "embedding": kept, "pooled": kept, **shared})
+    (row,) = summary.differences(lines, {"U S - control": ("us", "none")}, 1).values()
+    texts = dict(zip(summary.DIFFERENT, map(str, row), strict=True))
+    # 12.706 is Student's t for one degree of freedom; the standard error is 5. All identities gain alike.
+    assert texts["mAP"] == "+15.0 [-48.5, +78.5] [+15.0, +15.0]"
+    assert texts["rank-1"] == "+0.0 [+0.0, +0.0] [+0.0, +0.0]"

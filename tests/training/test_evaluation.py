@@ -21,7 +21,7 @@ from svdnet_jax.retrieval.embed import apply_in_batches
 from svdnet_jax.training.eval_fn import make_eval_fn
 from svdnet_jax.training.evaluation import _fit, embed_split, evaluate_model
 from svdnet_jax.training.fingerprint import fingerprints, model_fingerprint
-from svdnet_jax.training.state import init_state
+from svdnet_jax.training.state import decorrelate_state, init_state
 
 pytestmark = pytest.mark.unoptimized
 
@@ -90,6 +90,32 @@ def test_a_measurement_is_made_of_its_parts(dataset):
     assert found.loss == pytest.approx(_fit(logits, labels(dataset.train.pids)[0][some])[0], rel=1e-4)
     assert found.correlation == pytest.approx(float(correlation(state.eigenlayer)))
     np.testing.assert_array_equal(found.spectrum, np.asarray(spectrum(state.eigenlayer)))
+
+
+def test_another_eigenlayer_is_measured_from_the_features_at_hand(dataset):
+    """As by the network, and without embedding any image."""
+    model = create_model(
+        Model(backbone="micro", embedding_dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
+    )
+    state = init_state(model, SIZE, seed=3)
+    state = state.with_classifier(jax.random.normal(jax.random.key(1), (6, 12)))
+    infer, settings = make_eval_fn(model, SIZE), Eval(batch_size=32, train_images=10)
+    measure = partial(evaluate_model, dataset=dataset, settings=settings)
+    before = measure(state, infer=infer)
+    changed = decorrelate_state(state, "qd").with_classifier(jax.random.normal(jax.random.key(2), (6, 12)))
+
+    def refuse(*_):
+        raise AssertionError("an image was embedded")
+
+    found, expected = measure(changed, infer=refuse, before=before), measure(changed, infer=infer)
+    assert found.embedding.metrics() == pytest.approx(expected.embedding.metrics(), abs=0.02)
+    assert found.embedding.metrics() != before.embedding.metrics()
+    assert found.pooled is before.pooled
+    assert (found.loss, found.correlation) == pytest.approx((expected.loss, expected.correlation), rel=1e-4)
+    for name in ("embedding", "pooled"):
+        for side in ("query", "gallery"):
+            sides = (getattr(each.features, side)[name].features for each in (found, expected))
+            chex.assert_trees_all_close(*sides, rtol=1e-4, atol=1e-6)
 
 
 def variables():

@@ -29,6 +29,10 @@ class LogError(ValueError):
     """A line that cannot be written or read; the message names file and place."""
 
 
+class MachineError(Exception):
+    """Something that the machine lacks or lost, such as room on a disk; the message says where, and what is intact."""
+
+
 class TrainingDiverged(ArithmeticError):
     """The loss became NaN or infinite; the message says when and what to try."""
 

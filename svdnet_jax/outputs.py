@@ -5,12 +5,17 @@ by that command, and everything else is somebody's work.
 """
 
 import csv
+import glob
 import json
 import os
+import shutil
+import socket
+import uuid
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from svdnet_jax.errors import ConfigError
 
@@ -66,18 +71,67 @@ def refuse_inside(option: str, out: Path, folders: Iterable[Path]) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file by renaming a complete one into its place, through a link if it is one; makes its folder."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that takes its place when it is complete, through a link if there is one; makes its folder.
+
+    What a killed process left of it is replaced by the next one. An error of the system names the file.
+    """
     path = Path(os.path.realpath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                # Else a power cut may leave an empty file under the new name.
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names a file in the errors of the system, which do not say where a disk is full."""
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            # Else a power cut may leave an empty file under the new name.
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+
+
+@contextmanager
+def working_folder(target: Path) -> Iterator[Path]:
+    """Makes a folder beside a target, in which it is made; what killed processes of this machine left is taken away."""
+    host = socket.gethostname()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(f".{glob.escape(target.name)}-{glob.escape(host)}-*"):
+        if (number := left.name.rpartition("-")[2]).isdigit() and not _alive(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    work = target.with_name(f".{target.name}-{host}-{uuid.uuid4().hex[:8]}-{os.getpid()}")
+    with naming(target):
+        work.mkdir()
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # somebody else's
+        return True
+    return True
 
 
 def is_npz(*arrays: str, but: Collection[str] = ()) -> Recognize:

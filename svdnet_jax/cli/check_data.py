@@ -26,7 +26,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from svdnet_jax.cli.exits import fail
+from svdnet_jax.cli.exits import fail, fail_on
+from svdnet_jax.config.flags import Flag
 from svdnet_jax.config.schema import Layout
 from svdnet_jax.config.validate import MOST_PIXELS
 from svdnet_jax.data.cache import is_prepared, read_prepared
@@ -49,6 +50,8 @@ class Source:
     """Folder of a data set (or its parent), a CSV manifest, or a prepared folder."""
     layout: Layout = "auto"
     """How the folder is laid out; auto looks."""
+    outside: Flag = False
+    """Read images that a manifest or links name outside of the data set's folder."""
     cache: Path = Path("runs/data")
     """Folder for what is unpacked on the way."""
     height: int = 256
@@ -78,8 +81,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet check-data") -> 
         if is_prepared(options.data.root):
             return _check_prepared(options, console)
         return _check(options, console)
-    except (ConfigError, DataError, OSError) as error:
-        return fail(str(error), 2)
+    except (ConfigError, DataError, OSError, MemoryError) as error:
+        return fail_on(error)
     except KeyboardInterrupt:
         return fail("stopped", 130)
 
@@ -92,7 +95,7 @@ def _check(options: Options, console: Console) -> int:
     if options.out:
         refuse_overwrite("--out", options.out / "report.json", is_json("table", "findings"), [data.root])
         refuse_overwrite("--out", options.out / "contact_sheet.png", is_figure)
-    listing = find_layout(data.root, data.cache, data.layout)
+    listing = find_layout(data.root, data.cache, data.layout, outside=data.outside)
     with counting("Looking at images", sum(map(len, listing.splits.values())), console) as advance:
         report = inspect(listing, advance)
     _print(report, console)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import tyro
 
-from svdnet_jax.cli.exits import fail
+from svdnet_jax.cli.exits import fail_on
 from svdnet_jax.errors import ConfigError, LogError
 from svdnet_jax.outputs import is_figure, is_text, refuse_inside, refuse_overwrite
 from svdnet_jax.reporting.terminal import say, terminal
@@ -57,6 +57,6 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet compare") -> int
             say(console, f"figure: {options.out / 'rounds.png'}")
             if options.runs[0].is_dir():
                 say(console, f"report: {report_beside_control(options.out, options.runs[0], pairs[0])}")
-    except (OSError, LogError, ConfigError) as error:
-        return fail(str(error), 2)
+    except (OSError, LogError, ConfigError, MemoryError) as error:
+        return fail_on(error)
     return 0

@@ -21,7 +21,7 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
-from svdnet_jax.cli.exits import fail
+from svdnet_jax.cli.exits import fail, fail_on
 from svdnet_jax.data.unread import unread_line
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.terminal import say, terminal
@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet embed") -> int:
     options = tyro.cli(Options, args=argv, prog=prog, description=__doc__)
     try:
         _embed(options, terminal())
-    except (OSError, ValueError) as error:
-        return fail(str(error), 2)
+    except (OSError, ValueError, MemoryError) as error:
+        return fail_on(error)
     except KeyboardInterrupt:
         return fail("stopped", 130)
     return 0

@@ -35,7 +35,7 @@ from typing import Annotated
 
 import tyro
 
-from svdnet_jax.cli.exits import fail
+from svdnet_jax.cli.exits import fail, fail_on
 from svdnet_jax.cli.measures import FIGURES, Findings, Measures, as_json, draw, run_evaluation, text
 from svdnet_jax.config.flags import Flag
 from svdnet_jax.config.schema import Config, Layout
@@ -57,6 +57,8 @@ class Source:
     the built-in synthetic pedestrians."""
     layout: Layout = "auto"
     """How it is laid out; auto looks."""
+    outside: Flag = False
+    """Read images that a manifest or links name outside of the data set's folder."""
     cache: Path = Path("runs/data")
     """Folder for prepared data."""
     validation: int = 0
@@ -101,8 +103,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet evaluate") -> in
         _check(options)
         findings = _files(options) if options.query else _network(options)
         drawn = _draw(findings, options.measures.figures)
-    except (OSError, ValueError) as error:
-        return fail(str(error), 2)
+    except (OSError, ValueError, MemoryError) as error:
+        return fail_on(error)
     except KeyboardInterrupt:
         return fail("stopped", 130)
     for note in dict.fromkeys(note for each in findings.values() for note in each.notes):
@@ -183,6 +185,7 @@ def _with_data(config: Config, options: Options) -> Config:
     data = replace(config.data, cache=options.data.cache)
     if options.data.root or options.weights:
         data = replace(data, root=options.data.root, layout=options.data.layout, validation=options.data.validation)
+        data = replace(data, outside=options.data.outside)
     metric = options.metric or config.eval.metric
     cross_camera = config.eval.cross_camera and options.cross_camera
     return replace(config, data=data, eval=replace(config.eval, metric=metric, cross_camera=cross_camera))

@@ -30,10 +30,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from svdnet_jax.cli.exits import fail
+from svdnet_jax.cli.exits import fail, fail_on
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_csv, is_npz, refuse_overwrite, write_whole
-from svdnet_jax.reporting.terminal import printable, say, terminal
+from svdnet_jax.reporting.terminal import as_cell, say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.doubts import NEAR
 from svdnet_jax.retrieval.embeddings import Embeddings
@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet search") -> int:
         index = _index(options)
         if options.query:
             _answer(index, options)
-    except (OSError, ValueError) as error:
-        return fail(str(error), 2)
+    except (OSError, ValueError, MemoryError) as error:
+        return fail_on(error)
     except KeyboardInterrupt:
         return fail("stopped", 130)
     return 0
@@ -184,5 +184,5 @@ def _write(path: Path, answers: Sequence[Answer]) -> None:
         for rank, image in enumerate(answer["nearest"], start=1):
             # A name that is no text, for a file system takes any bytes, is in a CSV as it is printed.
             name, *numbers = (image[column] for column in COLUMNS)
-            table.writerow((printable(answer["query"]), rank, printable(name), *numbers))
+            table.writerow((as_cell(answer["query"]), rank, as_cell(name), *numbers))
     write_whole(path, text.getvalue().encode())

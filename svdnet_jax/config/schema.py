@@ -47,6 +47,9 @@ class Data:
     pedestrians."""
     layout: Layout = "auto"
     """How the folder is laid out; auto looks."""
+    outside: bool = False
+    """Read images that a manifest or links name outside of the data set's folder; refused otherwise, as a stranger's
+    list could name any image of yours."""
     cache: Path = Path("runs/data")
     """Folder for the synthetic images and for prepared data."""
     validation: int = 0

@@ -13,7 +13,7 @@ from svdnet_jax.errors import ConfigError
 
 # Folders may have been moved or named in another way; their content is what counts, and that has its fingerprint. The
 # weights that a run started from are in its checkpoint.
-PATH_FIELDS = ("out:", "data.cache:", "data.root:", "model.weights:", "base_from:", "compute.cache:")
+PATH_FIELDS = ("out:", "data.cache:", "data.root:", "data.outside:", "model.weights:", "base_from:", "compute.cache:")
 """Beginnings of lines of `diff` that say where things lie."""
 RESUMABLE_FIELDS = (*PATH_FIELDS, "parallel:", "model.remat:", "compute.", "machines.")
 """Those that do not make another run: where things lie, and how the work is done."""

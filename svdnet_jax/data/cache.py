@@ -6,8 +6,8 @@ nothing but numpy to read its data.
 """
 
 import json
+import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +20,7 @@ from svdnet_jax.arrays import read_array
 from svdnet_jax.data.index import SPLITS
 from svdnet_jax.data.types import Dataset, Split, array_hash
 from svdnet_jax.errors import DataError
+from svdnet_jax.outputs import working_folder
 
 FORMAT = 2
 """Raised whenever the same image files give other pixels: in format 1 pictures were not turned upright, gray of 16 bits
@@ -76,9 +77,8 @@ def write_rows(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: is there already and not empty; name a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
-        made = Path(work, "made")
+    with working_folder(folder) as work:
+        made = work / "made"
         made.mkdir()
         arrays = {split: _write_split(made, split, rows) for split, rows in splits}
         content = {"format": FORMAT, "name": name, **(about or {}), "arrays": arrays}
@@ -94,6 +94,10 @@ def _write_split(folder: Path, split: str, rows: Rows) -> dict[str, Any]:
     """Writes the arrays of a split; their types, shapes and hashes by name."""
     shape = (len(rows.pids), *rows.size, 3)
     images = np.lib.format.open_memmap(_file(folder, split, "images"), "w+", np.uint8, shape)
+    if hasattr(os, "posix_fallocate"):
+        # Else a full disk would show when a page is written back, which ends the process without a word.
+        with _file(folder, split, "images").open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     for row, image in zip(images, rows.images, strict=True):
         row[:] = image
     images.flush()

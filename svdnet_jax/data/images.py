@@ -24,6 +24,9 @@ from PIL import ExifTags, Image, ImageOps
 from svdnet_jax.data.index import DatasetIndex
 from svdnet_jax.errors import DataError
 
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+"""What Pillow may open, whatever a file is called: others start programs (EPS goes to Ghostscript). An MPO opens as
+JPEG."""
 _PLAIN = ("RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBX")
 _ALPHA = ("RGBA", "LA", "PA", "RGBa")
 _SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -111,7 +114,7 @@ def of_one_size(listing: DatasetIndex) -> bool:
 
 def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
     try:
-        return Image.open(file)
+        return Image.open(file, formats=FORMATS)
     except Exception as error:
         raise _undecodable(name, error) from error
 

@@ -75,6 +75,34 @@ def stamp(listing: DatasetIndex) -> str:
     return digest.hexdigest()
 
 
+def refuse_outside(listing: DatasetIndex, *others: Path) -> None:
+    """Keeps a list or a link from naming files elsewhere: a stranger's manifest could show any image of yours.
+
+    Args:
+        listing: The data set.
+        others: Folders that are allowed beside its own, as that where its images are unpacked.
+
+    Raises:
+        DataError: Names the first image that lies elsewhere, and the setting that allows it.
+    """
+    root = listing.root if listing.root.is_dir() else listing.root.parent
+    allowed = [Path(os.path.realpath(each)) for each in (root, *others)]
+    inside: dict[Path, bool] = {}
+    for split, crops in listing.splits.items():
+        for crop in crops:
+            folder = crop.path.parent
+            if folder not in inside:
+                inside[folder] = any(Path(os.path.realpath(folder)).is_relative_to(each) for each in allowed)
+            kept = inside[folder]
+            if crop.path.is_symlink():
+                kept = any(Path(os.path.realpath(crop.path)).is_relative_to(each) for each in allowed)
+            if not kept:
+                raise DataError(
+                    f"{listing.root}: the {split} image {crop.name} is {os.path.realpath(crop.path)}, outside of "
+                    f"{allowed[0]}; if that is meant, give `data.outside`, else mend the list or the link"
+                )
+
+
 def refuse_strange(listing: DatasetIndex) -> None:
     """Keeps images of unknown identity from being left out silently.
 

@@ -17,7 +17,13 @@ def _silent(line: str) -> None:
 
 
 def load_dataset(
-    root: Path, cache: Path, size: tuple[int, int], layout: str = "auto", say: Callable[[str], None] = _silent
+    root: Path,
+    cache: Path,
+    size: tuple[int, int],
+    layout: str = "auto",
+    say: Callable[[str], None] = _silent,
+    *,
+    outside: bool = False,
 ) -> Dataset:
     """Reads a data set; its images lie on disk and are mapped into memory.
 
@@ -32,13 +38,14 @@ def load_dataset(
             equal ones stay as they are, and the compiled network resizes them without rounding.
         layout: How the data set lies on disk; ``auto`` looks. A prepared folder must have been made from it.
         say: Gets a line of what lies there and is not read, and of what is being done where that takes long.
+        outside: Whether its list or its links may name images outside of its folder.
 
     Raises:
         DataError: No data set there, or one that cannot be used; the message names file or folder and the remedy.
     """
     if is_prepared(root):
         return read_prepared(root, layout)
-    listing = find_layout(root, cache, layout)
+    listing = find_layout(root, cache, layout, outside=outside)
     refuse_strange(listing)
     if listing.unread:
         say(f"{listing.name}: {unread_line(listing.unread, listing.root)}")

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from svdnet_jax.errors import LogError
+from svdnet_jax.outputs import naming
 
 Record = Mapping[str, Any]
 """One line of the log."""
@@ -59,17 +60,20 @@ class Log:
         except ValueError as error:
             where = f"{record.get('event', 'record')} line at step {record.get('step', '?')}"
             raise LogError(f"{self.path}: {where} was not written: {error}") from None
-        with self.path.open("ab") as file:
+        # A file that is gone is not made anew: its earlier lines would be missing.
+        with naming(self.path), self.path.open("r+b") as file:
+            file.seek(0, os.SEEK_END)
             file.write(line.encode() + b"\n")
+            file.flush()
             if record.get("event") != "step":
                 os.fsync(file.fileno())
 
     @property
     def offset(self) -> int:
         """Bytes written so far, once they are on the disk: what a checkpoint stores."""
-        with self.path.open("ab") as file:
+        with naming(self.path), self.path.open("r+b") as file:
             os.fsync(file.fileno())
-            return file.tell()
+            return file.seek(0, os.SEEK_END)
 
     @property
     def hash(self) -> str:

@@ -17,6 +17,7 @@ from svdnet_jax.config.names import as_options
 # Control codes but the line end, what turns the direction of writing, and halves of UTF-16 pairs, which is how Python
 # keeps the bytes of a file name that is not in UTF-8.
 _HIDDEN = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_HARMLESS = re.compile(r"-?[\w./]*")
 _BYTE = range(0xDC80, 0xDD00)
 
 
@@ -96,3 +97,12 @@ def _escaped(code: int) -> str:
     if code in _BYTE:
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}"
+
+
+def as_cell(text: str) -> str:
+    """Returns text for a table that somebody may open in a spreadsheet, which runs what looks like a formula.
+
+    Such text gets an apostrophe before it; file names such as -1_c3s2_000010_02.jpg cannot do harm and stay.
+    """
+    shown = printable(text)
+    return f"'{shown}" if shown[:1] in "=+-@" and not _HARMLESS.fullmatch(shown) else shown

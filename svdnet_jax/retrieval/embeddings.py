@@ -4,7 +4,6 @@ A file is an uncompressed `.npz` with the arrays `features`, `pids`, `cameras` a
 where the network is known. Nothing is pickled, so any program that has numpy can write and read it.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int64, Shaped
 
 from svdnet_jax.arrays import array_names, read_arrays
-from svdnet_jax.outputs import is_npz
+from svdnet_jax.outputs import is_npz, whole_file
 
 ARRAYS = ("features", "pids", "cameras", "names")
 """What every file holds; `names` may be absent."""
@@ -117,16 +116,9 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    path = Path(os.path.realpath(path))  # a link stays one
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Through an open file, as np.savez adds .npz to a path that ends otherwise.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with draft.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def as_text(name: str, value: object) -> str:

@@ -9,12 +9,16 @@ Orbax stores no checksum that its reader verifies, so each checkpoint carries tw
 state and of the JSON. Both are verified whenever it is read.
 """
 
+import errno
 import hashlib
 import json
+import logging
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +26,13 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from svdnet_jax.errors import CheckpointError, ConfigError
+from svdnet_jax.errors import CheckpointError, ConfigError, MachineError
 from svdnet_jax.training.state import TrainState
 
 KEPT = 2
 """Latest checkpoints that stay, so that there is one to go on from when the last is damaged."""
+REASON = 300
+"""Characters of somebody else's error message that are shown."""
 HASHES = "sha256"
 """Where the metadata of a checkpoint has its hashes."""
 _PLAIN = re.compile(r"[A-Za-z0-9/._=+,@ -]*")
@@ -66,6 +72,7 @@ def open_checkpoints(folder: Path, best: Callable[[Any], float], read_only: bool
     keep = ocp.training.preservation_policies
     with ExitStack() as stack:
         path = stack.enter_context(_plain(folder))
+        stack.enter_context(_quiet())
         with _damage(folder, None):
             orbax = ocp.training.Checkpointer(
                 path,
@@ -77,8 +84,14 @@ def open_checkpoints(folder: Path, best: Callable[[Any], float], read_only: bool
                 # Half-written checkpoints may belong to a run that is going on, when somebody only reads.
                 cleanup_tmp_directories=not read_only,
             )
-        stack.callback(orbax.close)
-        yield Checkpoints(folder, orbax)
+        try:
+            yield Checkpoints(folder, orbax)
+        except BaseException:
+            # Closing fails once more where a save has failed, and would hide why.
+            with suppress(Exception):
+                orbax.close()
+            raise
+        orbax.close()
 
 
 def save(
@@ -89,7 +102,8 @@ def save(
     The first checkpoint of a folder is read back: where checkpoints cannot be read, that shows now and not at the end.
 
     Raises:
-        ConfigError: It cannot be written, or not be read back.
+        MachineError: It cannot be written.
+        ConfigError: It cannot be read back.
     """
     step, first = int(state.step), not steps(saved)
     hashes = {"state": state_hash(state), "metadata": _text_hash(metadata)}
@@ -101,10 +115,11 @@ def save(
             custom_metadata={**metadata, HASHES: hashes},
             metrics=None if metrics is None else dict(metrics),
         )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{where} could not be written ({_reason(error)}). Older ones are as they were: make room, or see to the "
-            "file system, and start the same command again"
+    except Exception as error:  # orbax's and its libraries' own, and the system's
+        raise MachineError(
+            f"{where} could not be written: {_reason(error)}. It takes {_megabytes(_bytes(state))} and "
+            f"{_megabytes(_free(saved.folder))} are free. Older checkpoints and the log are as they were: make room, "
+            "or see to the file system, and the same command goes on from the last one to the same result"
         ) from error
     if not written:
         raise ConfigError(f"{where} was not written: orbax declined, as if it were there already. Give another `out`")
@@ -185,6 +200,18 @@ def _text_hash(metadata: Mapping[str, Any]) -> str:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps what orbax logs through absl out of the terminal: its errors are raised here, in a line each."""
+    logger = logging.getLogger("absl")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+@contextmanager
 def _plain(folder: Path) -> Iterator[Path]:
     """Returns a path to the folder that orbax takes as it is: its own, or a temporary link to it."""
     whole = folder.resolve()
@@ -221,6 +248,26 @@ def _damage(folder: Path, step: int | None) -> Iterator[None]:
         ) from error
 
 
+def _bytes(state: TrainState) -> int:
+    """Returns about how much a state takes on disk."""
+    return sum(leaf.size * 4 for leaf in jax.tree.leaves(state))
+
+
+def _free(folder: Path) -> int:
+    """Returns the bytes that are free where a folder is; 0 where it is gone."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
 def _reason(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0]
+    """Returns the first line of an error that says something: others tell where in their code it was raised."""
+    if "No space left" in (text := str(error).strip()):
+        return os.strerror(errno.ENOSPC)
+    text = text.partition("\n")[0][:REASON]
     return text if isinstance(error, CheckpointError) else f"{type(error).__name__}: {text}"

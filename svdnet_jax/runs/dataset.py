@@ -47,7 +47,8 @@ def _load(data: Data, console: Console) -> Dataset:
         if not root.exists():
             with counting("Drawing pedestrians", generate.count_images(data.synthetic), console) as advance:
                 generate.write_synthetic(root, data.synthetic, advance)
-    dataset = load_dataset(root, data.cache, (data.height, data.width), data.layout, partial(say, console))
+    size = data.height, data.width
+    dataset = load_dataset(root, data.cache, size, data.layout, partial(say, console), outside=data.outside)
     return dataset if data.root else replace(dataset, name="synthetic pedestrians")
 
 

@@ -37,7 +37,13 @@ def start_record(config: Config, dataset: Dataset, data: str, state: TrainState,
 def _compared(config: Config) -> dict[str, Any]:
     """Returns the settings that a run and its control must share beside steps and rates."""
     settings = {name: to_json(config)[name] for name in ("data", "model", "loss", "optimizer", "eval")}
-    for section, place in (("data", "root"), ("data", "cache"), ("data", "layout"), ("model", "weights")):
+    for section, place in (
+        ("data", "root"),
+        ("data", "cache"),
+        ("data", "layout"),
+        ("data", "outside"),
+        ("model", "weights"),
+    ):
         del settings[section][place]
     del settings["model"]["remat"]
     return settings

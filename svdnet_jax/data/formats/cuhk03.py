@@ -8,7 +8,6 @@ Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", 
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from svdnet_jax.data.formats.market_style import FilenamePattern, SplitFiles
 from svdnet_jax.data.index import SPLITS, ImageRecord
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
+from svdnet_jax.outputs import working_folder
 
 IMAGES = "cuhk-03.mat"
 NAMING = FilenamePattern(
@@ -118,9 +118,8 @@ def _extracted(mat: Path, kind: str, cache: Path) -> Path:
     folder = cache / f"cuhk03-{kind}-{hashlib.blake2b(origin.encode(), digest_size=6).hexdigest()}"
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=cache) as work:
-        made = Path(work, "made")
+    with working_folder(folder) as work:
+        made = work / "made"
         made.mkdir()
         for name, pixels in _pictures(mat, kind):
             Image.fromarray(pixels).save(made / name)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from svdnet_jax.data.formats import csv_manifest, cuhk03, market_style, msmt17
 from svdnet_jax.data.formats.market_style import FOLDERS, FilenamePattern, SplitFiles
-from svdnet_jax.data.index import SPLITS, DatasetIndex
+from svdnet_jax.data.index import SPLITS, DatasetIndex, refuse_outside
 from svdnet_jax.errors import DataError
 
 
@@ -97,16 +97,18 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 )
 
 
-def find_layout(root: Path, cache: Path, layout: str = "auto") -> DatasetIndex:
+def find_layout(root: Path, cache: Path, layout: str = "auto", *, outside: bool = False) -> DatasetIndex:
     """Finds the data set in a folder and lists its images.
 
     Args:
         root: The unpacked folder, its parent, or a CSV manifest.
         cache: Where images go that must be unpacked first (CUHK03's).
         layout: A key of `LAYOUTS`, or ``auto``: whichever is found.
+        outside: Whether its list or its links may name images outside of its folder.
 
     Raises:
-        DataError: There is none or more than one (says what was looked for and what is there), or it cannot be listed.
+        DataError: There is none or more than one (says what was looked for and what is there), it cannot be listed, or
+            it names images outside.
     """
     if not root.exists():
         raise DataError(
@@ -128,7 +130,10 @@ def find_layout(root: Path, cache: Path, layout: str = "auto") -> DatasetIndex:
             f"`data.root` {root}: holds several data sets: {places}; give the folder of one of them{layouts}"
         )
     name, folder = candidates[0]
-    return _listing(name, folder, LAYOUTS[name].read(folder, cache))
+    listing = _listing(name, folder, LAYOUTS[name].read(folder, cache))
+    if not outside:
+        refuse_outside(listing, cache)
+    return listing
 
 
 def _inside(root: Path) -> list[Path]:

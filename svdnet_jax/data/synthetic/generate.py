@@ -6,7 +6,6 @@ what it shows, so that asking for more people or more images leaves the others a
 
 import hashlib
 import json
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from svdnet_jax.config.schema import Synthetic
 from svdnet_jax.data.synthetic.cameras import CAMERAS, sample_cameras
 from svdnet_jax.data.synthetic.crops import Framing, render
 from svdnet_jax.data.synthetic.identities import Identity, Rng, sample_alike, sample_identity
+from svdnet_jax.outputs import working_folder
 
 GENERATOR_VERSION = 2  # raise it whenever the same settings give other images: it names their folder
 _FOLDERS = ("bounding_box_train", "bounding_box_test", "query")
@@ -150,9 +150,8 @@ def write_synthetic(root: Path, spec: Synthetic, advance: Callable[[int], None] 
         return
     cameras = sample_cameras(_generator(spec.seed, "cameras"))
     crowd = [sample_identity(_generator(spec.seed, "crowd", i)) for i in range(40)]
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as work:
-        made = Path(work, "made")
+    with working_folder(root) as work:
+        made = work / "made"
         for folder in _FOLDERS:
             (made / folder).mkdir(parents=True)
         for shot in shots:

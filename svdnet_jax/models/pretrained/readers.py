@@ -63,7 +63,7 @@ def read_tfjs(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
             raise WeightsError("is a tfjs graph model, in which layers are merged; convert it as a layers model")
         arrays: dict[str, np.ndarray] = {}
         for group in model["weightsManifest"]:
-            data = b"".join((path.parent / shard).read_bytes() for shard in group["paths"])
+            data = b"".join(_shard(path, str(shard)).read_bytes() for shard in group["paths"])
             at = 0
             for entry in group["weights"]:
                 if entry["dtype"] != "float32" or "quantization" in entry:
@@ -78,6 +78,20 @@ def read_tfjs(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         return arrays, dict(_epsilons(model.get("modelTopology")))
 
 
+def _shard(model: Path, name: str) -> Path:
+    """Returns the file of a shard, which lies in the folder of the model: a stranger's file names no others.
+
+    Raises:
+        WeightsError: It lies elsewhere, or is no plain file.
+    """
+    folder, shard = model.parent.resolve(), (model.parent / name).resolve()
+    if not shard.is_relative_to(folder):
+        raise WeightsError(f"names the shard {name!r}, outside of its folder; put all shards beside {model.name}")
+    if shard.exists() and not shard.is_file():
+        raise WeightsError(f"names the shard {name!r}, which is no plain file; put the right one beside {model.name}")
+    return shard
+
+
 def read_h5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
     """Reads the same of Keras' HDF5 files, of a whole model or of its weights only."""
     h5py = package("h5py", "h5py")
@@ -89,10 +103,24 @@ def read_h5(path: Path) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         arrays: dict[str, np.ndarray] = {}
         for layer in layers:
             for name in _names(root[layer], "weight_names"):
+                if (link := _link_elsewhere(h5py, root[layer], name)) is not None:
+                    raise WeightsError(f"{name} is a link to {link}, another file; save the weights into one file")
                 array = np.asarray(root[layer][name])
                 _add(arrays, name if "/" in name else f"{layer}/{name}", array)
         config = _text(file.attrs.get("model_config", "null"))
         return arrays, dict(_epsilons(json.loads(config)))
+
+
+def _link_elsewhere(h5py: Any, group: Any, name: str) -> str | None:
+    """Returns what file a path in a group leads to by an external link or external storage; None if it stays here."""
+    for part in name.strip("/").split("/"):
+        link = group.get(part, getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            return str(link.filename)
+        group = group[part]
+    if getattr(group, "external", None):
+        return str(group.external[0][0])
+    return str(group.virtual_sources()[0].file_name) if getattr(group, "is_virtual", False) else None
 
 
 def _names(group: Any, attribute: str) -> list[str]:

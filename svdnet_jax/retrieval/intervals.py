@@ -79,6 +79,10 @@ class ByIdentity:
             raise ValueError(f"no results by identity: {error!r}") from error
 
 
+Sums = Mapping[str, ByIdentity]
+"""Results by identity of each embedding, ``embedding`` and ``pooled``."""
+
+
 def sum_by_identity(report: Report, pids: Int[np.ndarray, " q"], measures: Sequence[str] = MEASURES) -> ByIdentity:
     """Sums an evaluation over the queries of each identity.
 

@@ -2,19 +2,23 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from svdnet_jax.reporting.terminal import printable
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 def environment() -> dict[str, Any]:
-    """Returns versions, devices, and the commit of this code where git knows it."""
+    """Returns versions, devices, the commit of this code where git knows it, the command and when it began."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         # This file may lie, untracked, inside somebody else's repository.
@@ -24,6 +28,8 @@ def environment() -> dict[str, Any]:
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown: not a git checkout"
     return {
+        "command": printable(shlex.join(sys.argv)),
+        "begun": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "cpus": os.cpu_count(),

@@ -15,15 +15,19 @@ from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.figures import distances as distance_figures
 from svdnet_jax.reporting.figures import training as figures
 from svdnet_jax.reporting.figures.ranked import RankedList, choose_queries, ranked_lists
+from svdnet_jax.reporting.figures.retrieval import cmc
 from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import Record, after_rounds, border_name
 from svdnet_jax.reporting.report import write_report
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.intervals import Sums
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
-from svdnet_jax.runs.directory import RunDir, load_eigenlayer, read_environment, save_embeddings
+from svdnet_jax.runs.directory import RunDir, load_eigenlayer, load_identities, read_environment, save_embeddings
 from svdnet_jax.training.schedule import build_schedule
 
+TRAINED = {"Command": "command", "Begun": "begun"}
+"""Facts that the environment of a run tells."""
 SHOWN = 10
 """Gallery images in a ranked list."""
 
@@ -54,7 +58,11 @@ def write_artifacts(
     save_embeddings(run_dir, query, gallery)
     drawn = {
         "curves": ("Loss and S(W) while training", figures.curves(records, build_schedule(config))),
-        "rounds": ("Retrieval by round, for both embeddings", figures.rounds(records)),
+        "rounds": (
+            "Retrieval by round, for both embeddings; bands: 95 % intervals over the people of the test set",
+            figures.rounds(records, sums=_sums(run_dir, records)),
+        ),
+        "cmc": ("Queries with a right answer among the first k", _cmc(config.eval, query, gallery)),
         **_distances(run_dir, config, query, gallery),
         **_gram(run_dir),
         "singular_values": ("Spectrum of W", figures.singular_values(_spectra(records))),
@@ -71,17 +79,30 @@ def write_artifacts(
     # 256 colours: the noise of cameras would make a large file of a picture that is only looked at.
     Image.fromarray(_sheet(dataset.train)).quantize().save(sheet)
     pictures["Training images, one row an identity"] = sheet
+    # What trained the model, which need not be what draws this report.
+    trained = read_environment(run_dir)
+    facts = {"Folder": str(run_dir.path.resolve()), **facts}
     write_report(
         run_dir.report,
         title=f"SVDNet on {dataset.name}",
         config=to_json(config),
-        # What trained the model, which need not be what draws this report.
-        environment=read_environment(run_dir),
+        environment=trained,
         records=records,
         figures=pictures,
-        facts=facts,
+        facts=facts | {name: str(trained[key]) for name, key in TRAINED.items() if key in trained},
     )
     return run_dir.report
+
+
+def _sums(run_dir: RunDir, records: Sequence[Record]) -> dict[int, Sums]:
+    """Returns the results by identity after each round; those of an older version are not there."""
+    found = {r["round"]: load_identities(run_dir, r["round"], r["phase"]) for r in after_rounds(records)}
+    return {number: sums for number, sums in found.items() if sums}
+
+
+def _cmc(settings: Eval, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]) -> Any:
+    protocol: dict[str, Any] = {"metric": settings.metric, "cross_camera": settings.cross_camera}
+    return cmc({name: evaluate(query[name], gallery[name], **protocol) for name in query})
 
 
 def _distances(

@@ -12,9 +12,10 @@ from svdnet_jax.config.serialize import diff
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.log import Record, after_rounds, check_records, read_log
 from svdnet_jax.reporting.report import write_report
+from svdnet_jax.retrieval.intervals import Sums
 from svdnet_jax.runs.directory import RunDir, load_identities, read_environment, read_settings
 from svdnet_jax.runs.restore import read_run_log
-from svdnet_jax.studies.differences import Difference, Sums, difference, ends, mean_sums
+from svdnet_jax.studies.differences import Difference, difference, ends, mean_sums
 
 ROWS = [(name, measure) for name in ("embedding", "pooled") for measure in ("rank1", "mAP", "mAP_market")]
 

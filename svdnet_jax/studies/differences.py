@@ -5,15 +5,13 @@ seed says it. How far with other people in the test set? Whole identities are re
 Neither interval holds the other's chance.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from svdnet_jax.retrieval.intervals import ByIdentity, Interval, mean_over_runs, over_seeds
+from svdnet_jax.retrieval.intervals import Interval, Sums, mean_over_runs, over_seeds
 
-Sums = Mapping[str, ByIdentity]
-"""Results by identity of each embedding."""
 WHAT = (
     "95 % intervals: the first over seeds (Student's t of the difference seed by seed), the second over the identities "
     "of the test set, resampled"

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from svdnet_jax.reporting.figures.studies import side_by_side
 from svdnet_jax.reporting.log import Record, after_rounds
-from svdnet_jax.retrieval.intervals import ByIdentity
+from svdnet_jax.retrieval.intervals import ByIdentity, Sums
 from svdnet_jax.studies.comparison import spread
-from svdnet_jax.studies.differences import WHAT, Difference, Sums, difference
+from svdnet_jax.studies.differences import WHAT, Difference, difference
 
 Lines = Sequence[Record]
 

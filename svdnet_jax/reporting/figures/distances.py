@@ -31,7 +31,7 @@ def distributions(by_moment: Mapping[str, Distributions]) -> Figure:
     """
     if not by_moment:
         raise ValueError("there are no distributions to draw.")
-    figure = Figure(figsize=(4.2 * (len(by_moment) + 1), 4.2), layout="constrained")
+    figure = Figure(figsize=(3.7 * (len(by_moment) + 1), 4.0), layout="constrained")
     *panels, last = figure.subplots(1, len(by_moment) + 1)
     rate = marked_rate(by_moment)
     bars = _bars(by_moment)
@@ -86,7 +86,7 @@ def _densities(axes: Axes, one: Distributions, bars: Float[np.ndarray, " b"], ra
     axes.axvline(at, color=INK, linewidth=1, linestyle="--", label="threshold")
     left = at > (bars[0] + bars[-1]) / 2  # of the line, where there is more room
     axes.annotate(
-        f"distance ≤ {threshold.distance:.4g}:\n{100 * threshold.false_match_rate:.2g} % false matches\n"
+        f"≤ {at:.2f} (distance {threshold.distance:.4g}):\n{100 * threshold.false_match_rate:.2g} % false matches\n"
         f"{100 * threshold.true_match_rate:.1f} % true matches",
         (at, 0.985),
         xycoords=axes.get_xaxis_transform(),

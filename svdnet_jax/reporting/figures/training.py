@@ -1,6 +1,7 @@
 """The figures of one run: curves over the steps, retrieval by round, Gram matrices, singular values of W."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 
 from svdnet_jax.reporting.figures.style import FAINT, INK, TEXT, as_it_is, tidy
 from svdnet_jax.reporting.log import Record, after_rounds, borders
+from svdnet_jax.retrieval.intervals import Sums
 from svdnet_jax.training.schedule import ScheduledPhase
 
 COLORS = {"embedding": "#0072B2", "pooled": "#D55E00"}
@@ -50,12 +52,15 @@ def curves(records: Sequence[Record], phases: Sequence[ScheduledPhase]) -> Figur
     return figure
 
 
-def rounds(records: Sequence[Record], control: Sequence[Record] | None = None) -> Figure:
+def rounds(
+    records: Sequence[Record], control: Sequence[Record] | None = None, sums: Mapping[int, Sums] = MappingProxyType({})
+) -> Figure:
     """Draws rank-1 and mAP of both embeddings over the rounds.
 
     Args:
         records: Lines of the log.
         control: Lines of the log of a run with the same budget and no decorrelation.
+        sums: Round -> the run's results by identity, by embedding; they give the bands.
     """
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -77,14 +82,23 @@ def rounds(records: Sequence[Record], control: Sequence[Record] | None = None) -
                     linewidth=1.6,
                     label=f"{name}, {'RRI' if style == '-' else 'control'}" if control else name,
                 )
-        tidy(axes, title, "per cent")
+        _band(axes, sums, measure)
+        axes.margins(y=0.12)
+        tidy(axes, title, f"per cent; the axis starts at {axes.get_ylim()[0]:.0f}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f}" if value > 0 else "base")
         axes.set_xlabel("after relaxation of round", fontsize=TEXT, color=INK)
-        axes.margins(y=0.12)
     handles = panels[0].get_lines()
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=TEXT)
     return figure
+
+
+def _band(axes: Axes, sums: Mapping[int, Sums], measure: str) -> None:
+    """Draws the 95 % intervals over the people of the test set."""
+    for name, color in COLORS.items():
+        ends = {number: each[name].interval(measure) for number, each in sums.items()}
+        low, high = ([100 * getattr(each, end) for each in ends.values()] for end in ("low", "high"))
+        axes.fill_between([*ends], low, high, color=color, alpha=0.14, linewidth=0)
 
 
 def gram(matrices: Mapping[str, Float[np.ndarray, "D D"]]) -> Figure:
@@ -93,7 +107,7 @@ def gram(matrices: Mapping[str, Float[np.ndarray, "D D"]]) -> Figure:
     Args:
         matrices: Name of the moment -> Gram matrix WᵀW; S(W) is added to the names.
     """
-    figure = Figure(figsize=(4.2 * len(matrices) + 0.6, 4.3), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(matrices) + 0.6, 3.8), layout="constrained")
     panels = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axes, (title, matrix) in zip(panels, matrices.items(), strict=True):
         size = np.abs(matrix)

@@ -52,7 +52,7 @@ def test_there_is_a_panel_for_each_moment_and_one_for_all_curves(found, tmp_path
     assert (first.get_xlim(), first.get_ylim()) == (second.get_xlim(), second.get_ylim())
     save(figure, tmp_path / "distances.png")
     with Image.open(tmp_path / "distances.png") as image:
-        assert image.size == (1890, 630)
+        assert image.size == (1665, 600)
 
 
 def test_densities_are_those_of_the_normalized_distances(found):
@@ -87,8 +87,9 @@ def test_the_threshold_is_marked_and_named(found):
         (text,) = axes.texts
         false, true = 100 * threshold.false_match_rate, 100 * threshold.true_match_rate
         assert 0.09 < false <= 0.1
-        expected = f"distance ≤ {threshold.distance:.4g}:\n{false:.2g} % false matches\n{true:.1f} % true matches"
-        assert text.get_text() == expected
+        at = mark(axes)
+        where = f"≤ {at:.2f} (distance {threshold.distance:.4g}):"
+        assert text.get_text() == f"{where}\n{false:.2g} % false matches\n{true:.1f} % true matches"
     assert mark(figure.axes[-1]) == 0.1
 
 

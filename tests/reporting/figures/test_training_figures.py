@@ -9,6 +9,7 @@ from PIL import Image
 from svdnet_jax.config.schema import RRI, Config, Phase
 from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.figures.training import COLORS, SHADES, curves, gram, rounds, singular_values
+from svdnet_jax.retrieval.intervals import ByIdentity
 from svdnet_jax.training.schedule import build_schedule
 
 RNG = np.random.default_rng(0)
@@ -160,3 +161,19 @@ def test_singular_values_are_drawn_on_a_log_scale():
         assert list(line(axes, name).get_xdata()) == [1, 2, 3]
         assert list(line(axes, name).get_ydata()) == list(values)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["base", "round 1"]
+
+
+def test_bands_are_the_intervals_over_people_and_the_axis_says_where_it_starts():
+    rng, people = np.random.default_rng(0), np.arange(30)
+    sums = {}
+    for number in range(3):
+        each = ByIdentity(people, np.full(30, 2), {m: rng.random(30) for m in ("rank1", "mAP", "mAP_market")})
+        sums[number] = {"embedding": each, "pooled": each}
+    axes = rounds(fake_run(rounds=2), sums=sums).axes[1]
+    band, _ = axes.collections
+    drawn = band.get_paths()[0].vertices
+    for number in range(3):
+        interval = sums[number]["embedding"].interval("mAP")
+        ends = drawn[drawn[:, 0] == number, 1]
+        assert (ends.min(), ends.max()) == pytest.approx((100 * interval.low, 100 * interval.high))
+    assert axes.get_ylabel() == f"per cent; the axis starts at {axes.get_ylim()[0]:.0f}"

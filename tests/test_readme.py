@@ -13,7 +13,7 @@ from rich.console import Console
 from svdnet_jax.reporting.log import after_rounds, read_log
 from svdnet_jax.reporting.progress import print_table
 from svdnet_jax.studies import control, study, summary
-from svdnet_jax.studies.comparison import load_pairs, table
+from svdnet_jax.studies.differences import ends
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,16 +51,15 @@ def test_the_table_of_the_short_run_on_real_images_comes_from_its_log():
     assert block("table docs/runs/market-cpu.jsonl", text) == printed(lambda console: print_table(records, console))
 
 
-def test_the_table_of_the_comparison_comes_from_the_logs():
-    runs, controls = (sorted(STORED.glob(f"{kind}*.jsonl")) for kind in ("synthetic", "control"))
-    assert len(runs) == len(controls) > 1
-    pairs = load_pairs(runs, controls)
+def test_the_table_of_the_comparison_and_what_the_readme_claims_come_from_the_lines():
+    lines = read_log(STORED / "paper" / "control.jsonl")
     text = (ROOT / "docs" / "first-run.md").read_text()
-    shown = printed(lambda console: console.print(table(pairs)))
-    assert block("table docs/runs, all seeds", text) == shown
-    for name in ("embedding mAP ", "pooled mAP "):
-        (row,) = [line for line in shown if line.strip().startswith(name)]
-        assert row.rpartition("  ")[2] in README
+    assert block("table runs/paper/control.jsonl", text) == bare(study.text(control.STUDY, lines))
+    (row,) = summary.differences(lines, {"": ("us", "none")}, summary.last_round(lines)).values()
+    gains = dict(zip(summary.DIFFERENT, row, strict=True))
+    for name in ("mAP", "pooled mAP"):
+        assert f"{gains[name].seeds.value:+.1f} {ends(gains[name].seeds)}" in README
+        assert gains[name].seeds.low > 0, "the README says that it gains"
 
 
 def test_the_numbers_of_the_other_cpu_come_from_its_lines():

@@ -36,6 +36,7 @@ from svdnet_jax.runs.conclusion import conclusion
 from svdnet_jax.runs.dataset import count_valid, load_configured_dataset, summary
 from svdnet_jax.runs.directory import RunDir, open_run_dir
 from svdnet_jax.runs.environment import environment
+from svdnet_jax.runs.estimate import refuse_too_large
 from svdnet_jax.runs.evaluate import divisible_batches, with_fingerprints
 from svdnet_jax.runs.log_records import end_record, report_facts, start_record
 from svdnet_jax.runs.output import RunOutput, copy_base_run, log_record, save_border, save_checkpoint
@@ -104,7 +105,7 @@ def train(
 
 
 def preflight(config: Config, model: SVDNet | None = None) -> MeshContext:
-    """Refuses settings that cannot work before anything is made: values, names, sizes, freeze patterns, devices.
+    """Refuses settings that cannot work before anything is made: values, names, sizes, freeze patterns, memory.
 
     Returns:
         The devices of the run.
@@ -116,7 +117,9 @@ def preflight(config: Config, model: SVDNet | None = None) -> MeshContext:
     network = model or create_model(config.model, num_classes=2)
     state = jax.eval_shape(lambda: init_state(network, input_size(config.data), config.seed))
     make_optimizers(state.params, config)
-    return create_mesh(config)
+    devices = create_mesh(config)
+    refuse_too_large(config, network, state, jax.local_devices()[0], devices.count)
+    return devices
 
 
 class _Session(NamedTuple):

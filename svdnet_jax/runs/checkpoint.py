@@ -243,9 +243,25 @@ def _damage(folder: Path, step: int | None) -> Iterator[None]:
         raise
     except Exception as error:
         where = folder if step is None else folder / str(step)
+        if step is None and (metrics := _damaged_metrics(folder)):
+            raise CheckpointError(
+                None,
+                f"{metrics}: is damaged ({_reason(error)}). Take its folder away: it only tells which checkpoint was "
+                "best, and nothing else is lost",
+            ) from error
         raise CheckpointError(
             step, f"{where}: the checkpoint is damaged, or of another version ({_reason(error)})"
         ) from error
+
+
+def _damaged_metrics(folder: Path) -> Path | None:
+    """Returns the first file of metrics that is no JSON."""
+    for path in sorted(folder.glob("*/metrics/metrics")):
+        try:
+            json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return path
+    return None
 
 
 def _bytes(state: TrainState) -> int:

@@ -10,7 +10,7 @@ Nothing is chosen by the test set: every number is that of a fixed round of a fi
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
@@ -43,6 +43,8 @@ WIDTH = 128
 """Columns of a printed table."""
 IS_LINES = is_json("event", "variant", lines=True)
 """Whether a file holds the lines of a study."""
+MOST = 10**6
+"""Of any number that a study is told."""
 DIGITS = 6
 """Decimals that are kept of a number."""
 
@@ -98,6 +100,7 @@ def conduct(study: Study, options: Options, console: Console) -> Path:
     """
     if options.run.base_from or options.run.seed:
         raise ConfigError("--seed and --base-from: a study sets them for its runs; give --seeds")
+    check_options(options)
     path, drawn = (options.folder / f"{study.name}.jsonl", options.folder / "figures" / f"{study.name}.png")
     refuse_overwrite("--out", path, IS_LINES)
     refuse_overwrite("--out", drawn, is_figure)
@@ -106,6 +109,25 @@ def conduct(study: Study, options: Options, console: Console) -> Path:
     save(study.figure(lines), drawn)
     say(console, f"{text(study, lines)}\nlines: {path}\nfigure: {drawn}")
     return path
+
+
+def check_options(options: Options) -> None:
+    """Refuses options of a study that cannot work, before any work; those of its runs are checked with each.
+
+    Raises:
+        ConfigError: Names the option.
+    """
+    if not options.seeds or len({*options.seeds}) < len(options.seeds):
+        raise ConfigError(f"--seeds {' '.join(map(str, options.seeds))}: give one or more, each once")
+    for each in fields(options):
+        values = getattr(options, each.name)
+        least = 2 if each.name == "held_out" else 0
+        for value in values if isinstance(values, tuple) else (values,):
+            if isinstance(value, int | float) and not least <= value <= MOST:
+                option = f"--{each.name.replace('_', '-')}"
+                raise ConfigError(f"{option} {value}: must be from {least} to {MOST}")
+    if not options.factors or min(options.factors) <= 0:
+        raise ConfigError(f"--factors {' '.join(map(str, options.factors))}: give one or more, each above 0")
 
 
 def text(study: Study, lines: Lines) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -255,3 +256,14 @@ def test_a_reader_does_not_wait_for_what_stands_still(two, tmp_path):
     with pytest.raises(CheckpointError, match="go on from step 1"):
         read_patiently(RunDir(tmp_path), lambda saved: looks.append(0) or read_latest(saved, like))
     assert len(looks) == 1
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"["])
+def test_damaged_metrics_are_named_and_taking_them_away_helps(two, tmp_path, content):
+    folder = shutil.copytree(two, tmp_path / "copy")
+    (first, *_) = sorted(folder.glob("*/metrics/metrics"))
+    first.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{re.escape(str(first))}: is damaged .*Take its folder away"):
+        read(folder)
+    shutil.rmtree(first.parent)
+    assert read(folder).position.step == 2

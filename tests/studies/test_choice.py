@@ -9,7 +9,7 @@ from rich.console import Console
 from svdnet_jax.config.schema import Config
 from svdnet_jax.config.validate import validate
 from svdnet_jax.errors import CheckpointError, ConfigError, Stopped, TrainingDiverged
-from svdnet_jax.studies import choice, control, decorrelation, rotation
+from svdnet_jax.studies import choice, control, decorrelation, dimensions, paper_tables, rotation, study
 from svdnet_jax.studies.jobs import cores, side_by_side
 
 
@@ -125,3 +125,34 @@ def test_work_is_shared_among_processes_and_their_cores():
 def test_errors_of_other_processes_arrive(error, raised):
     with pytest.raises(raised):
         side_by_side(fail, [(error,), (error,)], 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": ()}, "--seeds : give one"),
+        ({"seeds": (1, 1)}, "--seeds 1 1: give one or more, each once"),
+        ({"seeds": (10**20,)}, "--seeds 1"),
+        ({"factors": ()}, "--factors : give one"),
+        ({"factors": (0.0, 1.0)}, "each above 0"),
+        ({"factors": (float("nan"),)}, "--factors nan: must be"),
+        ({"factors": (float("inf"),)}, "--factors inf: must be"),
+        ({"held_out": 1}, "--held-out 1: must be from 2"),
+        ({"jobs": -1}, "--jobs -1: must be"),
+        ({"jobs": 10**9}, "--jobs 1000000000: must be"),
+    ],
+)
+def test_options_of_a_study_have_bounds(changes, said, tmp_path):
+    options = replace(control.Options(run=replace(Config(), out=tmp_path)), **changes)
+    with pytest.raises(ConfigError, match=said):
+        study.conduct(control.STUDY, options, quiet())
+    assert not [*tmp_path.iterdir()]
+
+
+def test_options_of_each_study_have_bounds_by_the_same_rule():
+    for experiment in paper_tables.STUDIES.values():
+        study.check_options(experiment.options())
+    with pytest.raises(ConfigError, match="--below -3"):
+        study.check_options(decorrelation.Options(below=-3))
+    with pytest.raises(ConfigError, match="--dims 1000000000"):
+        study.check_options(dimensions.Options(dims=(16, 10**9)))

@@ -8,7 +8,7 @@ Runs the studies one after the other in one folder (--out, not given: runs/paper
 same command again goes on where it was stopped. Their lines are kept in docs/runs/paper and their figures in
 docs/figures/paper. In docs/results.md the tables are replaced; what is written around them stays.
 
-On the built-in data and two idle CPU cores all of it takes under 40 minutes.
+On the built-in data and two CPU cores control and rounds take forty minutes, and the others two hours more.
 """
 
 import re

@@ -3,7 +3,7 @@
     svdnet study rounds
     svdnet study rounds --preset short-resnet50 --data.root Market-1501 --model.weights resnet50.h5
 
-The runs are those of svdnet study control: after it this takes seconds, else about two minutes a seed on two idle CPU
+The runs are those of svdnet study control: after it this takes seconds, else forty minutes on two CPU
 cores. Round 0 is Step 0; the others are judged after their relaxation.
 """
 

@@ -68,9 +68,8 @@ def test_a_run_is_evaluated_on_a_manifest_of_other_people(trained, workshop, tmp
         for path in sorted((root / folder).glob("0*.jpg")):
             lines.append(f"{path},{path.name[:4]},{path.name[6]},{split}")
     (tmp_path / "mine.csv").write_text("\n".join(lines))
-    found = evaluate(
-        capsys, "--run", trained, "--data.root", tmp_path / "mine.csv", "--data.cache", tmp_path, "--save", tmp_path
-    )
+    where = ("--data.root", tmp_path / "mine.csv", "--data.outside", "--data.cache", tmp_path)
+    found = evaluate(capsys, "--run", trained, *where, "--save", tmp_path)
     saved = evaluate(capsys, "--query", tmp_path / "pooled/query.npz", "--gallery", tmp_path / "pooled/gallery.npz")
     assert saved == found["pooled"]
 
@@ -154,6 +153,7 @@ def test_what_nothing_can_be_measured_on_is_refused_before_embedding(trained, wo
     lines += [f"{path},{path.name[:4]},1,train" for path in sorted((root / "bounding_box_train").glob("*.jpg"))[:20]]
     (tmp_path / "mine.csv").write_text("\n".join(lines))
     options = ["--run", str(trained), "--data.root", str(tmp_path / "mine.csv"), "--data.cache", str(tmp_path)]
+    options.append("--data.outside")
     assert evaluate_cli.main(options) == 2
     assert "the query split has no images" in capsys.readouterr().err
 

@@ -83,7 +83,7 @@ def test_the_folder_holds_what_the_design_promises(finished):
     assert {"python", "packages", "devices", "commit"} <= environment.keys()
 
 
-FIGURES = ("contact_sheet", "curves", "distances", "gram", "ranked_lists", "rounds", "singular_values")
+FIGURES = ("cmc", "contact_sheet", "curves", "distances", "gram", "ranked_lists", "rounds", "singular_values")
 
 
 def test_the_log_has_the_format_that_other_programs_read(finished):

@@ -201,14 +201,15 @@ def _text_hash(metadata: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what orbax logs through absl out of the terminal: its errors are raised here, in a line each."""
+    """Keeps what orbax logs through absl out of the terminal: its errors are raised here, in a line each.
+
+    After an error it stays quiet: what is still being written in the background fails too, and says so after us.
+    """
     logger = logging.getLogger("absl")
     before = logger.disabled
     logger.disabled = True
-    try:
-        yield
-    finally:
-        logger.disabled = before
+    yield
+    logger.disabled = before
 
 
 @contextmanager

@@ -50,6 +50,8 @@ def arguments(workshop, *more, seeds=("0", "1")):
         str(workshop / "studies"),
         "--docs",
         str(workshop / "docs"),
+        "--more-seeds",
+        *seeds,
         "--data.cache",
         str(workshop / "data"),
     )
@@ -113,7 +115,7 @@ def test_the_document_can_be_made_from_the_lines_alone(studied, workshop):
 @pytest.mark.slow
 def test_each_study_has_its_own_command(studied, workshop, capsys):
     options = arguments(workshop)
-    del options[2:4]  # --docs
+    del options[2:7]  # --docs and --more-seeds, of all studies
     assert run("rounds", options, "study") == 0
     assert "control 1" in capsys.readouterr().out
     assert (studied / "figures" / "rounds.png").exists()

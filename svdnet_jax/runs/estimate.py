@@ -19,7 +19,8 @@ def refuse_too_large(config: Config, model: SVDNet, state: TrainState, device: j
     """Refuses a batch that cannot be had in memory.
 
     Followed by shapes alone. Counted is half of what the modules of the network give, as outputs of a block and of its
-    last layer are one array; so what is refused cannot run, and what is not may still be too large.
+    last layer are one array, and none of it where frozen layers or remat keep less; so what is refused cannot run, and
+    what is not may still be too large.
 
     Args:
         config: Settings of the run.
@@ -39,7 +40,8 @@ def refuse_too_large(config: Config, model: SVDNet, state: TrainState, device: j
         return model.apply(variables, x, train=False, capture_intermediates=True, mutable=["intermediates"])
 
     _, kept = jax.eval_shape(at_rest, state.variables, x)
-    between = 0 if config.model.remat else _bytes(kept) // 2
+    keeps_less = config.model.remat or config.base.freeze or config.base_from
+    between = 0 if keeps_less else _bytes(kept) // 2
     needed, memory = weights + _bytes(x) + between, memory_of(device)
     if memory and needed > memory:
         raise ConfigError(

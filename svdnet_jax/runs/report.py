@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from PIL import Image
 
 from svdnet_jax.config.schema import Config, Eval
@@ -22,7 +23,8 @@ from svdnet_jax.reporting.report import write_report
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.intervals import Sums
-from svdnet_jax.retrieval.metrics import evaluate, ranked_list
+from svdnet_jax.retrieval.metrics import ranked_list
+from svdnet_jax.retrieval.results import Report
 from svdnet_jax.runs.directory import RunDir, load_eigenlayer, load_identities, read_environment, save_embeddings
 from svdnet_jax.training.schedule import build_schedule
 
@@ -39,6 +41,7 @@ def write_artifacts(
     records: Sequence[Record],
     query: Mapping[str, Embeddings],
     gallery: Mapping[str, Embeddings],
+    reports: Mapping[str, Report],
     facts: Mapping[str, str],
 ) -> Path:
     """Writes embeddings, figures and report of a finished run.
@@ -50,6 +53,7 @@ def write_artifacts(
         records: Its log.
         query: Final embeddings of the queries by name, ``embedding`` and ``pooled``.
         gallery: The same of the gallery.
+        reports: What their evaluation found, by the same names.
         facts: What a reader must know to judge the numbers.
 
     Returns:
@@ -62,13 +66,13 @@ def write_artifacts(
             "Retrieval by round, for both embeddings; bands: 95 % intervals over the people of the test set",
             figures.rounds(records, sums=_sums(run_dir, records)),
         ),
-        "cmc": ("Queries with a right answer among the first k", _cmc(config.eval, query, gallery)),
+        "cmc": ("Queries with a right answer among the first k", cmc(reports)),
         **_distances(run_dir, config, query, gallery),
         **_gram(run_dir),
         "singular_values": ("Spectrum of W", figures.singular_values(_spectra(records))),
         "ranked_lists": (
             "Queries and their nearest gallery images, by the Eigenlayer's output",
-            _ranked(config.eval, dataset, query["embedding"], gallery["embedding"]),
+            _ranked(reports["embedding"].ap, config.eval, dataset, query["embedding"], gallery["embedding"]),
         ),
     }
     pictures = {}
@@ -98,11 +102,6 @@ def _sums(run_dir: RunDir, records: Sequence[Record]) -> dict[int, Sums]:
     """Returns the results by identity after each round; those of an older version are not there."""
     found = {r["round"]: load_identities(run_dir, r["round"], r["phase"]) for r in after_rounds(records)}
     return {number: sums for number, sums in found.items() if sums}
-
-
-def _cmc(settings: Eval, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]) -> Any:
-    protocol: dict[str, Any] = {"metric": settings.metric, "cross_camera": settings.cross_camera}
-    return cmc({name: evaluate(query[name], gallery[name], **protocol) for name in query})
 
 
 def _distances(
@@ -146,9 +145,10 @@ def _spectra(records: Sequence[Record]) -> dict[str, np.ndarray]:
     return {border_name(record): np.array(record["spectrum"]) for record in after_rounds(records)}
 
 
-def _ranked(settings: Eval, dataset: Dataset, query: Embeddings, gallery: Embeddings) -> Any:
+def _ranked(
+    ap: Float[np.ndarray, " q"], settings: Eval, dataset: Dataset, query: Embeddings, gallery: Embeddings
+) -> Any:
     protocol: dict[str, Any] = {"metric": settings.metric, "cross_camera": settings.cross_camera}
-    ap = evaluate(query, gallery, **protocol).ap
     sections = {}
     for heading, chosen in choose_queries(ap).items():
         rows = []

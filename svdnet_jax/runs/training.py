@@ -244,7 +244,8 @@ def _report(session: _Session, run_dir: RunDir, state: TrainState, evaluation: E
     records = read_log(run_dir.log)
     check_records(run_dir.log, records)
     facts = report_facts(task.config, dataset, records[0])
-    report = write_artifacts(run_dir, task.config, dataset, records, query, gallery, facts)
+    reports = {"embedding": evaluation.embedding, "pooled": evaluation.pooled}
+    report = write_artifacts(run_dir, task.config, dataset, records, query, gallery, reports, facts)
     print_table(records, console)
     if shown := conclusion(run_dir, task.config.rri, records):
         say(console, shown)

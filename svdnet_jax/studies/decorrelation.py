@@ -37,6 +37,7 @@ from svdnet_jax.runs.directory import RunDir, load_eigenlayer
 from svdnet_jax.studies import study, summary
 from svdnet_jax.studies.choice import chosen
 from svdnet_jax.studies.comparison import spread
+from svdnet_jax.studies.trained import trained
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
 CONTROL = "nothing (control)"
@@ -81,7 +82,7 @@ def measure(options: Options, console: Console) -> list[Record]:
     runs, choices = chosen(options, runs, families, console)
     lines = choices + study.train(options, runs, console)
     for seed in options.seeds:
-        folder = study.trained(options, "base", without_rounds(options.run), seed, console)
+        folder = trained(options.folder, "base", without_rounds(options.run), seed, console)
         lines += study.cached(folder / "replaced.jsonl", partial(replaced, folder, seed))
     return lines
 
@@ -212,6 +213,6 @@ STUDY = study.Study(
     measure,
     tables,
     figure,
-    "Does not show: what the variants are worth with other learning rates, which are those of the default for all; a "
-    "method whose weights have another length (U, UV') may want others.",
+    "Does not show: what more rounds would give, nor a rate chosen for unmatched columns or for another width by "
+    "itself: they have that of their method.",
 )

@@ -128,5 +128,5 @@ STUDY = study.Study(
     measure,
     tables,
     figure,
-    "Does not show: learning rates chosen for each width; SVDNet and control each have theirs, chosen at the preset's.",
+    "Does not show: learning rates chosen for each width.",
 )

@@ -7,10 +7,10 @@ the other. Each process is given its cores before it imports JAX, which makes as
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from typing import Any, TypeVar
 
-from svdnet_jax.errors import ConfigError, Stopped, TrainingDiverged
+from svdnet_jax.errors import CheckpointError, ConfigError, MachineError, Stopped
 
 Result = TypeVar("Result")
 
@@ -29,7 +29,8 @@ def side_by_side(work: Callable[..., Result], arguments: Sequence[tuple[Any, ...
         jobs: Processes at most.
 
     Raises:
-        ConfigError: What the function raised, with its message.
+        ConfigError: What the function raised, with its message; other errors likewise.
+        MachineError: A process was ended by the system.
         KeyboardInterrupt: Asked to stop; each process has saved what it was at.
     """
     if (jobs := min(jobs, len(arguments))) < 2:
@@ -41,6 +42,11 @@ def side_by_side(work: Callable[..., Result], arguments: Sequence[tuple[Any, ...
         futures = [pool.submit(_call, work, each) for each in arguments]
         try:
             return [future.result() for future in futures]
+        except BrokenExecutor:
+            raise MachineError(
+                "a process of the study was ended by the system, mostly for want of memory. What it had saved is "
+                "intact; the same command with --jobs 1 goes on from there"
+            ) from None
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -56,10 +62,10 @@ def _take_share(numbers: Any, shares: Sequence[Sequence[int]]) -> None:
 
 
 def _call(work: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
-    """Calls the function; exceptions with more than a message do not travel between processes."""
+    """Calls the function; exceptions that are made of more than a message do not travel between processes."""
     try:
         return work(*arguments)
     except Stopped:
         raise KeyboardInterrupt from None
-    except (ConfigError, TrainingDiverged) as error:
+    except CheckpointError as error:
         raise ConfigError(str(error)) from None

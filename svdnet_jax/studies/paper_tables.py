@@ -76,6 +76,8 @@ class Options:
     """Penalties that begin after Step 0."""
     from_start: tuple[penalties.Kind, ...] = penalties.Options().from_start
     """Penalties that begin with the first step."""
+    weight_factors: tuple[float, ...] = penalties.Options().weight_factors
+    """Factors on the weights of penalties, of which each takes the best on held-out identities."""
     run: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
@@ -84,13 +86,13 @@ def budget(options: Options) -> dict[str, study.Options]:
     run, fewer = options.run, options.variants_rounds
     shared: dict[str, Any] = {name: getattr(options, name) for name in ("factors", "held_out", "jobs")}
     few, many = shared | {"seeds": options.seeds}, shared | {"seeds": options.more_seeds}
-    kinds, starts = options.kinds, options.from_start
+    weights = {name: getattr(options, name) for name in ("kinds", "from_start", "weight_factors")}
     return {
         "control": control.Options(**many, run=run),
         "rounds": control.Options(**many, run=run),
         "decorrelation": decorrelation.Options(**few, run=run, variants_rounds=fewer, below=options.below),
         "dimensions": dimensions.Options(**few, run=run, dims=options.dims, variants_rounds=fewer),
-        "penalties": penalties.Options(**few, run=run, kinds=kinds, from_start=starts, variants_rounds=fewer),
+        "penalties": penalties.Options(**few, **weights, run=run, variants_rounds=fewer),
         "truncated": truncated.Options(**few, run=run),
         "pcanet": pcanet.Options(**few, run=run),
     }

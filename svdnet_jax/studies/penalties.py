@@ -7,8 +7,8 @@ From the Step 0 that all share, the rounds are trained with a penalty: without d
 those of svdnet_jax/baselines/orthogonality.py (but double soft orthogonality, which is soft with twice its weight), of
 the Eigenlayer's weight with the lengths of its columns taken out, as in S(W), and, as `features`, ABD-Net's of the last
 feature map. As their authors use them, from the first step on, those of --from-start are trained too, with a Step 0 of
-their own. No weight is tuned: each is such that the penalty adds --level nats to the loss at the end of the first
-seed's Step 0. On two idle CPU cores a kind takes 40 s a seed, and one from the start a minute.
+their own. Weights are chosen on held-out identities, from five around that with which the penalty adds --level nats to
+the loss at the end of the first seed's Step 0. On two idle CPU cores a kind takes seven minutes with five seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,9 +32,11 @@ from svdnet_jax.runs.base_run import without_rounds
 from svdnet_jax.runs.dataset import load_configured_dataset
 from svdnet_jax.runs.load import load_run
 from svdnet_jax.studies import study, summary
+from svdnet_jax.studies.choice import best_of, choose, chosen, line
 from svdnet_jax.studies.comparison import spread
 from svdnet_jax.studies.decorrelation import CONTROL, with_rri
 from svdnet_jax.studies.decorrelation import Options as Shared
+from svdnet_jax.studies.trained import trained
 
 Kind = Literal["soft", "coherence", "srip", "spectral-difference", "features"]
 START = "-start"
@@ -52,26 +54,59 @@ class Options(study.Options):
     from_start: tuple[Kind, ...] = ("soft",)
     """Penalties that begin with the first step, without US."""
     level: float = 1.0
-    """What each adds to the loss at the end of Step 0, in nats."""
+    """What each adds to the loss at the end of Step 0 with a weight factor of 1, in nats."""
+    weight_factors: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    """Factors on the weights: each penalty takes the best one on held-out identities, by itself; with US it has the
+    same. One factor: nothing is chosen."""
     variants_rounds: int = Shared.variants_rounds
     """Rounds with penalties; what is compared is what all have after so many."""
 
 
 def measure(options: Options, console: Console) -> list[Record]:
     """Trains all; the lines say kind and weight."""
-    base = study.trained(options, "base", without_rounds(options.run), options.seeds[0], console)
+    base = trained(options.folder, "base", without_rounds(options.run), options.seeds[0], console)
     needed = [*dict.fromkeys((*options.kinds, *options.from_start))]
     settings = {kind: scaled(kind, options.level / size) for kind, size in sizes(base, needed).items()}
-    runs = variants(options, settings)
-    lines = study.train(options, runs, console)
-    weights = {name: run.loss.penalty.weight or run.loss.penalty.features for name, run in runs.items()}
-    return [{**line, "weight": weights[line["variant"]]} for line in lines]
+    plain = {method: with_rri(options.run, method=method) for method in ("none", "us")}
+    plain, choices = chosen(options, plain, {method: method for method in plain}, console)
+    runs, weights = weighted(options, variants(options, settings, plain), console)
+    results = study.train(options, runs, console)
+    return choices + weights + [{**each, "weight": weight_of(runs[each["variant"]])} for each in results]
 
 
-def variants(options: Options, settings: Mapping[Kind, Penalty]) -> dict[str, Config]:
-    """Returns settings of all runs by name, from those of each penalty that begins in the rounds."""
-    config = options.run
-    runs = {method: with_rri(config, method=method) for method in ("none", "us")}
+def weighted(options: Options, runs: dict[str, Config], console: Console) -> tuple[dict[str, Config], list[Record]]:
+    """Returns all runs with the weights that were chosen for their penalties, and a line of each choice."""
+    if len(options.weight_factors) < 2:
+        return runs, []
+    asked = {name: run for name, run in runs.items() if weight_of(run) and name.startswith("none-")}
+    tried = choose(options, asked, heavier, options.weight_factors, 1.0, console) if asked else {}
+    best = {name: best_of(means) for name, means in tried.items()}
+    lines = [line("weight", name, weight_of(asked[name]), means, best[name]) for name, means in tried.items()]
+    families = {name: name.replace("us-", "none-", 1) for name in runs}
+    return {name: heavier(run, best.get(families[name], 1.0)) for name, run in runs.items()}, lines
+
+
+def heavier(config: Config, factor: float) -> Config:
+    """Returns the settings with the weight of the penalty multiplied."""
+    own = config.loss.penalty
+    weight, features = (float(f"{each * factor:.6g}") for each in (own.weight, own.features))
+    return replace(config, loss=replace(config.loss, penalty=replace(own, weight=weight, features=features)))
+
+
+def weight_of(config: Config) -> float:
+    """Returns the weight of the penalty, 0 without one."""
+    return config.loss.penalty.weight or config.loss.penalty.features
+
+
+def variants(options: Options, settings: Mapping[Kind, Penalty], plain: Mapping[str, Config]) -> dict[str, Config]:
+    """Returns settings of all runs by name.
+
+    Args:
+        options: Of the study.
+        settings: Of each penalty that begins in the rounds.
+        plain: Of the runs without one, ``none`` and ``us``, with their rates.
+    """
+    config, runs = options.run, dict(plain)
     few = {method: with_rri(run, rounds=min(options.variants_rounds, run.rri.rounds)) for method, run in runs.items()}
     for kind in options.kinds:
         for method, run in few.items():
@@ -162,6 +197,6 @@ STUDY = study.Study(
     measure,
     tables,
     figure,
-    "Does not show: what a penalty is worth with a weight chosen for it; the weights make all equally large at the end "
-    "of the Step 0 that those after it share. A penalty from the first step has a Step 0 of its own.",
+    "Does not show: what US is worth with a weight chosen beside it; it has that of the penalty alone. A penalty from "
+    "the first step has a Step 0 of its own.",
 )

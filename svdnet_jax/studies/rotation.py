@@ -22,7 +22,7 @@ from rich.table import Table
 
 from svdnet_jax.config.schema import Config
 from svdnet_jax.reporting.log import Record
-from svdnet_jax.studies import study, summary
+from svdnet_jax.studies import control, study, summary
 from svdnet_jax.studies.choice import chosen
 from svdnet_jax.studies.comparison import spread
 from svdnet_jax.studies.decorrelation import with_rri
@@ -31,11 +31,9 @@ CONTROL = "nothing (control)"
 
 
 @dataclass(frozen=True)
-class Options(study.Options):
+class Options(control.Options):
     """What to compare."""
 
-    seeds: tuple[int, ...] = tuple(range(10))
-    """Seeds of the runs, in place of --seed."""
     variants_rounds: int = 2
     """Rounds of the variants that no other study needs; what is compared is what all have after so many."""
 
@@ -136,5 +134,5 @@ STUDY = study.Study(
     measure,
     tables,
     figure,
-    "Does not show: what more rounds would give, nor other learning rates.",
+    "Does not show: what more rounds would give.",
 )

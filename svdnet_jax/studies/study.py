@@ -10,8 +10,7 @@ Nothing is chosen by the test set: every number is that of a fixed round of a fi
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from hashlib import sha256
+from dataclasses import dataclass, field, fields
 from io import StringIO
 from pathlib import Path
 from textwrap import fill
@@ -23,28 +22,26 @@ from rich.console import Console
 from rich.table import Table
 
 from svdnet_jax.config.schema import Config
-from svdnet_jax.config.serialize import to_json
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
 from svdnet_jax.reporting.figures.style import save
-from svdnet_jax.reporting.log import Record, after_rounds, read_log
-from svdnet_jax.reporting.terminal import duration, say, terminal
-from svdnet_jax.runs.base_run import without_rounds
+from svdnet_jax.reporting.log import Record, read_log
+from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.runs.dataset import load_configured_dataset
-from svdnet_jax.runs.directory import RunDir, load_identities, read_environment, read_settings, refuse_other_settings
+from svdnet_jax.runs.directory import RunDir, load_identities, read_environment
 from svdnet_jax.runs.environment import environment
 from svdnet_jax.runs.restore import read_run_log
-from svdnet_jax.runs.training import train as train_run
 from svdnet_jax.studies.differences import mean_sums
 from svdnet_jax.studies.jobs import cores, side_by_side
 from svdnet_jax.studies.summary import Lines, about, at_round, choices, last_round
+from svdnet_jax.studies.trained import Plan, plan, trained
 
 WIDTH = 128
 """Columns of a printed table."""
 IS_LINES = is_json("event", "variant", lines=True)
 """Whether a file holds the lines of a study."""
 MOST = 10**6
-"""Of any number that a study is told."""
+"""Of any number but seeds that a study is told."""
 DIGITS = 6
 """Decimals that are kept of a number."""
 
@@ -56,8 +53,8 @@ class Options:
     seeds: tuple[int, ...] = tuple(range(5))
     """Seeds of the runs, in place of --seed."""
     factors: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """Factors on the learning rates of the rounds: each variant takes the best one on held-out identities. One factor:
-    nothing is chosen."""
+    """Factors on the learning rates of the rounds: each variant takes the best one on held-out identities. Where that
+    is the first or the last, the grid goes on there. One factor: nothing is chosen."""
     held_out: int = 100
     """Training identities held out for that choice."""
     jobs: int = 0
@@ -121,11 +118,11 @@ def check_options(options: Options) -> None:
         raise ConfigError(f"--seeds {' '.join(map(str, options.seeds))}: give one or more, each once")
     for each in fields(options):
         values = getattr(options, each.name)
-        least = 2 if each.name == "held_out" else 0
+        least, most = {"held_out": (2, MOST), "seeds": (0, 2**32 - 1)}.get(each.name, (0, MOST))
         for value in values if isinstance(values, tuple) else (values,):
-            if isinstance(value, int | float) and not least <= value <= MOST:
+            if isinstance(value, int | float) and not least <= value <= most:
                 option = f"--{each.name.replace('_', '-')}"
-                raise ConfigError(f"{option} {value}: must be from {least} to {MOST}")
+                raise ConfigError(f"{option} {value}: must be from {least} to {most}")
     if not options.factors or min(options.factors) <= 0:
         raise ConfigError(f"--factors {' '.join(map(str, options.factors))}: give one or more, each above 0")
 
@@ -152,23 +149,26 @@ def train(options: Options, variants: Mapping[str, Config], console: Console) ->
     Returns:
         The lines of their logs at borders of phases, each with ``variant`` and ``seed``.
     """
-    load_configured_dataset(options.run, console)  # drawn or prepared once, before several processes ask for it
+    among = plan(options.folder, variants, options.seeds)
+    if among.runs:
+        load_configured_dataset(options.run, console)  # drawn or prepared once, before several processes ask for it
+        say(console, f"to train: {among}")
     if options.processes > 1:
-        side_by_side(_train_seed, [(options, variants, seed) for seed in options.seeds], options.processes)
+        side_by_side(_train_seed, [(options, variants, seed, among) for seed in options.seeds], options.processes)
     lines, folders = [], {}
     for name, config in variants.items():
-        folders[name] = [trained(options, name, config, seed, console) for seed in options.seeds]
+        folders[name] = [trained(options.folder, name, config, seed, console, among) for seed in options.seeds]
         for seed, folder in zip(options.seeds, folders[name], strict=True):
             lines += tagged(folder, name, seed)
     number = last_round(lines)
     return lines + [line for name in folders for line in _identities(name, folders[name], lines, number)]
 
 
-def _train_seed(options: Options, variants: Mapping[str, Config], seed: int) -> None:
+def _train_seed(options: Options, variants: Mapping[str, Config], seed: int, among: Plan) -> None:
     """Trains all variants with one seed: one process works on a seed, as they share its Step 0."""
     console = terminal(plain=True)
     for name, config in variants.items():
-        trained(options, name, config, seed, console)
+        trained(options.folder, name, config, seed, console, among)
 
 
 def _identities(variant: str, folders: Sequence[Path], lines: Lines, number: int) -> list[Record]:
@@ -181,53 +181,6 @@ def _identities(variant: str, folders: Sequence[Path], lines: Lines, number: int
         return []
     kept = {name: each.to_json(digits=3) for name, each in sums.items()}
     return [{"event": "identities", "variant": variant, "seed": None, "round": number, **kept}]
-
-
-def trained(options: Options, name: str, config: Config, seed: int, console: Console) -> Path:
-    """Returns the folder of a finished run, which is trained if it is not there."""
-    config = replace(config, seed=seed, base_from=None, rri=replace(config.rri, stop="never"))
-    base = without_rounds(config)
-    base = replace(base, out=options.folder / f"base-{_digest(base)}-{seed}")
-    if config.rri.rounds:
-        config = replace(config, base_from=base.folder, out=options.folder / f"{name}-{seed}")
-    else:
-        config = base
-    if not _finished(config):
-        for needed in (base, config):
-            if not _finished(needed):
-                _finish(needed, console)
-    return config.folder
-
-
-def _digest(config: Config) -> str:
-    """Returns a few letters that differ between settings."""
-    settings = {k: v for k, v in to_json(config).items() if k not in ("out", "seed", "preset", "compute", "machines")}
-    return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
-
-
-def _finished(config: Config) -> bool:
-    """Returns whether nothing is left of a run.
-
-    Raises:
-        ConfigError: Its folder holds a run with other settings.
-    """
-    run_dir = RunDir(config.folder)
-    log = run_dir.log
-    if run_dir.has_checkpoint:
-        refuse_other_settings(run_dir, read_settings(run_dir), to_json(config))
-    # A log that a killed process has cut short is put right by the run that goes on.
-    if not log.exists() or not (text := log.read_text("utf-8", "replace")).endswith("\n"):
-        return False
-    return text.rpartition('\n{"event": ')[2].startswith('"end"')
-
-
-def _finish(config: Config, console: Console) -> None:
-    """Runs what is left of a run; shown where somebody watches, else told in a line when it is over."""
-    folder, log = config.folder, RunDir(config.folder).log
-    train_run(config, console if console.is_terminal else terminal(quiet=True), report=False)
-    last, end = after_rounds(records := read_log(log))[-1], records[-1]
-    result = f"rank-1 {100 * last['embedding']['rank1']:.1f} mAP {100 * last['embedding']['mAP']:.1f}"
-    say(console, f"{folder}: {end['step']} steps, {duration(end['seconds'])} of training, {result}")
 
 
 def tagged(folder: Path, variant: str, seed: int) -> list[Record]:

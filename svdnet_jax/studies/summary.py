@@ -129,13 +129,25 @@ def make_table(title: str, heads: Sequence[str], caption: str = "") -> Table:
 
 
 def choices(lines: Lines) -> str:
-    """Describes what was chosen for the variants on held-out identities; empty where nothing was."""
+    """Describes the rates of the rounds: what was chosen on held-out identities, or that nothing was."""
     made = [line for line in lines if line["event"] == "choice"]
-    if not made:
+    if not last_round(lines):
         return ""
-    grid = ", ".join(f"{rate:g}" for rate in made[0]["rates"])
-    taken = ", ".join(f"{line['variant']} {line['chosen']:g}" for line in made)
-    return f"Learning rates of the rounds, each chosen from {grid} on held-out training identities: {taken}."
+    if not made:
+        return "Learning rates of the rounds: those of the preset for all, which were chosen for US."
+    of_weights = [line for line in made if line.get("what") == "weight"]
+    rates = f"Learning rates of the rounds, each chosen on held-out training identities: {_taken(made, 'rate')}."
+    return rates + (f" Weights, likewise: {_taken(made, 'weight')}." if of_weights else "")
+
+
+def _taken(made: Lines, what: str) -> str:
+    return "; ".join(
+        f"{line['variant']} {line['chosen']:.3g} "
+        f"({'an end of ' if line['chosen'] in (line['rates'][0], line['rates'][-1]) else ''}"
+        f"{line['rates'][0]:.3g} to {line['rates'][-1]:.3g})"
+        for line in made
+        if line.get("what", "rate") == what
+    )
 
 
 def about(lines: Lines) -> str:

@@ -32,8 +32,10 @@ from svdnet_jax.runs import inference
 from svdnet_jax.runs.base_run import without_rounds
 from svdnet_jax.runs.load import load_run
 from svdnet_jax.studies import study, summary
+from svdnet_jax.studies.choice import chosen
 from svdnet_jax.studies.comparison import spread
 from svdnet_jax.studies.decorrelation import with_rri
+from svdnet_jax.studies.trained import trained
 
 NAMES = {"base": "Step 0", "us": "SVDNet"}
 REPEATS = 20
@@ -49,11 +51,12 @@ class Options(study.Options):
 
 def measure(options: Options, console: Console) -> list[Record]:
     """Cuts the weights of Step 0 and of SVDNet, seed by seed."""
-    lines: list[Record] = []
-    configs = {"base": without_rounds(options.run), "us": with_rri(options.run, method="us")}
+    us, choices = chosen(options, {"us": with_rri(options.run, method="us")}, {"us": "us"}, console)
+    configs = {"base": without_rounds(options.run)} | us
+    lines = choices
     for name, config in configs.items():
         for seed in options.seeds:
-            folder = study.trained(options, name, config, seed, console)
+            folder = trained(options.folder, name, config, seed, console)
             lines += study.tagged(folder, name, seed)
             ranks = "-".join(str(k) for k in options.ranks)
             compute = partial(cut, folder, options.ranks, name, seed)

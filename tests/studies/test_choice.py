@@ -1,16 +1,30 @@
 """The choice of rates: the same grid for all, on people that are neither trained on nor tested on."""
 
 import os
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from svdnet_jax.config.schema import Config
 from svdnet_jax.config.validate import validate
-from svdnet_jax.errors import CheckpointError, ConfigError, Stopped, TrainingDiverged
-from svdnet_jax.studies import choice, control, decorrelation, dimensions, paper_tables, rotation, study
+from svdnet_jax.errors import CheckpointError, ConfigError, MachineError, Stopped, TrainingDiverged
+from svdnet_jax.reporting.terminal import duration
+from svdnet_jax.studies import (
+    choice,
+    control,
+    decorrelation,
+    dimensions,
+    paper_tables,
+    penalties,
+    rotation,
+    study,
+    truncated,
+)
 from svdnet_jax.studies.jobs import cores, side_by_side
+from svdnet_jax.studies.trained import plan
 
 
 def quiet():
@@ -23,19 +37,25 @@ def grid(monkeypatch):
 
     def use(outcomes):
         monkeypatch.setattr(choice, "load_configured_dataset", lambda *_: None)
-        monkeypatch.setattr(choice, "results", lambda _, candidates, seed: {n: outcomes(n, seed) for n in candidates})
+        known = lambda _, candidates, seed, __: {n: outcomes(n, seed) for n in candidates}  # noqa: E731
+        monkeypatch.setattr(choice, "results", known)
 
     return use
 
 
 def options(**more):
-    return control.Options(seeds=(4, 5, 6), factors=(0.5, 1.0, 2.0), jobs=1, **more)
+    return control.Options(seeds=(4, 5, 6), **({"factors": (0.5, 1.0, 2.0), "jobs": 1} | more))
+
+
+@pytest.fixture(autouse=True)
+def nothing_trained(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
 
 
 def test_each_takes_its_best_by_the_mean_over_seeds_and_siblings_take_it_too(grid):
     # us is best at twice the rate by the mean, though not with the first seed; none at half.
     known = {"us-x1": (0.5, 0.5), "us-x2": (0.4, 0.7), "us-x0.5": (0.45, 0.6), "none-x0.5": (0.9, 0.9)}
-    grid(lambda name, seed: known.get(name, (0.1, 0.1))[seed - 4])
+    grid(lambda name, seed: known.get(name, (0.1, 0.1))[seed])
     config = options().run
     variants = {name: replace(config, rri=replace(config.rri, match=name == "us")) for name in ("us", "us-unmatched")}
     variants["none"] = replace(config, rri=replace(config.rri, method="none"))
@@ -47,20 +67,57 @@ def test_each_takes_its_best_by_the_mean_over_seeds_and_siblings_take_it_too(gri
         "none": (0.01,),
     }
     assert [(line["variant"], line["chosen"], line["seeds"]) for line in lines] == [
-        ("us", 0.04, [4, 5]),
-        ("none", 0.01, [4, 5]),
+        ("us", 0.04, [0, 1]),
+        ("none", 0.01, [0, 1]),
     ]
-    assert lines[0]["mAP"] == pytest.approx([0.525, 0.5, 0.55])
+    # Both were at an end, so the grid of each went on there, once.
+    assert [line["rates"] for line in lines] == [[0.01, 0.02, 0.04, 0.08], [0.005, 0.01, 0.02, 0.04]]
+    assert lines[0]["mAP"] == pytest.approx([0.525, 0.5, 0.55, 0.1])
+
+
+@pytest.mark.parametrize(("sign", "rates"), [(1, (0.01, 0.32)), (-1, (0.00125, 0.04))])
+def test_a_grid_goes_on_while_its_end_is_best_and_not_for_ever(grid, sign, rates):
+    grid(lambda name, _: 0.5 + sign * 0.01 * float(name.rpartition("x")[2]))
+    _, (line,) = choice.chosen(options(), {"us": Config()}, {"us": "us"}, quiet())
+    assert (line["rates"][0], line["rates"][-1]) == rates
+    assert line["chosen"] == rates[sign > 0]
 
 
 def test_what_diverged_with_one_seed_is_not_taken(grid):
-    grid(lambda name, seed: None if name == "us-x2" and seed == 5 else {"us-x2": 0.9}.get(name, 0.3))
+    grid(lambda name, seed: None if name == "us-x4" and seed == 1 else {"us-x2": 0.9, "us-x4": 1.0}.get(name, 0.3))
     found, lines = choice.chosen(options(), {"us": Config()}, {"us": "us"}, quiet())
-    assert found["us"].rri.learning_rates == (0.01,), "the first of equal ones"
-    assert lines[0]["mAP"][2] is None
+    assert found["us"].rri.learning_rates == (0.04,)
+    assert lines[0]["mAP"] == [0.3, 0.3, 0.9, None], "the one beyond the end diverged, so the end is inside"
+    grid(lambda *_: 0.3)
+    found, _ = choice.chosen(options(), {"us": Config()}, {"us": "us"}, quiet())
+    assert found["us"].rri.learning_rates == (0.00125,), "the smallest of equal ones"
     grid(lambda *_: None)
     with pytest.raises(ConfigError, match="us diverged with each"):
         choice.chosen(options(), {"us": Config()}, {"us": "us"}, quiet())
+
+
+def test_each_penalty_takes_the_best_of_five_weights_and_has_it_with_us_too(grid):
+    best = {"none-soft": 10, "none-srip": 0.1, "none-soft-start": 1}
+    grid(lambda name, _: float(name in [f"{kind}-x{factor:g}" for kind, factor in best.items()]))
+    asked = penalties.Options(kinds=("soft", "srip"), jobs=1)
+    settings = {"soft": penalties.scaled("soft", 0.5), "srip": penalties.scaled("srip", 0.25)}
+    plain = {method: decorrelation.with_rri(Config(), method=method) for method in ("none", "us")}
+    runs, lines = penalties.weighted(asked, penalties.variants(asked, settings, plain), quiet())
+    assert {name: penalties.weight_of(run) for name, run in runs.items()} == {
+        "none": 0.0,
+        "us": 0.0,
+        "none-soft": 5.0,
+        "us-soft": 5.0,
+        "none-srip": 0.025,
+        "us-srip": 0.025,
+        "none-soft-start": 0.5,
+    }
+    assert [(line["what"], line["variant"], len(line["rates"])) for line in lines] == [
+        ("weight", name, 5) for name in ("none-soft", "none-srip", "none-soft-start")
+    ]
+    runs, lines = penalties.weighted(replace(asked, weight_factors=(1.0,)), runs, quiet())
+    assert not lines
+    assert penalties.weight_of(runs["us-soft"]) == 5.0
 
 
 def test_one_factor_chooses_nothing():
@@ -120,7 +177,7 @@ def test_work_is_shared_among_processes_and_their_cores():
 
 @pytest.mark.parametrize(
     ("error", "raised"),
-    [("config", ConfigError), ("step", ConfigError), ("diverged", ConfigError), ("stopped", KeyboardInterrupt)],
+    [("config", ConfigError), ("step", ConfigError), ("diverged", TrainingDiverged), ("stopped", KeyboardInterrupt)],
 )
 def test_errors_of_other_processes_arrive(error, raised):
     with pytest.raises(raised):
@@ -132,7 +189,7 @@ def test_errors_of_other_processes_arrive(error, raised):
     [
         ({"seeds": ()}, "--seeds : give one"),
         ({"seeds": (1, 1)}, "--seeds 1 1: give one or more, each once"),
-        ({"seeds": (10**20,)}, "--seeds 1"),
+        ({"seeds": (2**32,)}, "--seeds 4294967296: must be"),
         ({"factors": ()}, "--factors : give one"),
         ({"factors": (0.0, 1.0)}, "each above 0"),
         ({"factors": (float("nan"),)}, "--factors nan: must be"),
@@ -147,6 +204,63 @@ def test_options_of_a_study_have_bounds(changes, said, tmp_path):
     with pytest.raises(ConfigError, match=said):
         study.conduct(control.STUDY, options, quiet())
     assert not [*tmp_path.iterdir()]
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_the_system_ended_is_told_so():
+    with pytest.raises(MachineError, match="--jobs 1"):
+        side_by_side(killed, [(), ()], 2)
+
+
+@pytest.mark.parametrize("module", [penalties, truncated, dimensions, decorrelation, rotation])
+def test_runs_that_studies_share_have_the_rates_that_control_gave_them(module, grid, monkeypatch):
+    """Else the second study would find folders of other settings."""
+    grid(lambda name, _: {"us-x2": 0.9, "none-x0.5": 0.9}.get(name, 0.1))
+    seen = {}
+
+    def train(_, variants, __):
+        seen.update(variants)
+        raise ConfigError("seen")
+
+    def known(_, name, config, *__):
+        seen[name] = config
+        if name == "us":
+            raise ConfigError("seen")
+        return Path()
+
+    monkeypatch.setattr(study, "train", train)
+    for user in (penalties, truncated, decorrelation):
+        monkeypatch.setattr(user, "trained", known)
+    monkeypatch.setattr(study, "tagged", lambda *_: [])
+    monkeypatch.setattr(study, "cached", lambda *_: [])
+    monkeypatch.setattr(penalties, "sizes", lambda _, kinds: dict.fromkeys(kinds, 1.0))
+    with pytest.raises(ConfigError, match="seen"):
+        module.measure(replace(module.STUDY.options(), jobs=1), quiet())
+    wanted = {"us": (0.04,), "none": (0.01,)}
+    assert {name: seen[name].rri.learning_rates for name in wanted.keys() & seen.keys()} == {
+        name: wanted[name] for name in wanted.keys() & seen.keys()
+    }
+    assert "us" in seen
+
+
+def test_a_plan_counts_each_run_once_and_tells_the_time_left(tmp_path, monkeypatch):
+    variants = control.variants(control.Options())
+    done = {}
+    monkeypatch.setattr("svdnet_jax.studies.trained.finished", lambda config: config.folder in done)
+    found = plan(tmp_path, variants, (0, 1))
+    config = Config()
+    base, rounds = config.base.steps, config.rri.rounds * (config.rri.restraint.steps + config.rri.relaxation.steps)
+    assert sorted(steps for _, steps in found.runs.values()) == sorted([base, rounds, rounds] * 2)
+    assert str(found) == "0 of 6 runs trained; how long they take is told with the first"
+    done |= {folder: 1 for folder, (_, steps) in found.runs.items() if steps == base}
+    monkeypatch.setattr("time.time", lambda: found.begun + 60.0)
+    assert str(found) == f"2 of 6 runs, {duration(60.0 * 4 * rounds / (2 * base))} left"
+    assert len(plan(tmp_path, variants, (0, 1)).runs) == 4
+    done |= dict.fromkeys(found.runs, 1)
+    assert str(found) == "6 of 6 runs"
 
 
 def test_options_of_each_study_have_bounds_by_the_same_rule():

@@ -5,6 +5,7 @@ NumPy believes a header: one of a hundred bytes can ask for 10**18 numbers, and 
 
 import math
 import stat
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -44,9 +45,9 @@ def read_array(path: Path, *, mapped: bool = False) -> np.ndarray:
             _check_header(file, size, size)
             if not mapped:
                 file.seek(0)
-                return np.lib.format.read_array(file, allow_pickle=False)
+                return _readable(np.lib.format.read_array(file, allow_pickle=False))
             # As a plain array: indexing a memmap costs more than indexing an array over the same memory.
-            return np.asarray(np.lib.format.open_memmap(path, "r"))
+            return _readable(np.asarray(np.lib.format.open_memmap(path, "r")))
         except _UNREADABLE as error:
             raise ValueError(_reason(error)) from error
 
@@ -82,7 +83,7 @@ def read_arrays(path: Path, wanted: Sequence[str], expected: str) -> dict[str, n
                     with archive.open(member) as content:
                         _check_header(content, member.file_size, size)
                     with archive.open(member) as content:
-                        arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
+                        arrays[name] = _readable(np.lib.format.read_array(content, allow_pickle=False))
         except _UNREADABLE as error:
             raise ValueError(
                 f"{path}: cannot read {name} ({_reason(error)}); expected plain numbers and text, no pickled objects: "
@@ -144,6 +145,15 @@ def _check_header(content: IO[bytes], size: int, whole: int) -> None:
     # Nothing is read for (10**9, 0), but whoever goes through its rows allocates for each.
     if math.prod(length for length in lengths if length) > max(whole, size, ROWS):
         raise ValueError(f"its header asks for {dtype} {shape}, and the file has {whole} bytes")
+
+
+def _readable(array: np.ndarray) -> np.ndarray:
+    """Returns an array whose text is text: NumPy takes any 32 bits for a character, and Python fails later."""
+    if array.dtype.kind == "U" and array.size:
+        codes = np.ascontiguousarray(array).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        if codes.size and codes.max() > sys.maxunicode:
+            raise ValueError(f"it holds the character {codes.max():#x}, and there are none beyond {sys.maxunicode:#x}")
+    return array
 
 
 def _reason(error: BaseException) -> str:

@@ -45,6 +45,13 @@ def is_prepared(folder: Path) -> bool:
     return (folder / FILE).is_file()
 
 
+def is_remnant(folder: Path) -> bool:
+    """Returns whether a folder holds arrays of a prepared one and nothing else, not even what describes them."""
+    arrays = {_file(folder, split, name) for split in SPLITS for name in ("images", "pids", "cameras", "names")}
+    held = {*folder.iterdir()} if folder.is_dir() else set()
+    return bool(held) and held <= arrays
+
+
 def write_prepared(dataset: Dataset, folder: Path, about: Mapping[str, Any] | None = None) -> None:
     """Writes a data set as a prepared folder, whole or not at all.
 
@@ -139,8 +146,14 @@ def read_prepared(folder: Path, layout: str = "auto") -> Dataset:
 
 
 def remove_prepared(folder: Path) -> None:
-    """Removes a prepared folder and nothing else: the file that makes it one goes first."""
-    (folder / FILE).unlink()
+    """Removes a prepared folder, or what is left of one, and nothing else: the file that makes it one goes first.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not is_prepared(folder) and not is_remnant(folder):
+        raise DataError(f"{folder}: holds other files than prepared data; move them away")
+    (folder / FILE).unlink(missing_ok=True)
     shutil.rmtree(folder)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from svdnet_jax.data.cache import REMEDY, is_prepared, read_prepared, remove_prepared, write_rows
+from svdnet_jax.data.cache import FILE, REMEDY, is_prepared, is_remnant, read_prepared, remove_prepared, write_rows
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.index import DatasetIndex, refuse_strange, stamp
 from svdnet_jax.data.types import Dataset
@@ -51,7 +51,10 @@ def load_dataset(
         say(f"{listing.name}: {unread_line(listing.unread, listing.root)}")
     name = f"prepared-{stamp(listing)}"
     for folder in (cache / name, cache / f"{name}-{size[0]}x{size[1]}"):
-        if is_prepared(folder):
+        if is_remnant(folder):
+            say(f"{folder}: {FILE} is gone; it is taken away and made again from the files")
+            remove_prepared(folder)
+        elif is_prepared(folder):
             try:
                 return replace(read_prepared(folder), name=listing.name)
             except DataError as error:  # it is ours

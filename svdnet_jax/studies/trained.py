@@ -1,6 +1,5 @@
 """The runs of a study: where each lies, which are finished, how long the others will take, and training one of them."""
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from svdnet_jax.config.schema import Config
-from svdnet_jax.config.serialize import to_json
+from svdnet_jax.config.serialize import diff, to_json
 from svdnet_jax.reporting.log import after_rounds, read_log
 from svdnet_jax.reporting.terminal import duration, say, terminal
 from svdnet_jax.runs.base_run import without_rounds
@@ -118,6 +117,7 @@ def _finish(config: Config, console: Console, among: Plan | None) -> None:
 
 
 def _digest(config: Config) -> str:
-    """Returns a few letters that differ between settings."""
-    settings = {k: v for k, v in to_json(config).items() if k not in ("out", "seed", "preset", "compute", "machines")}
-    return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
+    """Returns a few letters that differ between settings, and that a new option leaves as they were."""
+    others = ("out", "seed", "preset", "compute", "machines")
+    changed = [each for each in diff(to_json(Config()), to_json(config)) if not each.startswith(others)]
+    return sha256("\n".join(changed).encode()).hexdigest()[:6]

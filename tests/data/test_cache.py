@@ -200,6 +200,22 @@ def test_our_own_cache_is_made_again(market, cache, damage):
     read_prepared(folder)
 
 
+def test_a_cache_without_its_description_is_made_again_and_other_folders_stay(market, cache):
+    before = load_dataset(market, cache, SIZE)
+    [folder] = cache.glob("prepared-*")
+    (folder / "dataset.json").unlink()
+    said = []
+    assert load_dataset(market, cache, SIZE, say=said.append).train.names.tolist() == before.train.names.tolist()
+    assert said[0] == f"{folder}: dataset.json is gone; it is taken away and made again from the files"
+    (folder / "dataset.json").unlink()
+    with pytest.raises(DataError, match=r"was prepared, and its dataset.json is gone; prepare it again"):
+        load_dataset(folder, cache, SIZE)
+    (folder / "mine.txt").write_text("a")
+    with pytest.raises(DataError, match="is there already and not empty"):
+        load_dataset(market, cache, SIZE)
+    assert (folder / "mine.txt").exists()
+
+
 def copy_of(split):
     return type(split)(split.images.copy(), split.pids, split.cameras, split.names)
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import zipfile
 
 import numpy as np
 
@@ -21,16 +22,28 @@ NUMBERS = [b"0", b"-1", b"1e999", b"NaN", b"99999999999999999999999", b"null", b
 
 
 def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
+    """Returns the bytes with one change; half of the archives are whole and hold one damaged file, as no sum tells."""
+    if whole[:2] != b"PK" or rng.random() < 0.5:
+        return changed(whole, rng)
+    content = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(content, "w") as new:
+        chosen = str(rng.choice(old.namelist()))
+        for name in old.namelist():
+            new.writestr(name, changed(old.read(name), rng) if name == chosen else old.read(name))
+    return content.getvalue()
+
+
+def changed(whole: bytes, rng: np.random.Generator) -> bytes:
     """Returns the bytes with one change of one of nine kinds."""
     kind = rng.integers(9)
     place = int(rng.integers(len(whole) + 1))
     if kind == 0:
         return whole[:place]
     if kind == 1:
-        changed = bytearray(whole)
+        flipped = bytearray(whole)
         for position in rng.integers(len(whole), size=rng.integers(1, 5)) if whole else ():
-            changed[position] ^= 1 << int(rng.integers(8))
-        return bytes(changed)
+            flipped[position] ^= 1 << int(rng.integers(8))
+        return bytes(flipped)
     if kind == 2:
         return whole[:place] + rng.bytes(int(rng.integers(1, 40))) + whole[place:]
     if kind == 3:

@@ -120,7 +120,15 @@ def cuhk03_release(folder: Path) -> Target:
 def _data(root: Path, paths: list[Path], folder: Path) -> Target:
     """Images are decoded each time: what was decoded before is kept by their sizes and times, in a folder anew."""
     number = iter(range(10**9))
-    return Target(paths, lambda: load_dataset(root, folder / f"cache{next(number)}", "auto"))
+    return Target(paths, lambda: load_dataset(root, folder / f"cache{next(number)}", small_data.SIZE))
+
+
+def cache(folder: Path) -> Target:
+    """What was decoded before is put right, by a line that says so, or made again."""
+    root, kept = small_data.write_market(folder / "market"), folder / "kept"
+    load_dataset(root, kept, small_data.SIZE)
+    paths = sorted(path for path in kept.rglob("*") if path.is_file())
+    return Target(paths, lambda: load_dataset(root, kept, small_data.SIZE))
 
 
 def weights_h5(folder: Path) -> Target:
@@ -151,7 +159,7 @@ READERS = {
     made.__name__: made
     for made in (
         *(embeddings, compressed, index, prepared, eigenlayer, settings, environment, log),
-        *(market, manifest, msmt17, cuhk03, cuhk03_release),
+        *(market, manifest, msmt17, cuhk03, cuhk03_release, cache),
         *(weights_h5, weights_tfjs, weights_safetensors, weights_caffe),
     )
 }

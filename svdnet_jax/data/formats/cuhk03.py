@@ -7,7 +7,10 @@ Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", 
 """
 
 import hashlib
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,8 @@ from svdnet_jax.errors import DataError
 from svdnet_jax.outputs import working_folder
 
 IMAGES = "cuhk-03.mat"
+MOST_SECONDS = 60
+"""To read the protocol's file, which takes less than one."""
 NAMING = FilenamePattern(
     re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_\d+\.(png|jpg)$", re.IGNORECASE), "0001_c1_1.png"
 )
@@ -86,21 +91,48 @@ def _images_file(folder: Path) -> Path | None:
     return next((path for path in (folder / IMAGES, folder / "cuhk03_release" / IMAGES) if path.is_file()), None)
 
 
-def _protocol(config: Path) -> dict[str, list[tuple[str, int, int]]]:
-    """Returns the name, identity and camera of the images of each split."""
-    from scipy.io import loadmat  # takes long to import, and no other data set needs it
+_READ_MAT = """
+import json, sys
+from scipy.io import loadmat
+table = loadmat(sys.argv[1])
+names = [str(cell[0]) for cell in table["filelist"].ravel()]
+numbers = {name: table[name].ravel().tolist() for name in sys.argv[2:]}
+print(json.dumps({"filelist": names, **numbers}))
+"""
 
+
+def _protocol(config: Path) -> dict[str, list[tuple[str, int, int]]]:
+    """Returns the name, identity and camera of the images of each split.
+
+    SciPy's reader of Matlab files can crash on a damaged one, so it has a process of its own.
+    """
+    wanted = ["labels", "camId", *(f"{split}_idx" for split in SPLITS)]
     try:
-        table = loadmat(config)
-        names = [str(cell[0]) for cell in table["filelist"].ravel()]
-        rows = list(zip(names, table["labels"].ravel().tolist(), table["camId"].ravel().tolist(), strict=True))
+        ended = subprocess.run(  # noqa: S603 - our own program, and the file is an argument of it
+            [sys.executable, "-c", _READ_MAT, str(config), *wanted],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=MOST_SECONDS,
+        )
+        if ended.returncode:
+            raise ValueError((ended.stderr.strip().splitlines() or ["its reader crashed"])[-1])
+        table = json.loads(ended.stdout)
+        rows = list(zip(table["filelist"], table["labels"], table["camId"], strict=True))
         # Matlab counts from 1.
-        return {split: [rows[i - 1] for i in table[f"{split}_idx"].ravel().tolist()] for split in SPLITS}
-    except Exception as error:  # the reader of a damaged file fails in many ways
+        return {split: [rows[_from_one(i)] for i in table[f"{split}_idx"]] for split in SPLITS}
+    except (ValueError, IndexError, TypeError, subprocess.TimeoutExpired) as error:
         raise DataError(
             f"{config}: is not the protocol's file with filelist, labels, camId, train_idx, query_idx and gallery_idx "
-            f"({type(error).__name__}: {error})"
+            f"({error})"
         ) from error
+
+
+def _from_one(index: int) -> int:
+    """Returns a place counted from 0."""
+    if index < 1:
+        raise ValueError(f"found the place {index}; the first is 1")
+    return index - 1
 
 
 def _crops(table: list[tuple[str, int, int]], images: Path) -> tuple[ImageRecord, ...]:

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 
+from svdnet_jax.data.cache import FILE, REMEDY, is_remnant
 from svdnet_jax.data.formats import csv_manifest, cuhk03, market_style, msmt17
 from svdnet_jax.data.formats.market_style import FOLDERS, FilenamePattern, SplitFiles
 from svdnet_jax.data.index import SPLITS, DatasetIndex, refuse_outside
@@ -97,6 +98,10 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 )
 
 
+MOST = 2**63 - 1
+"""Of identities and cameras."""
+
+
 def find_layout(root: Path, cache: Path, layout: str = "auto", *, outside: bool = False) -> DatasetIndex:
     """Finds the data set in a folder and lists its images.
 
@@ -150,6 +155,8 @@ def _found(places: list[Path], layouts: list[str]) -> list[tuple[str, Path]]:
 def _nothing(root: Path, layout: str) -> str:
     if root.is_file():
         return f"`data.root` {root}: is a file; expected a CSV manifest (`data.layout` manifest) or a folder"
+    if is_remnant(root):
+        return f"`data.root` {root}: was prepared, and its {FILE} is gone; {REMEDY}"
     asked = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
     looked = "\n".join(f"  {name}: {known.sign}\n    ({known.lacking(root)})" for name, known in asked.items())
     there = ", ".join(path.name for path in sorted(root.iterdir())[:12]) or "nothing"
@@ -170,6 +177,14 @@ def _listing(layout: str, root: Path, contents: SplitFiles) -> DatasetIndex:
             raise DataError(
                 f"{root}: {len(twice)} images are listed twice in the {split} split, the first is {twice[0]}"
             )
+    for crop in (crop for crops in contents.splits.values() for crop in crops):
+        if not -MOST <= crop.pid <= MOST or not -MOST <= crop.camera <= MOST:
+            raise DataError(
+                f"{root}: the image {crop.name} is of identity {crop.pid} and camera {crop.camera}; expected whole "
+                f"numbers up to {MOST}"
+            )
+        if "\0" in crop.name:
+            raise DataError(f"{root}: the image {crop.name!r} is listed, and no file has such a name; mend the list")
     place = root.resolve()
     name = place.name if root.is_dir() else place.parent.name if place.name == csv_manifest.FILE else place.stem
     known = LAYOUTS[layout]

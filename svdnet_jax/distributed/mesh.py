@@ -161,8 +161,7 @@ def describe(devices: MeshContext, model: Model) -> str:
     text = f"Devices: {devices.count} x {first.device_kind} ({first.platform}){where}, `parallel` {devices.mode}"
     if first.platform == "cpu" and model.backbone.startswith(SLOW_ON_CPU):
         text += (
-            f"\nWarning: {model.backbone} is about to train on a CPU; the lines of training say the time left. "
-            "Two cores take 6 to 12 images of 224x224 a second through a ResNet-50, forth and back. If there is an "
-            "accelerator, JAX does not see it: pip install 'svdnet-jax[cuda]' or 'svdnet-jax[tpu]'"
+            f"\nWarning: {model.backbone} is about to train on a CPU. If there is an accelerator, JAX does not see it: "
+            "pip install 'svdnet-jax[cuda]' or 'svdnet-jax[tpu]'"
         )
     return text

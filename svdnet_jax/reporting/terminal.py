@@ -82,15 +82,16 @@ def printable(text: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time with its units: ``4.2 s``, ``2 min 05 s``, ``19 h 32 min``, ``3 d 04 h``."""
+    """Returns a time with its units: ``4.2 s``, ``2 min 05 s``, ``19 h 32 min``, ``3 d 04 h``, ``12 years``."""
     if seconds < 59.5:
         return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
     if (whole := round(seconds)) < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     if (minutes := round(seconds / 60)) < 24 * 60:
         return f"{minutes // 60} h {minutes % 60:02} min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24} d {hours % 24:02} h"
+    if (hours := round(seconds / 3600)) < 1000 * 24:
+        return f"{hours // 24} d {hours % 24:02} h"
+    return f"{seconds / 86_400 / 365.25:.0f} years"
 
 
 def _escaped(code: int) -> str:

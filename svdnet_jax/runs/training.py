@@ -36,7 +36,7 @@ from svdnet_jax.runs.conclusion import conclusion
 from svdnet_jax.runs.dataset import count_valid, load_configured_dataset, summary
 from svdnet_jax.runs.directory import RunDir, open_run_dir
 from svdnet_jax.runs.environment import environment
-from svdnet_jax.runs.estimate import refuse_too_large
+from svdnet_jax.runs.estimate import refuse_too_large, tell_time
 from svdnet_jax.runs.evaluate import divisible_batches, with_fingerprints
 from svdnet_jax.runs.log_records import end_record, report_facts, start_record
 from svdnet_jax.runs.output import RunOutput, copy_base_run, log_record, save_border, save_checkpoint
@@ -79,7 +79,7 @@ def train(
         DataError: Data that cannot be used.
         TrainingDiverged: The loss is no longer finite; checkpoints and log are intact.
     """
-    devices = preflight(config, model)
+    devices, time_needed = preflight(config, model)
     chosen = diff(to_json(Config()), to_json(config))
     assert_same_on_all_hosts(
         "settings", str([line for line in chosen if not line.startswith((*PATH_FIELDS, "machines."))])
@@ -90,6 +90,8 @@ def train(
         console = terminal(quiet=True)
     with open_run_dir(config) if is_lead_host() else nullcontext(RunDir(config.folder)) as run_dir:
         say(console, describe(devices, config.model))
+        if time_needed and not run_dir.has_checkpoint:
+            say(console, time_needed)
         source = None if run_dir.has_checkpoint else read_source(config, console)
         if dataset is None:
             with lead_host_first():
@@ -104,11 +106,11 @@ def train(
     return run_dir.path
 
 
-def preflight(config: Config, model: SVDNet | None = None) -> MeshContext:
+def preflight(config: Config, model: SVDNet | None = None) -> tuple[MeshContext, str]:
     """Refuses settings that cannot work before anything is made: values, names, sizes, freeze patterns, memory.
 
     Returns:
-        The devices of the run.
+        The devices of the run, and what to say of the time that it takes.
 
     Raises:
         ConfigError: Names the setting.
@@ -119,7 +121,7 @@ def preflight(config: Config, model: SVDNet | None = None) -> MeshContext:
     make_optimizers(state.params, config)
     devices = create_mesh(config)
     refuse_too_large(config, network, state, jax.local_devices()[0], devices.count)
-    return devices
+    return devices, tell_time(config, network, state) if jax.default_backend() == "cpu" else ""
 
 
 class _Session(NamedTuple):

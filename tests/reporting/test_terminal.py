@@ -120,6 +120,7 @@ def test_a_file_name_can_be_found_again(raw):
         (1172 * 60 + 20, "19 h 32 min"),
         (86399, "1 d 00 h"),
         (3 * 86400 + 4 * 3600, "3 d 04 h"),
+        (3 * 365 * 86400, "3 years"),
     ],
 )
 def test_times_have_their_units(seconds, text):

@@ -1,5 +1,6 @@
 """What no machine has the memory for is told before the run starts, with an estimate that errs on the low side."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -50,3 +51,32 @@ def test_devices_share_the_batch_and_a_device_that_says_nothing_refuses_nothing(
 
 def test_this_machine_says_what_it_has():
     assert 10**8 < estimate.memory_of(jax.devices()[0]) < 10**14
+
+
+def told(config):
+    model = create_model(config.model, num_classes=2)
+    state = jax.eval_shape(lambda: init_state(model, input_size(config.data), 0))
+    return estimate.tell_time(config, model, state)
+
+
+def test_the_time_of_a_long_run_is_told_and_grows_with_its_steps(monkeypatch):
+    monkeypatch.setattr(estimate, "product_speed", lambda: 2e11)
+    config = PRESETS["short-resnet50"]
+    # 4.1 billion multiplications with as many additions an image of 224x224, three times, 13 000 steps of 32 images.
+    days = 3 * 8.2e9 * 13_000 * 32 / (estimate.EFFICIENCY * 2e11) / 86_400
+    assert 1.2 < days < 2
+    assert told(config).startswith("About 1 d ")
+    assert "13000 steps of 32 images" in told(config)
+    endless = replace(config, rri=replace(config.rri, rounds=10**4))
+    assert re.match(r"About \d+ years on this machine", told(endless))
+
+
+def test_a_short_run_and_one_that_goes_on_from_step_0_are_told_less(monkeypatch, tmp_path):
+    monkeypatch.setattr(estimate, "product_speed", lambda: 2e11)
+    assert told(Config()) == ""
+    config = PRESETS["short-resnet50"]
+    assert "9000 steps" in told(replace(config, base_from=tmp_path))
+
+
+def test_the_speed_of_a_product_is_measured():
+    assert 1e8 < estimate.product_speed(256) < 1e16

@@ -254,7 +254,7 @@ class Config:
 
     preset: str = "synthetic"
     """Named settings to start from, which other options change: synthetic, tiny (the whole loop in a minute),
-    paper-resnet50, paper-caffenet, short-resnet50, modern-resnet50 or modern-resnet50-rri."""
+    paper-resnet50, paper-caffenet, short-resnet50, cpu-resnet50, modern-resnet50 or modern-resnet50-rri."""
     out: Path | None = None
     """Folder of the run (not given: runs/ and the name of data or preset). The same command again resumes it."""
     base_from: Path | None = None

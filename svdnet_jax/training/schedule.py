@@ -17,6 +17,8 @@ class ScheduledPhase:
     """At the first step of the phase."""
     start: int
     """Optimiser steps of the run before this phase."""
+    rate_before: float | None = None
+    """Learning rate of the last step of the phase before; None for the first phase."""
 
     @property
     def end(self) -> int:
@@ -43,12 +45,17 @@ def build_schedule(config: Config) -> tuple[ScheduledPhase, ...]:
     recipe it starts from the model after the last restraint, so that nothing of that relaxation is used.
     """
     phases = [ScheduledPhase("base", 0, config.base, config.optimizer.learning_rate, 0)]
+
+    def follow(kind: PhaseKind, number: int, settings: Phase) -> None:
+        rate, last = rates[min(number, len(rates)) - 1], phases[-1]
+        before = last.learning_rate_at(max(last.settings.steps - 1, 0))
+        phases.append(ScheduledPhase(kind, number, settings, rate, last.end, before))
+
     rates = config.rri.learning_rates
     for number in range(1, config.rri.rounds + 1):
-        rate = rates[min(number, len(rates)) - 1]
-        phases.append(ScheduledPhase("restraint", number, config.rri.restraint, rate, phases[-1].end))
+        follow("restraint", number, config.rri.restraint)
         if config.rri.final and number == config.rri.rounds:
-            phases.append(ScheduledPhase("final", number, config.rri.final, rate, phases[-1].end))
+            follow("final", number, config.rri.final)
         else:
-            phases.append(ScheduledPhase("relaxation", number, config.rri.relaxation, rate, phases[-1].end))
+            follow("relaxation", number, config.rri.relaxation)
     return tuple(phases)

@@ -86,8 +86,19 @@ def _fetch_finite(interval: LogInterval) -> Sequence[Mapping[str, np.ndarray]]:
         phase = interval.phase
         raise TrainingDiverged(
             f"training diverged: at step {phase.start + interval.end} ({phase.kind}, round {phase.round}, learning "
-            f"rate {interval.learning_rate:g}) the loss or a weight is not finite. "
+            f"rate {interval.learning_rate:g}) the loss or a weight is not finite.{_rise(phase)} "
             "Lower `optimizer.learning_rate` or `rri.learning_rates` and start in another `out`; "
             "log and checkpoints are intact"
         )
     return calls
+
+
+def _rise(phase: ScheduledPhase) -> str:
+    """Says that the rate rose where the phase began, which a network that has converged may not survive."""
+    before = phase.rate_before
+    if not before or phase.learning_rate <= before:
+        return ""
+    return (
+        f" The {phase.kind} began with {phase.learning_rate:g}, {phase.learning_rate / before:.3g} times the rate "
+        f"that the phase before ended with ({before:g})."
+    )

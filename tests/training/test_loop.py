@@ -349,6 +349,15 @@ def test_the_control_has_the_same_budget_and_keeps_w(config, workbench, dataset,
         assert record["loss"]["before"] == record["loss"]["after"]
 
 
+def test_divergence_after_a_rise_of_the_rate_says_so(config, workbench, dataset):
+    rri = dataclasses.replace(config.rri, learning_rates=(1e30,))
+    said = (
+        r"\(restraint, round 1, .* The restraint began with 1e\+30, 2e\+32 times the rate that the phase before ended"
+    )
+    with pytest.raises(TrainingDiverged, match=said):
+        go(dataclasses.replace(config, rri=rri), workbench, dataset, start(config, workbench))
+
+
 def test_divergence_stops_the_run_with_place_and_rate(config, workbench, dataset):
     wild = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=1e30))
     with pytest.raises(TrainingDiverged, match=r"diverged: at step 2 \(base, round 0, learning rate 1e\+30\)"):

@@ -2,6 +2,7 @@
 
 import functools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -128,6 +129,18 @@ def test_short_resnet50_differs_from_the_paper_in_the_schedule_only():
     for kind in ("restraint", "relaxation"):
         ours, theirs = getattr(short.rri, kind), getattr(paper.rri, kind)
         assert (ours.freeze, ours.multipliers) == (theirs.freeze, theirs.multipliers)
+
+
+def test_cpu_resnet50_trains_nothing_below_the_second_stage():
+    config = PRESETS["cpu-resnet50"]
+    assert replace(config.data, height=224, width=224) == PRESETS["paper-resnet50"].data
+    assert sum(p[2] for p in schedule("cpu-resnet50")) == 1_800 + 3 * 600
+    for phase in (config.base, config.rri.restraint, config.rri.relaxation):
+        found = groups("cpu-resnet50", phase)
+        low = [name for name in found if re.match("backbone/(stem|bn_stem|stage1_)", name)]
+        assert len(low) == 3 + 3 * 9 + 3
+        assert all(found[name] == FROZEN for name in low)
+        assert found["backbone/stage2_block1/conv1/kernel"] == Group(1.0, DECAY)
 
 
 def test_modern_resnet50_is_the_strong_baseline():

@@ -8,6 +8,7 @@ its arithmetic stay in float32.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -18,11 +19,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from svdnet_jax.linalg import at_least_float32
-from svdnet_jax.models.layers import caffe_max_pool
+from svdnet_jax.models.layers import add_shift, caffe_max_pool, max_pool, relu
 
 Layout = Literal["caffe", "keras", "torchvision"]
 """Graphs of one and the same variables; weights only work in the one they were trained in (see `ResNet`)."""
 
+EPSILON = 1e-5
+"""Of every BatchNorm."""
+ONES = nn.initializers.ones_init()
+AS_SHORTCUT = nn.initializers.zeros_init()
+"""Of the scale of a block's last BatchNorm: every block starts as its shortcut (Goyal et al. 2017), which steadies high
+rates."""
 # He's initialisation for ReLU networks (He et al. 2015), by fan-out as in the ResNet releases.
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -66,8 +73,85 @@ def batch_norm(x: Float[Array, "N H W C"], **options: Any) -> Float[Array, "N H 
         x: Feature map.
         options: Of `flax.linen.BatchNorm`, such as its name.
     """
-    norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, **options)
+    norm = nn.BatchNorm(momentum=0.9, epsilon=EPSILON, **options)
     return norm(at_least_float32(x)).astype(x.dtype)
+
+
+class StoredNorm(nn.Module):
+    """BatchNorm with stored statistics, as what it is then: a factor and a shift for each channel."""
+
+    channels: int
+    scale_init: Any = ONES
+
+    @nn.compact
+    def __call__(self) -> tuple[Float[Array, " C"], Float[Array, " C"]]:
+        """Returns factor and shift; the variables are those of `flax.linen.BatchNorm`."""
+        shape = (self.channels,)
+        scale = self.param("scale", self.scale_init, shape)
+        bias = self.param("bias", nn.initializers.zeros_init(), shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape).value
+        var = self.variable("batch_stats", "var", jnp.ones, shape).value
+        factor = scale * jax.lax.rsqrt(var + EPSILON)
+        return factor, bias - mean * factor
+
+
+@dataclass(frozen=True)
+class ConvNorm:
+    """A convolution and the BatchNorm after it, called within a module, whose variables they are.
+
+    Where training has stored statistics, they are one on accelerators: the factor goes into the kernel and the shift
+    behind it. The feature map is then written once instead of twice, and the gradient by the scale comes from that by
+    the kernel, without the map. A CPU gains nothing by it.
+    """
+
+    dtype: Any
+    """Of the convolution and its result."""
+    frozen_statistics: bool
+    """The stored statistics are used in training too."""
+    resting: bool
+    """They are used in this call."""
+    axis_name: str | None
+
+    def __call__(
+        self,
+        x: Float[Array, "N H W c"],
+        channels: int,
+        size: int,
+        *,
+        stride: int = 1,
+        names: tuple[str, str],
+        scale_init: Any = ONES,
+    ) -> Float[Array, "N h w C"]:
+        """Maps (N, H, W, c) to (N, H / stride, W / stride, channels).
+
+        Args:
+            x: Feature map.
+            channels: Of the result.
+            size: Height and width of the kernel; the padding is half of it.
+            stride: Of the convolution.
+            names: Of the convolution and of the BatchNorm.
+            scale_init: Initial scale of the BatchNorm.
+        """
+        shape: Any = {"features": channels, "kernel_size": (size, size), "strides": stride, "padding": size // 2}
+        conv = partial(nn.Conv, **shape, use_bias=False, kernel_init=conv_init, dtype=self.dtype, name=names[0])
+        if not self.frozen_statistics or jax.default_backend() == "cpu":
+            y = conv(conv_general_dilated=convolve)(x)
+            options = {"use_running_average": self.resting, "axis_name": self.axis_name, "scale_init": scale_init}
+            return batch_norm(y, name=names[1], **options)
+        factor, shift = StoredNorm(channels, scale_init, name=names[1])()
+
+        def scaled(x: Array, kernel: Array, *rest: Any, **options: Any) -> Array:
+            return convolve(x, (kernel * factor[None, None, None]).astype(x.dtype), *rest, **options)
+
+        y = conv(conv_general_dilated=scaled, promote_dtype=_promote_map)(x)
+        return add_shift(y, shift)
+
+
+def _promote_map(*arrays: Array | None, dtype: Any = None, inexact: bool = True) -> list[Array | None]:
+    """Converts the feature map alone: the kernel is rounded after its factor."""
+    x, *others = arrays
+    assert x is not None
+    return [x.astype(dtype), *others]
 
 
 class BasicBlock(nn.Module):
@@ -76,19 +160,13 @@ class BasicBlock(nn.Module):
     channels: int
     """Channels of the output."""
     stride: int
-    conv: Callable[..., Any]
-    """`flax.linen.Conv` with the options that the whole network shares."""
-    norm: Callable[..., Any]
-    """`batch_norm` with the options that the whole network shares."""
+    conv_norm: ConvNorm
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W c"]) -> Float[Array, "N h w C"]:
         """Maps (N, H, W, c) to (N, H / stride, W / stride, channels)."""
-        y = self.conv(self.channels, (3, 3), strides=self.stride, padding=1, name="conv1")(x)
-        y = nn.relu(self.norm(y, name="bn1"))
-        y = self.conv(self.channels, (3, 3), padding=1, name="conv2")(y)
-        # Zero scale: every block starts as its shortcut (Goyal et al. 2017), which steadies high rates.
-        y = self.norm(y, name="bn2", scale_init=nn.initializers.zeros_init())
+        y = relu(self.conv_norm(x, self.channels, 3, stride=self.stride, names=("conv1", "bn1")))
+        y = self.conv_norm(y, self.channels, 3, names=("conv2", "bn2"), scale_init=AS_SHORTCUT)
         return _add_shortcut(self, x, y)
 
 
@@ -100,20 +178,16 @@ class Bottleneck(nn.Module):
     stride: int
     stride_in: Literal["conv1", "conv2"]
     """Which convolution takes the stride."""
-    conv: Callable[..., Any]
-    norm: Callable[..., Any]
+    conv_norm: ConvNorm
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W c"]) -> Float[Array, "N h w C"]:
         """Maps (N, H, W, c) to (N, H / stride, W / stride, channels)."""
         width = self.channels // 4
         first, second = (self.stride, 1) if self.stride_in == "conv1" else (1, self.stride)
-        y = self.conv(width, (1, 1), strides=first, padding=0, name="conv1")(x)
-        y = nn.relu(self.norm(y, name="bn1"))
-        y = self.conv(width, (3, 3), strides=second, padding=1, name="conv2")(y)
-        y = nn.relu(self.norm(y, name="bn2"))
-        y = self.conv(self.channels, (1, 1), padding=0, name="conv3")(y)
-        y = self.norm(y, name="bn3", scale_init=nn.initializers.zeros_init())
+        y = relu(self.conv_norm(x, width, 1, stride=first, names=("conv1", "bn1")))
+        y = relu(self.conv_norm(y, width, 3, stride=second, names=("conv2", "bn2")))
+        y = self.conv_norm(y, self.channels, 1, names=("conv3", "bn3"), scale_init=AS_SHORTCUT)
         return _add_shortcut(self, x, y)
 
 
@@ -122,9 +196,8 @@ def _add_shortcut(
 ) -> Float[Array, "N h w C"]:
     """Ends a block: adds its input, through a 1x1 convolution where the shapes differ."""
     if x.shape != y.shape:
-        x = block.conv(block.channels, (1, 1), strides=block.stride, padding=0, name="shortcut")(x)
-        x = block.norm(x, name="bn_shortcut")
-    return nn.relu(x + y)
+        x = block.conv_norm(x, block.channels, 1, stride=block.stride, names=("shortcut", "bn_shortcut"))
+    return relu(x + y)
 
 
 class ResNet(nn.Module):
@@ -160,22 +233,20 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
         """Maps images to the last feature map, of about 1/32 (last_stride 1: 1/16) of their height and width."""
-        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype, conv_general_dilated=convolve)
         resting = self.frozen_statistics or not train
-        norm = partial(batch_norm, use_running_average=resting, axis_name=self.axis_name)
+        conv_norm = ConvNorm(self.dtype, self.frozen_statistics, resting, self.axis_name)
         remat: Any = nn.remat if self.remat else lambda block: block
         Block: Callable[..., nn.Module] = remat(BasicBlock)
         if self.bottleneck:
             Block = partial(remat(Bottleneck), stride_in="conv2" if self.layout == "torchvision" else "conv1")
-        x = conv(64, (7, 7), strides=2, padding=3, name="stem")(x)
-        x = nn.relu(norm(x, name="bn_stem"))
-        x = caffe_max_pool(x) if self.layout == "caffe" else nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = relu(conv_norm(x, 64, 7, stride=2, names=("stem", "bn_stem")))
+        x = caffe_max_pool(x) if self.layout == "caffe" else max_pool(x, ((1, 1), (1, 1)))
         strides = (1, 2, 2, self.last_stride)
         for stage, (size, stride) in enumerate(zip(self.stage_sizes, strides, strict=True), start=1):
             channels = self.channels // 2 ** (4 - stage)
             for block in range(1, size + 1):
                 name = f"stage{stage}_block{block}"
-                x = Block(channels, stride if block == 1 else 1, conv=conv, norm=norm, name=name)(x)
+                x = Block(channels, stride if block == 1 else 1, conv_norm=conv_norm, name=name)(x)
         return at_least_float32(x)
 
 
@@ -204,12 +275,10 @@ class MiniResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
         """Maps images to the last feature map."""
-        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype, conv_general_dilated=convolve)
         resting = self.frozen_statistics or not train
-        norm = partial(batch_norm, use_running_average=resting, axis_name=self.axis_name)
-        x = conv(self.widths[0], (3, 3), strides=2, padding=1, name="stem")(x)
-        x = nn.relu(norm(x, name="bn_stem"))
+        conv_norm = ConvNorm(self.dtype, self.frozen_statistics, resting, self.axis_name)
+        x = relu(conv_norm(x, self.widths[0], 3, stride=2, names=("stem", "bn_stem")))
         for stage, width in enumerate(self.widths, start=1):
-            x = BasicBlock(width, 1 if stage == 1 else 2, conv, norm, name=f"stage{stage}")(x)
-        x = conv(self.channels, (1, 1), padding=0, name="head")(x)
-        return at_least_float32(nn.relu(norm(x, name="bn_head")))
+            x = BasicBlock(width, 1 if stage == 1 else 2, conv_norm, name=f"stage{stage}")(x)
+        x = conv_norm(x, self.channels, 1, names=("head", "bn_head"))
+        return at_least_float32(relu(x))

@@ -5,6 +5,7 @@ import re
 from functools import partial
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models import resnet
-from svdnet_jax.models.layers import caffe_max_pool
+from svdnet_jax.models.layers import caffe_max_pool, max_pool
 from svdnet_jax.models.resnet import MiniResNet, ResNet, convolve
 from svdnet_jax.models.svdnet import parameter_paths
 
@@ -206,6 +207,22 @@ def test_pooling_is_that_of_caffe(height, width):
     chex.assert_trees_all_equal(np.asarray(caffe_max_pool(jnp.asarray(x))), expected)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "pairs"),
+    [(7, 4, ((0, 0), (0, 1))), (8, 3, ((1, 1), (1, 1))), (2, 9, ((0, 1), (0, 0)))],
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["ties", "no ties"])
+def test_pooling_and_its_gradient_are_those_of_xla(height, width, pairs, whole):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, height, width, 3))
+    x = jnp.asarray(np.maximum(np.rint(2 * x), 0) if whole else x, jnp.float32)
+    expected, back = jax.vjp(lambda x: nn.max_pool(x, (3, 3), (2, 2), pairs), x)
+    found, ours = jax.vjp(lambda x: max_pool(x, pairs), x)
+    chex.assert_trees_all_equal(found, expected)
+    weights = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
+    chex.assert_trees_all_close(ours(weights), back(weights), atol=1e-6)
+
+
 def test_pooling_refuses_what_caffe_cannot_pool():
     with pytest.raises(
         ConfigError, match="^`data.height`, `data.width`: too small, a feature map of 1 x 4 is left where"
@@ -312,6 +329,28 @@ def test_the_small_network_is_the_one_whose_numbers_are_published():
     assert norms == pytest.approx([16.634361, 1.9222672, 2.6735449], rel=1e-5)
     names = {path.split("/")[1] for path in parameter_paths(variables["params"]) if path.startswith("stage2/")}
     assert names == {"conv1", "bn1", "conv2", "bn2", "shortcut", "bn_shortcut"}
+
+
+def test_stored_statistics_within_the_kernel_give_the_same_network(monkeypatch):
+    """Elsewhere than on a CPU: the same variables, outputs and gradients."""
+    model = ResNet((1, 1, 0, 0), True, "caffe", 2, True)
+    variables = random_variables(model, np.random.default_rng(0))
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 17, 17, 3)), jnp.float32)
+
+    def results():
+        shapes = jax.eval_shape(partial(model.init, train=True), jax.random.key(0), x)
+        total = lambda params: jnp.sum(jnp.sin(model.apply({**variables, "params": params}, x, train=True)))  # noqa: E731
+        return jax.tree.map(jnp.shape, shapes), jax.value_and_grad(total)(variables["params"])
+
+    shapes, expected = results()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    ours, found = results()
+    assert ours == shapes
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        chex.assert_trees_all_close(one, other, rtol=2e-4, atol=2e-4 * float(jnp.abs(other).max()))
+    program = str(jax.make_jaxpr(partial(model.apply, train=True))(variables, x))
+    # The map is multiplied nowhere: only kernels are.
+    assert not re.search(r"f32\[2,\d+,\d+,\d+\] = mul", program)
 
 
 def test_elsewhere_than_on_a_cpu_a_convolution_is_one(monkeypatch):

@@ -16,7 +16,7 @@ from svdnet_jax.config.schema import Config
 from svdnet_jax.config.validate import validate
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.runs.base_run import without_rounds
-from svdnet_jax.studies import control, decorrelation, dimensions, paper_tables, penalties, study, summary
+from svdnet_jax.studies import choice, control, decorrelation, dimensions, paper_tables, penalties, study, summary
 
 pytestmark = pytest.mark.unoptimized
 
@@ -158,8 +158,9 @@ def test_all_studies_on_the_tiny_preset(studied, workshop):
 
 
 @pytest.mark.slow
-def test_studies_with_a_choice_share_their_runs(workshop, capsys):
+def test_studies_with_a_choice_share_their_runs(workshop, capsys, monkeypatch):
     """Of rates for both, and of weights for the penalty; the second study finds the runs of the first."""
+    monkeypatch.setattr(choice, "BEYOND", 1.0)
     few = ("--kinds", "soft", "--factors", "1", "2", "--weight-factors", "1", "10", "--held-out", "4")
     folder = workshop / "chosen"
     options = arguments(workshop, *few, "--from-start", "--only", "control", "penalties", seeds=("0",))

@@ -340,7 +340,7 @@ def test_stored_statistics_within_the_kernel_give_the_same_network(monkeypatch):
     def results():
         shapes = jax.eval_shape(partial(model.init, train=True), jax.random.key(0), x)
         total = lambda params: jnp.sum(jnp.sin(model.apply({**variables, "params": params}, x, train=True)))  # noqa: E731
-        return jax.tree.map(jnp.shape, shapes), jax.value_and_grad(total)(variables["params"])
+        return jax.tree.map(jnp.shape, shapes), jax.jit(jax.value_and_grad(total))(variables["params"])
 
     shapes, expected = results()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

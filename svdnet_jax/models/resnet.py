@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from svdnet_jax.linalg import at_least_float32
-from svdnet_jax.models.layers import caffe_max_pool
+from svdnet_jax.models.layers import Pool, caffe_max_pool, max_pool
 
 Layout = Literal["caffe", "keras", "torchvision"]
 """Graphs of one and the same variables; weights only work in the one they were trained in (see `ResNet`)."""
@@ -44,8 +44,30 @@ def convolve(
     than the kernel, XLA on a CPU falls back to plain loops, for the convolution or its gradient by the map, and 3x3
     ones take 70 times as long; there all windows stand in one matrix, a row for each.
     """
-    if jax.default_backend() != "cpu":
-        return jax.lax.conv_general_dilated(x, kernel, window_strides, padding, **options)
+    compute = _convolve_on_cpu if jax.default_backend() == "cpu" else jax.lax.conv_general_dilated
+    return compute(x, kernel, window_strides, padding, **options)
+
+
+def convolve_on_any_platform(
+    x: Float[Array, "N H W c"],
+    kernel: Float[Array, "r s c C"],
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **options: Any,
+) -> Float[Array, "N h w C"]:
+    """Computes the same in a program that is made here and runs on other platforms, each of which has its own way."""
+    settings = {"window_strides": window_strides, "padding": padding, **options}
+    on_cpu, elsewhere = (partial(way, **settings) for way in (_convolve_on_cpu, jax.lax.conv_general_dilated))
+    return jax.lax.platform_dependent(x, kernel, cpu=on_cpu, default=elsewhere)
+
+
+def _convolve_on_cpu(
+    x: Float[Array, "N H W c"],
+    kernel: Float[Array, "r s c C"],
+    window_strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **options: Any,
+) -> Float[Array, "N h w C"]:
     extents = kernel.shape[:2]
     sizes = zip(x.shape[1:3], padding, extents, window_strides, strict=True)
     height, width = ((size + sum(pair) - extent) // stride + 1 for size, pair, extent, stride in sizes)
@@ -56,7 +78,7 @@ def convolve(
     pixels = [x[:, i:, j:][:, ::rows, ::columns][:, :height, :width] for i, j in np.ndindex(extents)]
     windows = jnp.concatenate(pixels, axis=-1).reshape(-1, kernel[..., 0].size)
     y = jnp.matmul(windows, kernel.reshape(windows.shape[1], -1), precision=options.get("precision"))
-    return y.reshape(len(x), height, width, -1)
+    return y.reshape(x.shape[0], height, width, -1)
 
 
 def batch_norm(x: Float[Array, "N H W C"], **options: Any) -> Float[Array, "N H W C"]:
@@ -151,6 +173,9 @@ class ResNet(nn.Module):
     """Mapped axis over which the statistics of a batch are taken."""
     remat: bool = False
     """Compute the inside of a block again for the gradient instead of keeping it."""
+    convolve: Callable[..., Any] = convolve
+    """`convolve`, or `convolve_on_any_platform`."""
+    pool: Pool = max_pool
 
     @property
     def channels(self) -> int:
@@ -160,7 +185,8 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
         """Maps images to the last feature map, of about 1/32 (last_stride 1: 1/16) of their height and width."""
-        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype, conv_general_dilated=convolve)
+        options = {"kernel_init": conv_init, "dtype": self.dtype, "conv_general_dilated": self.convolve}
+        conv = partial(nn.Conv, use_bias=False, **options)
         resting = self.frozen_statistics or not train
         norm = partial(batch_norm, use_running_average=resting, axis_name=self.axis_name)
         remat: Any = nn.remat if self.remat else lambda block: block
@@ -169,7 +195,7 @@ class ResNet(nn.Module):
             Block = partial(remat(Bottleneck), stride_in="conv2" if self.layout == "torchvision" else "conv1")
         x = conv(64, (7, 7), strides=2, padding=3, name="stem")(x)
         x = nn.relu(norm(x, name="bn_stem"))
-        x = caffe_max_pool(x) if self.layout == "caffe" else nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = caffe_max_pool(x, self.pool) if self.layout == "caffe" else self.pool(x, ((1, 1), (1, 1)))
         strides = (1, 2, 2, self.last_stride)
         for stage, (size, stride) in enumerate(zip(self.stage_sizes, strides, strict=True), start=1):
             channels = self.channels // 2 ** (4 - stage)
@@ -200,11 +226,14 @@ class MiniResNet(nn.Module):
     """Of convolutions and activations."""
     axis_name: str | None = None
     """Mapped axis over which the statistics of a batch are taken."""
+    convolve: Callable[..., Any] = convolve
+    """`convolve`, or `convolve_on_any_platform`."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
         """Maps images to the last feature map."""
-        conv = partial(nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype, conv_general_dilated=convolve)
+        options = {"kernel_init": conv_init, "dtype": self.dtype, "conv_general_dilated": self.convolve}
+        conv = partial(nn.Conv, use_bias=False, **options)
         resting = self.frozen_statistics or not train
         norm = partial(batch_norm, use_running_average=resting, axis_name=self.axis_name)
         x = conv(self.widths[0], (3, 3), strides=2, padding=1, name="stem")(x)

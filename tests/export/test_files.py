@@ -1,0 +1,162 @@
+"""Exported files compute what the network does, on images of any number and size."""
+
+from importlib.util import find_spec
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from svdnet_jax.config.presets import PRESETS
+from svdnet_jax.config.schema import input_size
+from svdnet_jax.data.loader import resize
+from svdnet_jax.errors import ConfigError, MachineError
+from svdnet_jax.export import onnx_file, stablehlo
+from svdnet_jax.export.network import Network, check_installed
+from svdnet_jax.models.resnet import ResNet
+from svdnet_jax.models.svdnet import SVDNet, create_model
+from svdnet_jax.training.state import init_state
+
+pytestmark = pytest.mark.unoptimized
+TINY = PRESETS["tiny"]
+
+
+def needs(packages):
+    missing = [name for name in packages if find_spec(name) is None]
+    return pytest.mark.skipif(bool(missing), reason="jax2onnx or flatbuffers is not there: pip install '.[export]'")
+
+
+FORMATS = {
+    "onnx": (onnx_file.PACKAGES, onnx_file.to_onnx, onnx_file.load_onnx, onnx_file.is_onnx),
+    "stablehlo": (stablehlo.PACKAGES, stablehlo.to_stablehlo, stablehlo.load_stablehlo, stablehlo.is_stablehlo),
+}
+EACH = [pytest.param(name, marks=needs(packages)) for name, (packages, *_) in FORMATS.items()]
+
+
+def trained(tree):
+    """Statistics, scales and offsets as training leaves them: at their first values a mistake in one would not show."""
+    random = np.random.default_rng(5)
+    drawn = {
+        "var": lambda shape: random.uniform(0.5, 2.0, shape),
+        "scale": lambda shape: random.uniform(0.5, 1.5, shape),
+        "mean": lambda shape: random.normal(0.0, 0.2, shape),
+        "bias": lambda shape: random.normal(0.0, 0.2, shape),
+    }
+
+    def leaf(path, x):
+        draw = drawn.get(path[-1].key)
+        return jnp.asarray(draw(x.shape), x.dtype) if draw else x
+
+    return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def make(name):
+    if name == "tiny":
+        model, size, mean = create_model(TINY.model, num_classes=3), input_size(TINY.data), (120.0, 110.0, 100.0)
+    else:
+        layout, bottleneck = {"resnet-neck": ("caffe", False), "bottleneck-neck": ("torchvision", True)}[name]
+        # Odd and even: the pooling of layout caffe hangs over the border where the map's side is even.
+        size = (64, 34) if layout == "caffe" else (33, 32)
+        dtype = jnp.float32 if layout == "caffe" else jnp.bfloat16
+        backbone = ResNet((1, 1, 1, 1), bottleneck, layout, remat=bottleneck, dtype=dtype)
+        model = SVDNet(backbone, 0 if bottleneck else 16, 3, neck=True)
+        mean = np.random.default_rng(1).uniform(0, 255, (*size, 3)).astype(np.float32)
+    state = init_state(model, size, seed=0, mean=mean)
+    variables = {key: tree if key == "pixels" else trained(tree) for key, tree in state.variables.items()}
+    return Network(model, variables, size, "embedding", "0123456789abcdef-embedding")
+
+
+@pytest.fixture(scope="module")
+def networks():
+    made = {}
+    return lambda name: made.setdefault(name, make(name)) if name in made else made.setdefault(name, make(name))
+
+
+def reloaded(network, format_name, path):
+    _, write, load, recognized = FORMATS[format_name]
+    path.write_bytes(write(network))
+    assert [name for name, (*_, made) in FORMATS.items() if made(path)] == [format_name]
+    assert recognized(path)
+    return load(path)
+
+
+@pytest.mark.parametrize("format_name", EACH)
+@pytest.mark.parametrize(
+    ("name", "kind", "tolerance"),
+    [
+        ("tiny", "embedding", 1e-5),
+        ("tiny", "pooled", 1e-5),
+        ("resnet-neck", "embedding", 1e-4),
+        ("resnet-neck", "pooled", 1e-4),
+        ("bottleneck-neck", "embedding", 0.1),  # in bfloat16, and ONNX in float32
+    ],
+)
+def test_a_file_gives_the_features_of_the_network(networks, tmp_path, format_name, name, kind, tolerance):
+    network = networks(name)._replace(kind=kind)
+    exported = reloaded(network, format_name, tmp_path / "net")
+    random = np.random.default_rng(3)
+    for shape in [(1, *network.size), (5, *network.size), (3, 90, 20), (2, 21, 70)]:
+        # Light and dark ones: the features of an untrained network differ little otherwise.
+        light = np.linspace(30, 255, shape[0])[:, None, None, None]
+        images = (random.random((*shape, 3)) * light).astype(np.uint8)
+        expected = np.asarray(network.embed(resize(jnp.asarray(images), network.size)))
+        found = np.asarray(exported(images))
+        assert found.dtype == np.float32
+        assert found.shape == expected.shape
+        spread = np.abs(expected - expected.mean()).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * spread)
+
+
+@needs(stablehlo.PACKAGES)
+def test_stablehlo_is_for_cpu_cuda_and_tpu_each_in_its_own_way(networks):
+    made = jax.export.deserialize(bytearray(stablehlo.to_stablehlo(networks("tiny"))))
+    assert made.platforms == ("cpu", "cuda", "tpu")
+    assert [str(size) for size in made.in_avals[0].shape] == ["batch", "height", "width", "3"]
+    assert [str(size) for size in made.out_avals[0].shape] == ["batch", str(TINY.model.embedding_dim)]
+    assert made.fun_name == "svdnet_jax_0123456789abcdef_embedding"
+    # The 1x1 convolution at the end is a product on a CPU; elsewhere no convolution is.
+    assert made.mlir_module().count("stablehlo.case") >= 13
+
+
+@needs(onnx_file.PACKAGES)
+def test_onnx_has_the_layers_of_the_network_and_says_which_it_is(networks, capfd):
+    import onnx
+    import onnxruntime
+
+    content = onnx_file.to_onnx(networks("resnet-neck"))
+    model = onnx.load_from_string(content)
+    used = [node.op_type for node in model.graph.node]
+    assert (used.count("Conv"), used.count("BatchNormalization"), used.count("Gemm")) == (12, 13, 1)
+    session = onnxruntime.InferenceSession(content)
+    (images,), (features,) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["batch", "height", "width", 3])
+    assert (features.name, features.shape) == ("embedding", ["batch", 16])
+    assert session.get_modelmeta().custom_metadata_map == {"model": "0123456789abcdef-embedding", "size": "64 x 34"}
+    assert capfd.readouterr() == ("", "")  # neither the converter nor the runtime has anything to warn of
+
+
+@needs(onnx_file.PACKAGES)
+def test_what_jax2onnx_cannot_convert_is_one_line(networks):
+    class Strange(ResNet):
+        def __call__(self, x, *, train):
+            return jax.lax.linalg.lu(x[:, :, :, 0])[0][..., None] + jax.random.normal(jax.random.key(0), x.shape[1:])
+
+    network = networks("tiny")
+    strange = network._replace(model=network.model.clone(backbone=Strange((1, 1, 1, 1), False)))
+    with pytest.raises(MachineError, match=r"jax2onnx cannot convert this network \(.*\); write a .stablehlo file"):
+        onnx_file.to_onnx(strange)
+
+
+def test_packages_that_are_missing_are_named_with_what_installs_them():
+    check_installed("ONNX", ("numpy",))
+    with pytest.raises(ConfigError, match=r"ONNX needs nope: pip install 'svdnet-jax\[export\]'"):
+        check_installed("ONNX", ("numpy", "nope"))
+
+
+def test_files_of_others_are_not_taken_for_ours(tmp_path):
+    path = tmp_path / "net"
+    others = [b"", b"svdnet_jax_", b"\x08\x0a\x12\x07pytorch" + b"svdnet", b"ML\xefR StableHLO_v1.2.3 jit_main", b"PK\3\4"]
+    for content in others:
+        path.write_bytes(content)
+        assert not onnx_file.is_onnx(path)
+        assert not stablehlo.is_stablehlo(path)

@@ -110,7 +110,8 @@ def _export(options: Options, console: Console) -> None:
     for batch in check.BATCHES:
         images = gallery.images[np.arange(batch) % len(gallery)]
         theirs, ours = (1e3 * check.seconds(apply, images) for apply in (exported, own))
-        say(console, f"  {batch:2} image{'s'[: batch - 1]} in {theirs:.1f} ms, by the run's own program in {ours:.1f} ms")
+        what = "1 image" if batch == 1 else f"{batch} images"
+        say(console, f"  {what:9} in {theirs:.1f} ms, by the run's own program in {ours:.1f} ms")
 
 
 def _as_text(compared: "Comparison", runtime: str) -> str:

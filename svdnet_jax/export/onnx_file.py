@@ -58,7 +58,7 @@ def to_onnx(network: Network) -> bytes:
 
 def _convert(network: Network) -> Any:
     """Returns the ONNX model of what `Network.embed` computes, its input called ``pixels``."""
-    pixels = jax.ShapeDtypeStruct(("batch", *network.size, 3), jnp.float32)  # type: ignore[arg-type]
+    pixels = jax.ShapeDtypeStruct(("batch", *network.size, 3), jnp.float32)
     names: Any = {"input_names": ["pixels"], "output_names": [network.kind], "model_name": "svdnet"}
     try:
         with _quiet():

@@ -8,7 +8,6 @@ from jaxtyping import Array, Float
 
 from svdnet_jax.errors import ConfigError
 
-
 Pool = Callable[[Float[Array, "N H W C"], Sequence[tuple[int, int]]], Float[Array, "N h w C"]]
 """`max_pool` or `padded_max_pool`."""
 

@@ -185,8 +185,9 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
         """Maps images to the last feature map, of about 1/32 (last_stride 1: 1/16) of their height and width."""
-        options = {"kernel_init": conv_init, "dtype": self.dtype, "conv_general_dilated": self.convolve}
-        conv = partial(nn.Conv, use_bias=False, **options)
+        conv = partial(
+            nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype, conv_general_dilated=self.convolve
+        )
         resting = self.frozen_statistics or not train
         norm = partial(batch_norm, use_running_average=resting, axis_name=self.axis_name)
         remat: Any = nn.remat if self.remat else lambda block: block
@@ -232,8 +233,9 @@ class MiniResNet(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N h w C"]:
         """Maps images to the last feature map."""
-        options = {"kernel_init": conv_init, "dtype": self.dtype, "conv_general_dilated": self.convolve}
-        conv = partial(nn.Conv, use_bias=False, **options)
+        conv = partial(
+            nn.Conv, use_bias=False, kernel_init=conv_init, dtype=self.dtype, conv_general_dilated=self.convolve
+        )
         resting = self.frozen_statistics or not train
         norm = partial(batch_norm, use_running_average=resting, axis_name=self.axis_name)
         x = conv(self.widths[0], (3, 3), strides=2, padding=1, name="stem")(x)

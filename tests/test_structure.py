@@ -23,6 +23,7 @@ LEVELS = {
     "data": 3,
     "retrieval": 3,
     "baselines": 3,
+    "export": 4,
     "training": 4,
     "reporting": 5,
     "runs": 6,

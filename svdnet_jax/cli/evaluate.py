@@ -182,10 +182,16 @@ def _network(options: Options) -> dict[str, Findings]:
 
 def _with_data(config: Config, options: Options) -> Config:
     """Returns the settings of a network with the data and the protocol that were asked for."""
-    data = replace(config.data, cache=options.data.cache)
-    if options.data.root or options.weights:
-        data = replace(data, root=options.data.root, layout=options.data.layout, validation=options.data.validation)
-        data = replace(data, outside=options.data.outside)
+    config = with_source(config, options.data, replaced=bool(options.data.root or options.weights))
     metric = options.metric or config.eval.metric
     cross_camera = config.eval.cross_camera and options.cross_camera
-    return replace(config, data=data, eval=replace(config.eval, metric=metric, cross_camera=cross_camera))
+    return replace(config, eval=replace(config.eval, metric=metric, cross_camera=cross_camera))
+
+
+def with_source(config: Config, source: Source, *, replaced: bool) -> Config:
+    """Returns the settings of a network with a folder for prepared data and, if replaced, with other data."""
+    data = replace(config.data, cache=source.cache)
+    if replaced:
+        data = replace(data, root=source.root, layout=source.layout, validation=source.validation)
+        data = replace(data, outside=source.outside)
+    return replace(config, data=data)

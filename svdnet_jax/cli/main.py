@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train, evaluate and report",
     "evaluate": "CMC and mAP of a run, of weights, or of embeddings in files",
     "embed": "embed a folder of images",
+    "export": "write a network to a file: ONNX or StableHLO",
     "search": "find the nearest images",
     "compare": "runs beside their controls",
     "check-data": "look at every file of a data set",

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.linalg import at_least_float32
-from svdnet_jax.models.layers import caffe_max_pool
+from svdnet_jax.models.layers import Pool, caffe_max_pool, max_pool
 
 SMALLEST = 39
 """Height and width below which nothing is left of an image at the last pooling."""
@@ -35,6 +35,7 @@ class CaffeNet(nn.Module):
     """Without effect, as there is no BatchNorm; here because every backbone is built with it."""
     dtype: Any = jnp.float32
     """Of convolutions and activations; parameters stay in float32."""
+    pool: Pool = max_pool
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W 3"], *, train: bool) -> Float[Array, "N 1 1 C"]:
@@ -54,13 +55,13 @@ class CaffeNet(nn.Module):
         # Two groups, once one for each of two GPUs. A bias of one keeps the ReLU behind it open at first.
         grouped = partial(conv, feature_group_count=2, bias_init=constant(1.0))
         x = nn.relu(conv(96, (11, 11), strides=4, padding=0, name="conv1")(x))
-        x = local_response_norm(caffe_max_pool(x))
+        x = local_response_norm(caffe_max_pool(x, self.pool))
         x = nn.relu(grouped(256, (5, 5), padding=2, name="conv2")(x))
-        x = local_response_norm(caffe_max_pool(x))
+        x = local_response_norm(caffe_max_pool(x, self.pool))
         x = nn.relu(conv(384, (3, 3), padding=1, name="conv3")(x))
         x = nn.relu(grouped(384, (3, 3), padding=1, name="conv4")(x))
         x = nn.relu(grouped(256, (3, 3), padding=1, name="conv5")(x))
-        x = caffe_max_pool(x).reshape(x.shape[0], 1, 1, -1)
+        x = caffe_max_pool(x, self.pool).reshape(x.shape[0], 1, 1, -1)
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=gaussian(0.005), bias_init=constant(1.0))
         x = nn.relu(dense(self.channels, name="fc6")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -109,7 +109,7 @@ class SVDNet(nn.Module):
             )
         x = (x - mean[None]) / std[None]
         _check_backbone(self.backbone)
-        maps = _as_maps(self.backbone(x, train=train), len(x))
+        maps = _as_maps(self.backbone(x, train=train), x.shape[0])
         # For a penalty on it; nothing is kept where nobody asks for the collection.
         self.sow("intermediates", "maps", maps)
         features = jnp.mean(maps, axis=(1, 2))
@@ -143,15 +143,19 @@ def _check_backbone(backbone: nn.Module) -> None:
         )
 
 
-def _as_maps(output: Float[Array, "..."], n: int) -> Float[Array, "N h w C"]:
+def _as_maps(output: Float[Array, "..."], n: Any) -> Float[Array, "N h w C"]:
     """Returns what a backbone gives as a feature map; features alone are a map of one pixel.
+
+    Args:
+        output: Of the backbone.
+        n: Images; no number but a symbol in a program for any number of them (`svdnet_jax.export`).
 
     Raises:
         ValueError: It is neither.
     """
-    if output.ndim == 2 and len(output) == n:
+    if output.ndim == 2 and output.shape[0] == n:
         return output[:, None, None, :]
-    if output.ndim != 4 or len(output) != n:
+    if output.ndim != 4 or output.shape[0] != n:
         raise ValueError(
             f"the backbone returned the shape {output.shape} for {n} images; expected a feature map (N, h, w, C), "
             "channels last, or features (N, C)"

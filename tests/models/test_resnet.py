@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models import resnet
-from svdnet_jax.models.layers import caffe_max_pool, max_pool
-from svdnet_jax.models.resnet import MiniResNet, ResNet, convolve
+from svdnet_jax.models.conv_norm import convolve, convolve_on_any_platform
+from svdnet_jax.models.layers import caffe_max_pool, max_pool, padded_max_pool
+from svdnet_jax.models.resnet import MiniResNet, ResNet
 from svdnet_jax.models.svdnet import parameter_paths
 
 pytestmark = pytest.mark.unoptimized
@@ -205,6 +206,13 @@ def test_pooling_is_that_of_caffe(height, width):
             window = x[:, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
             expected[:, row, column] = window.max(axis=(1, 2))
     chex.assert_trees_all_equal(np.asarray(caffe_max_pool(jnp.asarray(x))), expected)
+    chex.assert_trees_all_equal(np.asarray(caffe_max_pool(jnp.asarray(x), padded_max_pool)), expected)
+
+
+def test_padding_first_is_the_same_pooling():
+    x = jnp.asarray(np.random.default_rng(0).normal(-5, 1, size=(2, 6, 5, 3)), jnp.float32)
+    for padding in (((1, 1), (1, 1)), ((0, 1), (1, 0))):
+        chex.assert_trees_all_equal(padded_max_pool(x, padding), max_pool(x, padding))
 
 
 @pytest.mark.parametrize(
@@ -362,3 +370,14 @@ def test_elsewhere_than_on_a_cpu_a_convolution_is_one(monkeypatch):
     program = str(jax.make_jaxpr(conv)(jnp.zeros((1, 4, 2, 3)), jnp.zeros((1, 1, 3, 2))))
     assert "conv_general_dilated" in program
     assert "dot_general" not in program
+
+
+@pytest.mark.parametrize(("platform", "convolution", "product"), [("cpu", 0, 1), ("cuda", 1, 0), ("tpu", 1, 0)])
+def test_a_program_for_other_platforms_has_the_convolution_of_each(platform, convolution, product):
+    settings = {"window_strides": (2, 2), "padding": [(0, 0), (0, 0)], "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    conv = jax.jit(partial(convolve_on_any_platform, **settings))
+    shapes = jax.ShapeDtypeStruct((1, 4, 2, 3), jnp.float32), jax.ShapeDtypeStruct((1, 1, 3, 2), jnp.float32)
+    program = conv.trace(*shapes).lower(lowering_platforms=(platform,)).as_text()
+    assert (program.count("stablehlo.convolution"), program.count("stablehlo.dot_general")) == (convolution, product)
+    x, kernel = (jnp.asarray(np.random.default_rng(0).normal(size=each.shape), jnp.float32) for each in shapes)
+    chex.assert_trees_all_equal(conv(x, kernel), convolve(x, kernel, **settings))

@@ -37,8 +37,9 @@ import tyro
 
 from svdnet_jax.cli.exits import fail, fail_on
 from svdnet_jax.cli.measures import FIGURES, Findings, Measures, as_json, draw, run_evaluation, text
+from svdnet_jax.cli.source import Source, with_source
 from svdnet_jax.config.flags import Flag
-from svdnet_jax.config.schema import Config, Layout
+from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.outputs import is_bytes, is_figure, refuse_overwrite
 from svdnet_jax.reporting.terminal import say, terminal
@@ -46,24 +47,6 @@ from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS, Embeddings
 
 CHOICE = "give --query and --gallery, or --run, or --weights"
-
-
-@dataclass(frozen=True)
-class Source:
-    """The data set that a network is tried on."""
-
-    root: Path | None = None
-    """Folder of a data set, a CSV manifest or a prepared folder. Not given: what the run was trained on; for --weights
-    the built-in synthetic pedestrians."""
-    layout: Layout = "auto"
-    """How it is laid out; auto looks."""
-    outside: Flag = False
-    """Read images that a manifest or links name outside of the data set's folder."""
-    cache: Path = Path("runs/data")
-    """Folder for prepared data."""
-    validation: int = 0
-    """So many training identities as query and gallery instead of the test set: those that the run held out, if it had
-    the same number."""
 
 
 @dataclass(frozen=True)
@@ -186,12 +169,3 @@ def _with_data(config: Config, options: Options) -> Config:
     metric = options.metric or config.eval.metric
     cross_camera = config.eval.cross_camera and options.cross_camera
     return replace(config, eval=replace(config.eval, metric=metric, cross_camera=cross_camera))
-
-
-def with_source(config: Config, source: Source, *, replaced: bool) -> Config:
-    """Returns the settings of a network with a folder for prepared data and, if replaced, with other data."""
-    data = replace(config.data, cache=source.cache)
-    if replaced:
-        data = replace(data, root=source.root, layout=source.layout, validation=source.validation)
-        data = replace(data, outside=source.outside)
-    return replace(config, data=data)

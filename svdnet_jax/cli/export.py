@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
 import tyro
 from rich.console import Console
 
-from svdnet_jax.cli.evaluate import Source, with_source
 from svdnet_jax.cli.exits import explain, fail, fail_on
+from svdnet_jax.cli.source import Source, with_source
 from svdnet_jax.errors import ConfigError, MachineError
 from svdnet_jax.outputs import Recognize, refuse_overwrite, whole_file
 from svdnet_jax.reporting.terminal import say, terminal
@@ -73,6 +72,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet export") -> int:
 
 def _export(options: Options, console: Console) -> None:
     # Flax and all that belongs to training, which --help can do without.
+    import numpy as np
+
     from svdnet_jax.config.schema import input_size
     from svdnet_jax.export import check
     from svdnet_jax.export.network import Network, check_installed

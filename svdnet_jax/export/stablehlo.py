@@ -41,5 +41,6 @@ def load_stablehlo(path: Path) -> Callable[[UInt8[np.ndarray, "N h w 3"]], Float
 
 def is_stablehlo(path: Path) -> bool:
     """Recognizes a file of `to_stablehlo`."""
-    content = path.read_bytes()
-    return b"StableHLO_v" in content[:4096] and b"svdnet_jax_" in content
+    with path.open("rb") as file:
+        head = file.read(4096)
+        return b"StableHLO_v" in head and b"svdnet_jax_" in head + file.read()

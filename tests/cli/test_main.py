@@ -41,7 +41,9 @@ def test_the_short_help_fits_two_screens(preset):
 LIGHT = [["--help"], ["train", "--help"], ["study", "--help"], *(["study", name, "--help"] for name in STUDIES)]
 
 
-@pytest.mark.parametrize("argv", [LIGHT[1], ["study", "control", "--help"], ["embed", "--help"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "argv", [LIGHT[1], *([*names, "--help"] for names in (["study", "control"], ["embed"], ["export"]))], ids=" ".join
+)
 def test_help_imports_nothing_heavy(argv):
     """Help is to be there at once: JAX alone takes half a second."""
     heavy = "{'jax', 'flax', 'matplotlib', 'orbax', 'tensorflow_datasets', 'scipy'}"

@@ -1,0 +1,34 @@
+"""The data set that a network is tried on: options that commands share."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from svdnet_jax.config.flags import Flag
+from svdnet_jax.config.schema import Config, Layout
+
+
+@dataclass(frozen=True)
+class Source:
+    """The data set that a network is tried on."""
+
+    root: Path | None = None
+    """Folder of a data set, a CSV manifest or a prepared folder. Not given: what the run was trained on; for --weights
+    the built-in synthetic pedestrians."""
+    layout: Layout = "auto"
+    """How it is laid out; auto looks."""
+    outside: Flag = False
+    """Read images that a manifest or links name outside of the data set's folder."""
+    cache: Path = Path("runs/data")
+    """Folder for prepared data."""
+    validation: int = 0
+    """So many training identities as query and gallery instead of the test set: those that the run held out, if it had
+    the same number."""
+
+
+def with_source(config: Config, source: Source, *, replaced: bool) -> Config:
+    """Returns the settings of a network with a folder for prepared data and, if replaced, with other data."""
+    data = replace(config.data, cache=source.cache)
+    if replaced:
+        data = replace(data, root=source.root, layout=source.layout, validation=source.validation)
+        data = replace(data, outside=source.outside)
+    return replace(config, data=data)

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "CMC and mAP of a run, of weights, or of embeddings in files",
     "embed": "embed a folder of images",
     "search": "find the nearest images",
+    "serve": "a local page to look into a run",
     "compare": "runs beside their controls",
     "check-data": "look at every file of a data set",
     "study": "the paper's tables and figures: svdnet study NAME",

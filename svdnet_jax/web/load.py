@@ -108,7 +108,7 @@ def load_served(run: Path, beside: Path | None, gallery: Path | None, images: Im
     for number, folder in enumerate([run, beside] if beside else [run]):
         network = _network(folder, console)
         networks |= {str(number): network} if network else {}
-        found = _sources(folder, str(number), network)
+        found = _sources(folder, str(number), f"{folder.resolve().name}: " if beside else "", network)
         right = next(iter(found)) if sources else ""
         sources |= found
     if gallery:
@@ -133,13 +133,13 @@ def _network(folder: Path, console: Console) -> Embedder | None:
         return None
 
 
-def _sources(folder: Path, number: str, network: Embedder | None) -> dict[str, Source]:
+def _sources(folder: Path, number: str, name: str, network: Embedder | None) -> dict[str, Source]:
     """Returns the embeddings that a run keeps, the last ones of its Eigenlayer first.
 
     Raises:
         ConfigError: It keeps none yet.
     """
-    run_dir, name = RunDir(folder), folder.resolve().name
+    run_dir = RunDir(folder)
     settings = network.config if network else from_json(read_settings(run_dir))
     found = {}
     for kind, title in KINDS.items():
@@ -151,7 +151,7 @@ def _sources(folder: Path, number: str, network: Embedder | None) -> dict[str, S
             panel = Once(partial(_read, files, settings))
             # Weights of Step 0 are not kept, so nothing new can be embedded by them.
             found[f"{number}-{kind}-{'base' if base else 'last'}"] = Source(
-                f"{name}: after {after}, {title}",
+                f"{name}After {after}, {title}",
                 panel,
                 _map_of(panel),
                 number if network and not base else "",

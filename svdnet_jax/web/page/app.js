@@ -151,7 +151,8 @@ function show() {
     return panel;
   }));
   threshold();
-  say(`Nearest to ${state.asked.name}: ${state.found.map(({ found }) => found.error ?? `${found.results.length} images`).join("; ")}`);
+  const counts = state.found.map(({ found }) => found.error ?? found.results.length);
+  say(`${counts.join(" and ")} nearest to ${state.asked.name}`);
 }
 
 /** Shows which images are within the threshold; nothing is asked for again. */

@@ -27,7 +27,7 @@ export function length(distance) {
 
 /** Returns who is to be seen, in words. */
 export function person(image) {
-  const who = { "-1": "person unknown", 0: "nobody in particular" }[image.pid] ?? `person ${image.pid}`;
+  const who = { "-1": "ID unknown", 0: "no ID" }[image.pid] ?? `ID ${image.pid}`;
   return `${who}, camera ${image.camera}`;
 }
 
@@ -63,7 +63,7 @@ export function askedView(asked, address, answers) {
   const facts = [];
   for (const { title, found } of answers) {
     if (found.error) continue;
-    const right = found.positives === null ? "" : `${found.positives} images of this person among ${found.shown_of} shown or below; `;
+    const right = found.positives === null ? "" : `${found.positives} images of this person among ${found.shown_of} ranked; `;
     const precision = found.ap === null ? "" : `average precision ${percent(found.ap)}`;
     if (right || precision) facts.push(element("p", { className: "soft" }, `${answers.length > 1 ? `${title}: ` : ""}${right}${precision}`));
   }
@@ -76,7 +76,7 @@ export function askedView(asked, address, answers) {
 
 /** Returns the card of a found image. */
 export function resultCard(image, rank, address, pick) {
-  const verdict = { true: "✓ same person", false: "✗ another person" }[image.right] ?? "";
+  const verdict = { true: "✓ same ID", false: "✗ other ID" }[image.right] ?? "";
   const said = [`rank ${rank}`, image.name, person(image), verdict.slice(2)].filter(Boolean).join(", ");
   const button = element("button", { type: "button", title: `Search with ${image.name}` }, picture(address, said));
   button.addEventListener("click", () => pick({ ...image, kind: "gallery" }));

@@ -54,8 +54,12 @@ export function createMap(canvas, points, shown, picked) {
     context.scale(ratio, ratio);
     const placed = scale();
     const radius = count > 8000 ? 1.5 : 2.5;
-    for (let index = count - 1; index >= 0; index--) {
+    const isAsked = (index) => asked?.pid > 0 && asked.pid === points.pids[index];
+    const order = Array.from({ length: count }, (_, index) => count - 1 - index);
+    // The person searched for comes last, over all others, which are paler.
+    for (const index of [...order.filter((each) => !isAsked(each)), ...order.filter(isAsked)]) {
       const [x, y] = at(index, placed);
+      context.globalAlpha = asked?.pid > 0 && colorBy === "pid" && !isAsked(index) ? 0.4 : 1;
       context.fillStyle = colorBy === "camera" ? cameraColor(place.get(points.cameras[index])) : personColor(points.pids[index]);
       if (index < points.queries) context.fillRect(x - radius, y - radius, 2 * radius, 2 * radius);
       else {
@@ -64,6 +68,7 @@ export function createMap(canvas, points, shown, picked) {
         context.fill();
       }
     }
+    context.globalAlpha = 1;
     if (asked) for (let index = 0; index < count; index++) {
       const own = asked.row === points.rows[index] && asked.kind === kindOf(index);
       if (own || (asked.pid > 0 && asked.pid === points.pids[index])) ring(context, at(index, placed), own ? 8 : 5, own ? 3 : 1.5);

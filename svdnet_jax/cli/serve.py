@@ -119,12 +119,12 @@ def _serve(options: Options, console: Console) -> None:
         host, port = listener.getsockname()[:2]
         say(console, served.title)
         say(console, f"http://{f'[{host}]' if ':' in host else host}:{port}/  (Ctrl-C ends it)")
-        _run(uvicorn, app, listener)
+        uvicorn.Server(server_config(uvicorn, app)).run(sockets=[listener])
 
 
-def _run(uvicorn: Any, app: Any, listener: socket.socket) -> None:
-    """Serves until it is stopped."""
-    config = uvicorn.Config(
+def server_config(uvicorn: Any, app: Any) -> Any:
+    """Returns how uvicorn serves: it says nothing but errors, believes no proxy, and bounds what is open at a time."""
+    return uvicorn.Config(
         app,
         log_level="error",
         access_log=False,
@@ -135,7 +135,6 @@ def _run(uvicorn: Any, app: Any, listener: socket.socket) -> None:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=2,
     )
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -68,13 +68,15 @@ def from_folder(root: Path, files: Mapping[str, Path], names: Sequence[str]) -> 
         if path is None:
             raise DataError(f"{names[row]}: is not in the folder of images")
         try:
-            inside = path.resolve(strict=True).is_relative_to(top)
+            real = path.resolve(strict=True)
         except (OSError, RuntimeError) as error:
             raise DataError(f"{names[row]}: is gone") from error
-        if not inside:
+        if not real.is_file():  # a pipe would be waited for
+            raise DataError(f"{names[row]}: is no file any more")
+        if not real.is_relative_to(top):
             raise DataError(f"{names[row]}: is a link that leads out of the folder of images")
-        refuse_large(path, names[row])
-        return decode(path, names[row])
+        refuse_large(real, names[row])
+        return decode(real, names[row])
 
     return read, paths.count(None)
 

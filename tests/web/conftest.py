@@ -49,7 +49,7 @@ def page_of(random, queries, gallery, hostile="<img src=x onerror=alert(1)>.jpg"
         return Embeddings(features.astype(np.float32), pids, cameras, names, model)
 
     sources = {}
-    for key, noise, network in (("good", 0, "0"), ("bad", 30, "")):
+    for key, noise, network in (("good", 0, "0"), ("bad", 90, "")):
         pair = [embeddings(kind, f"{key}-embedding", noise) for kind in ("query", "gallery")]
         panel = Once(partial(evaluated_panel, *pair, "euclidean", True))
         sources[key] = Source(f"the {key} one", panel, Once(lambda panel=panel: project(panel())), network, "embedding")
@@ -58,16 +58,22 @@ def page_of(random, queries, gallery, hostile="<img src=x onerror=alert(1)>.jpg"
         return SimpleNamespace(embedding=quarters(pixels))
 
     network = Embedder(None, apply_resized, ("embedding",), TINY, None, {"embedding": "good-embedding"})
-    pictures = {kind: from_arrays(images, names.tolist(), names.tolist()) for kind, (images, *_, names) in sides.items()}
+    pictures = {
+        kind: from_arrays(images, names.tolist(), names.tolist()) for kind, (images, *_, names) in sides.items()
+    }
     counts = {kind: len(images) for kind, (images, *_) in sides.items()}
     return Served("drawn people", sources, "", {"0": network}, pictures, counts)
 
 
-@pytest.fixture(scope="session")
-def page():
+def drawn_page():
     """10 people by 3 cameras: a query by each of two cameras, 4 gallery images each by each; distractors and junk."""
     people, cameras = (each.ravel() for each in np.meshgrid(np.arange(1, PEOPLE + 1), np.arange(1, CAMERAS + 1)))
     gallery = np.repeat(people, 4), np.repeat(cameras, 4)
     nobody = np.repeat([0, -1], 6), np.tile([1, 2, 3], 4)
     queries = people[cameras < 3], cameras[cameras < 3]
     return page_of(np.random.default_rng(0), queries, [np.concatenate(each) for each in zip(nobody, gallery)])
+
+
+@pytest.fixture(scope="session")
+def page():
+    return drawn_page()

@@ -144,3 +144,8 @@ def test_a_pipe_is_not_waited_for(folder):
     assert missing == 1
     with pytest.raises(DataError, match="is not in the folder"):
         read(0)
+    read, _ = read_from(folder, "a.png")
+    (folder / "a.png").unlink()
+    os.mkfifo(folder / "a.png")
+    with pytest.raises(DataError, match=r"a.png: is no file any more"):
+        read(0)

@@ -102,6 +102,8 @@ def load_served(run: Path, beside: Path | None, gallery: Path | None, images: Im
         raise ConfigError(
             "`beside` and `gallery` do not go together: a gallery is of one network; leave one of them out"
         )
+    if gallery and not images.folder:
+        raise ConfigError("`gallery` needs `images`, the folder that its images are in")
     networks: dict[str, Embedder] = {}
     sources: dict[str, Source] = {}
     right = ""
@@ -228,8 +230,6 @@ def _pictures(
                 f"note: {missing} of {total} images are not in {images.folder}; they are shown without a picture",
             )
         return str(gallery or images.folder), {kind: pictures for kind, (pictures, _) in found.items()}
-    if gallery:
-        raise ConfigError("`gallery` needs `images`, the folder that its images are in")
     data = replace(config.data, cache=images.cache or config.data.cache)
     if images.root:
         data = replace(data, root=images.root, layout=images.layout, outside=images.outside)

@@ -58,10 +58,8 @@ def test_without_the_extra_it_says_which_line_installs_it(capsys, tmp_path, monk
 
 SERVE = """
 import sys
-from pathlib import Path
 sys.path.insert(0, "tests/web")
-import numpy as np
-from conftest import drawn_page
+from drawn import drawn_page
 from svdnet_jax.cli import serve
 from svdnet_jax.web import load
 load.load_served = lambda *_: drawn_page()

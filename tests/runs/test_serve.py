@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from svdnet_jax.cli import embed
 from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.runs.directory import RunDir
-from svdnet_jax.runs.load import load_run
+from svdnet_jax.web import load
 from svdnet_jax.web.answers import embed_image, map_points, search
 from svdnet_jax.web.app import create_app
 from svdnet_jax.web.guard import allowed_hosts
@@ -21,6 +22,14 @@ from svdnet_jax.web.load import Images, Once, load_served
 from svdnet_jax.web.questions import Asked
 
 pytestmark = pytest.mark.unoptimized
+
+
+@pytest.fixture(autouse=True, scope="module")
+def read_once():
+    """The network of a folder: reading it takes two seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "from_run", cache(load.from_run))
+        yield
 
 
 def served(run, beside=None, gallery=None, images=None, console=None):
@@ -195,9 +204,8 @@ def test_features_of_another_state_of_the_run_are_refused(own):
         found(own, "0-pooled-last", trained["0-embedding-last"])
 
 
-def test_the_network_is_that_of_the_embeddings(own, finished):
+def test_the_network_is_that_of_the_embeddings(own):
     assert own.networks["0"].models["embedding"] == own.sources["0-embedding-last"].panel().gallery.model
-    assert load_run(finished).finished
 
 
 def test_a_value_is_made_once_and_a_failure_is_tried_again():

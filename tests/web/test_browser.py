@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import TINY
+from drawn import TINY
 from live import serving
 from PIL import Image
 
@@ -212,7 +212,8 @@ def test_the_map_is_drawn_and_searched_from(shown):
     colors = """
       const pixels = arguments[0].getContext("2d").getImageData(0, 0, arguments[0].width, arguments[0].height).data;
       const found = new Set();
-      for (let at = 0; at < pixels.length; at += 4) if (pixels[at + 3] === 255) found.add(pixels.slice(at, at + 3).join());
+      for (let at = 0; at < pixels.length; at += 4)
+        if (pixels[at + 3] === 255) found.add(pixels.slice(at, at + 3).join());
       return [...found];"""
     shown.wait(lambda: len(shown.run(colors, canvas)) > 5)
     shown.choose("color", "camera")
@@ -238,22 +239,31 @@ def test_narrow_windows_need_no_scrolling_sideways(shown, width):
         shown.one("#maps summary").click()
         shown.wait(lambda: len(shown.all("canvas")) == 2)
         assert shown.run("return document.documentElement.scrollWidth") <= width
-        wide = "return [...document.querySelectorAll('.card')].filter((each) => each.scrollWidth > each.clientWidth).length"
-        assert shown.run(wide) == 0
+        wide = "(each) => each.scrollWidth > each.clientWidth"
+        assert shown.run(f"return [...document.querySelectorAll('.card')].filter({wide}).length") == 0
     finally:
         shown.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_text_is_dark_on_light_whatever_the_system_prefers(shown):
     contrast = """
-      const light = (color) => { const [r, g, b] = color.match(/[\\d.]+/g).map(Number).map((each) => each / 255)
-        .map((each) => each <= 0.03928 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-      const behind = (each) => { for (; each; each = each.parentElement) { const color = getComputedStyle(each).backgroundColor;
-        if (!/, 0\\)$/.test(color)) return color; } return "rgb(255, 255, 255)"; };
-      return Math.min(...[...document.querySelectorAll("p, span, label, h1, h2, button, summary, output, select, kbd")]
-        .filter((each) => each.innerText).map((each) => {
-          const [dark, bright] = [light(getComputedStyle(each).color), light(behind(each))].sort((a, b) => a - b);
-          return (bright + 0.05) / (dark + 0.05); }));"""
+      const linear = (each) => each <= 0.03928 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4;
+      const light = (color) => {
+        const [r, g, b] = color.match(/[\\d.]+/g).map((each) => linear(Number(each) / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+      };
+      const behind = (each) => {
+        for (; each; each = each.parentElement) {
+          const color = getComputedStyle(each).backgroundColor;
+          if (!/, 0\\)$/.test(color)) return color;
+        }
+        return "rgb(255, 255, 255)";
+      };
+      const texts = document.querySelectorAll("p, span, label, h1, h2, button, summary, output, select, kbd");
+      return Math.min(...[...texts].filter((each) => each.innerText).map((each) => {
+        const [dark, bright] = [light(getComputedStyle(each).color), light(behind(each))].sort((a, b) => a - b);
+        return (bright + 0.05) / (dark + 0.05);
+      }));"""
     scheme = [{"name": "prefers-color-scheme", "value": "dark"}]
     shown.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
     assert shown.run(contrast) >= 4.5  # WCAG 2, level AA

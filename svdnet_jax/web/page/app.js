@@ -180,7 +180,7 @@ const upload = latest(async (signal, file) => {
   if (file.size > state.about.most_uploaded) {
     throw new Error(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most ${(state.about.most_uploaded / 1e6).toFixed(1)} are taken. Cut out the person, or make it smaller.`);
   }
-  say(`Looking at ${file.name} ...`);
+  say(`Looking at ${file.name} ... (the first image takes some seconds longer)`);
   const answer = await ask("/api/embed", {
     method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file, signal,
   });

@@ -30,6 +30,7 @@ export function createMap(canvas, points, shown, picked) {
   let asked = null; // {kind, row, pid}
   let current = -1;
   let drag = null;
+  const base = document.createElement("canvas");
 
   const kindOf = (index) => (index < points.queries ? "query" : "gallery");
   const about = (index) => ({ kind: kindOf(index), row: points.rows[index], pid: points.pids[index], camera: points.cameras[index] });
@@ -44,13 +45,14 @@ export function createMap(canvas, points, shown, picked) {
     return [left + (points.x[index] / points.grid) * size, top - (points.y[index] / points.grid) * size];
   }
 
-  function draw() {
+  /** Draws all points aside; what follows the pointer is drawn over them by `draw`. */
+  function paint() {
     const { width, height } = canvas.getBoundingClientRect();
     if (!width) return;
     const ratio = window.devicePixelRatio || 1;
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    const context = canvas.getContext("2d");
+    canvas.width = base.width = Math.round(width * ratio);
+    canvas.height = base.height = Math.round(height * ratio);
+    const context = base.getContext("2d");
     context.scale(ratio, ratio);
     const placed = scale();
     const radius = count > 8000 ? 1.5 : 2.5;
@@ -73,7 +75,17 @@ export function createMap(canvas, points, shown, picked) {
       const own = asked.row === points.rows[index] && asked.kind === kindOf(index);
       if (own || (asked.pid > 0 && asked.pid === points.pids[index])) ring(context, at(index, placed), own ? 8 : 5, own ? 3 : 1.5);
     }
-    if (current >= 0) ring(context, at(current, placed), 10, 2, "#0072b2");
+    draw();
+  }
+
+  function draw() {
+    const context = canvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.drawImage(base, 0, 0);
+    const ratio = window.devicePixelRatio || 1;
+    context.scale(ratio, ratio);
+    if (current >= 0) ring(context, at(current, scale()), 10, 2, "#0072b2");
   }
 
   function ring(context, [x, y], radius, width, color = "#1d2129") {
@@ -131,14 +143,14 @@ export function createMap(canvas, points, shown, picked) {
     const { width, height } = canvas.getBoundingClientRect();
     if (x > 0 && y > 0 && x < width && y < height) return;
     [view.x, view.y] = [points.x[current] / points.grid, points.y[current] / points.grid];
-    draw();
+    paint();
   }
 
   function zoom(factor) {
     view.zoom = Math.min(64, Math.max(1, view.zoom * factor));
     if (view.zoom === 1) [view.x, view.y] = [0.5, 0.5];
     else if (current >= 0) [view.x, view.y] = [points.x[current] / points.grid, points.y[current] / points.grid];
-    draw();
+    paint();
   }
 
   const inside = (event) => {
@@ -155,7 +167,7 @@ export function createMap(canvas, points, shown, picked) {
     drag.moved ||= Math.hypot(x - drag.from[0], y - drag.from[1]) > 4;
     if (!drag.moved) return;
     [view.x, view.y] = [drag.x - (x - drag.from[0]) / size, drag.y + (y - drag.from[1]) / size];
-    draw();
+    paint();
   });
   canvas.addEventListener("pointerup", (event) => {
     const moved = drag?.moved;
@@ -173,13 +185,13 @@ export function createMap(canvas, points, shown, picked) {
     else return;
     event.preventDefault();
   });
-  const watcher = new ResizeObserver(draw);
+  const watcher = new ResizeObserver(paint);
   watcher.observe(canvas);
 
   return {
     cameras,
-    color(by) { colorBy = by; draw(); },
-    ask(image) { asked = image; draw(); },
+    color(by) { colorBy = by; paint(); },
+    ask(image) { asked = image; paint(); },
     end() { watcher.disconnect(); },
   };
 }

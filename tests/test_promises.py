@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     **{
         name: import_module(f"svdnet_jax.cli.{name}").main
-        for name in ("evaluate", "embed", "export", "search", "check_data", "compare")
+        for name in ("evaluate", "embed", "export", "search", "serve", "check_data", "compare")
     },
     **{name: import_module(f"experiments.{name}").main for name in ("market_rri", "duke_rri", "cuhk03_rri")},
     "train": import_module("svdnet_jax.cli.train").main,

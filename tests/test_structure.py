@@ -28,6 +28,7 @@ LEVELS = {
     "reporting": 5,
     "runs": 6,
     "studies": 7,
+    "web": 7,
     "cli": 8,
     "__init__": 9,
 }

@@ -15,6 +15,7 @@ COMMANDS = {
     "embed": "embed a folder of images",
     "export": "write a network to a file: ONNX or StableHLO",
     "search": "find the nearest images",
+    "serve": "a local page to look into a run",
     "compare": "runs beside their controls",
     "check-data": "look at every file of a data set",
     "study": "the paper's tables and figures: svdnet study NAME",

@@ -57,7 +57,7 @@ def test_hostile_command_lines_end_with_a_line_that_says_why(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 3))
+@pytest.mark.parametrize("seed", [1])
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_files_end_in_errors_for_people_at_length(tmp_path, name, seed):
     attack(name, tmp_path, 100, seed=seed)

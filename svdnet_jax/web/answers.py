@@ -151,7 +151,7 @@ def _asked_image(served: Served, source: Source, panel: Panel, asked: Asked) -> 
     if asked.kind == "image":
         if not source.network:
             raise ValueError("the weights of this embedding are not kept, so nothing new can be searched for by it")
-        model = served.networks[source.network].models[source.kind]
+        model = served.networks[source.network]().models[source.kind]
         features = np.array([asked.features], np.float32)
         return Embeddings(features, np.array([-1]), np.array([0]), np.array([YOURS]), model)
     held = panel.query if asked.kind == "query" else panel.gallery
@@ -172,13 +172,14 @@ def embed_image(served: Served, content: bytes) -> dict[str, Any]:
         DataError: It is no image, too large, or of a kind that is refused.
         ValueError: No network can embed it.
     """
-    if not served.networks:
+    needed = {source.network for source in served.sources.values()} - {""}
+    if not needed:
         raise ValueError("no network is there to embed it: the run has no checkpoint that can be read")
     if not content:
         raise DataError(f"{YOURS}: is empty")
     refuse_large(io.BytesIO(content), YOURS)
     pixels = np.asarray(decode(io.BytesIO(content), YOURS))
-    by_network = {key: _embedded(network, pixels) for key, network in served.networks.items()}
+    by_network = {key: _embedded(served.networks[key](), pixels) for key in sorted(needed)}
     features = {
         key: by_network[source.network][source.kind] for key, source in served.sources.items() if source.network
     }

@@ -62,7 +62,8 @@ class Served:
     """By their ids, the one to begin with first."""
     beside: str
     """Id of the one to begin with on the right; empty for none."""
-    networks: Mapping[str, Embedder]
+    networks: Mapping[str, Once[Embedder]]
+    """By the run's number; each is read with the first image from elsewhere, as that takes seconds."""
     pictures: Mapping[str, Pictures]
     """Of ``query`` and ``gallery``."""
     counts: Mapping[str, int]
@@ -104,13 +105,15 @@ def load_served(run: Path, beside: Path | None, gallery: Path | None, images: Im
         )
     if gallery and not images.folder:
         raise ConfigError("`gallery` needs `images`, the folder that its images are in")
-    networks: dict[str, Embedder] = {}
+    networks: dict[str, Once[Embedder]] = {}
     sources: dict[str, Source] = {}
-    right = ""
+    settings, right = [], ""
     for number, folder in enumerate([run, beside] if beside else [run]):
         network = _network(folder, console)
         networks |= {str(number): network} if network else {}
-        found = _sources(folder, str(number), f"{folder.resolve().name}: " if beside else "", network)
+        settings.append(from_json(read_settings(RunDir(folder))))
+        name = f"{folder.resolve().name}: " if beside else ""
+        found = _sources(folder, str(number), name, settings[-1], embeds=network is not None)
         right = next(iter(found)) if sources else ""
         sources |= found
     if gallery:
@@ -118,31 +121,33 @@ def load_served(run: Path, beside: Path | None, gallery: Path | None, images: Im
     first = next(iter(sources.values())).panel()
     if right:
         _check_same_images(first, sources[right].panel(), str(beside))
-    config = networks["0"].config if "0" in networks else from_json(read_settings(RunDir(run)))
-    title, pictures = _pictures(config, images, first, gallery, console)
+    title, pictures = _pictures(settings[0], images, first, gallery, console)
     counts = {"query": len(first.query.pids), "gallery": len(first.gallery.pids)}
     return Served(f"{run.resolve().name} on {title}", sources, right, networks, pictures, counts)
 
 
-def _network(folder: Path, console: Console) -> Embedder | None:
-    """Loads a run's network; None, with a note, where it has no checkpoint that can be read."""
-    if not RunDir(folder).is_run and not RunDir(folder).embeddings("embedding", "query").parent.is_dir():
+def _network(folder: Path, console: Console) -> Once[Embedder] | None:
+    """Returns a run's network, read when it is needed; None, with a note, where there is no checkpoint.
+
+    Raises:
+        ConfigError: The folder is that of no run.
+    """
+    run_dir = RunDir(folder)
+    if not run_dir.is_run and not run_dir.embeddings("embedding", "query").parent.is_dir():
         raise ConfigError(f"`run` {folder}: is not the folder of a run; give the one that training left")
-    try:
-        return from_run(folder)
-    except ConfigError as error:
-        say(console, f"note: images from elsewhere cannot be searched for: {error}", "yellow")
-        return None
+    if run_dir.has_checkpoint:
+        return Once(partial(from_run, folder))
+    say(console, f"note: {folder} has no checkpoint, so pictures from elsewhere cannot be searched for", "yellow")
+    return None
 
 
-def _sources(folder: Path, number: str, name: str, network: Embedder | None) -> dict[str, Source]:
+def _sources(folder: Path, number: str, name: str, settings: Config, embeds: bool) -> dict[str, Source]:
     """Returns the embeddings that a run keeps, the last ones of its Eigenlayer first.
 
     Raises:
         ConfigError: It keeps none yet.
     """
     run_dir = RunDir(folder)
-    settings = network.config if network else from_json(read_settings(run_dir))
     found = {}
     for kind, title in KINDS.items():
         for base in (False, True):
@@ -156,7 +161,7 @@ def _sources(folder: Path, number: str, name: str, network: Embedder | None) -> 
                 f"{name}After {after}, {title}",
                 panel,
                 _map_of(panel),
-                number if network and not base else "",
+                number if embeds and not base else "",
                 kind,
             )
     if not found:
@@ -182,19 +187,16 @@ def _own(file: Path, sources: Mapping[str, Source]) -> Source:
     Raises:
         ConfigError: It is not of the run's network.
     """
-    gallery = Embeddings.load(file)
-    models = {}
+    gallery, models = Embeddings.load(file), []
     for source in sources.values():
-        if source.network:
-            test = source.panel()
-            models[test.gallery.model] = test.gallery.model
-            if gallery.model and gallery.model == test.gallery.model:
-                panel = Once(partial(own_panel, gallery, test))
-                title = f"{file.name}: {source.title}"
-                return Source(title, panel, _map_of(panel), source.network, source.kind)
+        test = source.panel()
+        if gallery.model and gallery.model == test.gallery.model:
+            panel = Once(partial(own_panel, gallery, test))
+            return source._replace(title=f"{file.name}: {source.title}", panel=panel, map=_map_of(panel))
+        models.append(test.gallery.model)
     raise ConfigError(
-        f"`gallery` {file}: is of the model {gallery.model or 'that nobody wrote down'}, and the run is "
-        f"{' or '.join(models) or 'without a checkpoint'}; embed the images with the run (svdnet embed does)"
+        f"`gallery` {file}: is of the model {gallery.model or 'that nobody wrote down'}, and those of the run are "
+        f"{', '.join(models)}; embed the images with the run (svdnet embed does)"
     )
 
 

@@ -39,6 +39,8 @@ def test_a_taken_port_and_a_foreign_address_are_told_before_anything_is_read(cap
 def test_two_places_of_images_and_what_is_no_run_are_refused(capsys, tmp_path):
     both = ("--images", str(tmp_path), "--data.root", str(tmp_path))
     assert "leave one of them out" in refused(capsys, "--run", str(tmp_path), *both)
+    own = ("--gallery", str(tmp_path / "mine.npz"), "--port", "0")
+    assert "--gallery needs --images" in refused(capsys, "--run", str(tmp_path), *own)
     told = refused(capsys, "--run", str(tmp_path / "nothing"), "--port", "0")
     assert "--run" in told
     assert "is not the folder of a run" in told

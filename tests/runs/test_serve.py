@@ -180,7 +180,7 @@ def test_a_run_without_checkpoints_is_shown_without_searches_for_new_images(fini
     shutil.copytree(finished, run)
     shutil.rmtree(RunDir(run).checkpoints)
     page = served(run, console=said)
-    assert "note: images from elsewhere cannot be searched for" in said.file.getvalue()
+    assert "has no checkpoint, so pictures from elsewhere cannot be searched for" in said.file.getvalue()
     assert not any(source.network for source in page.sources.values())
     with pytest.raises(ValueError, match="no network is there"):
         embed_image(page, png(page.pictures["gallery"](0)))
@@ -205,7 +205,7 @@ def test_features_of_another_state_of_the_run_are_refused(own):
 
 
 def test_the_network_is_that_of_the_embeddings(own):
-    assert own.networks["0"].models["embedding"] == own.sources["0-embedding-last"].panel().gallery.model
+    assert own.networks["0"]().models["embedding"] == own.sources["0-embedding-last"].panel().gallery.model
 
 
 def test_a_value_is_made_once_and_a_failure_is_tried_again():

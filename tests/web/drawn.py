@@ -62,7 +62,7 @@ def page_of(random, queries, gallery, hostile="<img src=x onerror=alert(1)>.jpg"
         kind: from_arrays(images, names.tolist(), names.tolist()) for kind, (images, *_, names) in sides.items()
     }
     counts = {kind: len(images) for kind, (images, *_) in sides.items()}
-    return Served("drawn people", sources, "", {"0": network}, pictures, counts)
+    return Served("drawn people", sources, "", {"0": Once(lambda: network)}, pictures, counts)
 
 
 def drawn_page():

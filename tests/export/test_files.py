@@ -95,11 +95,10 @@ def test_stablehlo_is_for_cpu_cuda_and_tpu_each_in_its_own_way():
     assert [str(size) for size in made.in_avals[0].shape] == ["batch", "height", "width", "3"]
     assert [str(size) for size in made.out_avals[0].shape] == ["batch", str(TINY.model.embedding_dim)]
     assert made.fun_name == "svdnet_jax_0123456789abcdef_embedding"
-    # Each of the 13 convolutions is computed in the way of the platform, and other operations may be.
-    text = made.mlir_module()
-    assert text.count('"stablehlo.case"') >= 13
-    assert "stablehlo.convolution" in text
-    assert "stablehlo.dot_general" in text
+    # The 13 convolutions for each platform, and the products that a CPU takes instead of most of them.
+    program = made.mlir_module()
+    assert program.count("stablehlo.convolution(") >= 3 * 13
+    assert program.count("stablehlo.dot_general ") > 20
 
 
 @needs(onnx_file.PACKAGES)

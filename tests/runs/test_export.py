@@ -48,9 +48,8 @@ def crops(tmp_path):
     for name, shape in {"a.png": (64, 32, 3), "in/b.png": (90, 41), "c.jpg": (20, 20, 3), "d.jpg": (30, 60, 3)}.items():
         path = tmp_path / "my_crops" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 255, shape, np.uint8)).save(
-            path, **({"exif": turned} if name == "d.jpg" else {})
-        )
+        exif = {"exif": turned} if name == "d.jpg" else {}
+        Image.fromarray(random.integers(0, 255, shape, np.uint8)).save(path, **exif)
     return tmp_path / "my_crops"
 
 

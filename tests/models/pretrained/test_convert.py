@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from svdnet_jax.errors import WeightsError
 from svdnet_jax.models import resnet
 from svdnet_jax.models.caffenet import CaffeNet
+from svdnet_jax.models.conv_norm import batch_norm
 from svdnet_jax.models.pretrained.convert import describe, from_caffe, from_keras, from_torch
 
 # Folding adds and takes off numbers of the size of the statistics, in float32 in the files.
@@ -26,7 +27,7 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x):
         x = nn.Conv(4, (3, 3), padding="VALID", use_bias=False, name="stem")(x)
-        return resnet.batch_norm(x, use_running_average=True, name="bn_stem")
+        return batch_norm(x, use_running_average=True, name="bn_stem")
 
 
 def flat(found):

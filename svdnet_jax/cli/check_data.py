@@ -28,7 +28,7 @@ from rich.table import Table
 
 from svdnet_jax.cli.exits import fail, fail_on
 from svdnet_jax.config.flags import Flag
-from svdnet_jax.config.schema import Layout
+from svdnet_jax.config.layouts import Layout
 from svdnet_jax.config.validate import MOST_PIXELS
 from svdnet_jax.data.cache import is_prepared, read_prepared
 from svdnet_jax.data.formats.detect import find_layout

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from svdnet_jax.config.flags import Flag
-from svdnet_jax.config.schema import Config, Layout
+from svdnet_jax.config.layouts import Layout
+from svdnet_jax.config.schema import Config
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from svdnet_jax.config.layouts import Layout
 from svdnet_jax.methods import Method
 
 PhaseKind = Literal["base", "restraint", "relaxation", "final"]
 Parallel = Literal["auto", "pmap", "single"]
-Layout = Literal["auto", "market1501", "dukemtmc", "msmt17", "cuhk03-labelled", "cuhk03-detected", "manifest"]
 
 
 @dataclass(frozen=True)

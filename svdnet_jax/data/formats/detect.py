@@ -1,13 +1,10 @@
-"""The known layouts, and which of them a folder has; a layout is data, one reader serves all.
+"""Which layout a folder has, and its images.
 
-Counts are those of the data sets' papers and read-me files. DukeMTMC-reID was withdrawn by its owners; its layout is
-read for those who hold it lawfully, and no copy is linked to. MSMT17: Wei et al., "Person Transfer GAN to Bridge Domain
-Gap for Person Re-Identification", CVPR 2018. CUHK03: see `svdnet_jax.data.formats.cuhk03`; your own data: see
-`svdnet_jax.data.formats.csv_manifest`.
+Published data sets: see `svdnet_jax.data.formats.known`, CUHK03's own files `svdnet_jax.data.formats.cuhk03`, your own
+data `svdnet_jax.data.formats.csv_manifest`.
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from svdnet_jax.data.cache import FILE, REMEDY, is_remnant
-from svdnet_jax.data.formats import csv_manifest, cuhk03, market_style, msmt17
-from svdnet_jax.data.formats.market_style import FOLDERS, FilenamePattern, SplitFiles
-from svdnet_jax.data.index import SPLITS, DatasetIndex, refuse_outside
+from svdnet_jax.data.formats import csv_manifest, cuhk03, lists, market_style
+from svdnet_jax.data.formats.known import CUHK03_IN_FOLDERS, IN_FOLDERS, IN_LISTS
+from svdnet_jax.data.formats.lists import ListLayout
+from svdnet_jax.data.formats.market_style import FolderLayout, SplitFiles
+from svdnet_jax.data.index import DatasetIndex, refuse_outside
 from svdnet_jax.errors import DataError
 
 
@@ -34,61 +33,47 @@ class Layout:
     """Lists the images of a folder; the second is the cache, for images that must be unpacked."""
     example: str = ""
     published: Mapping[str, int] | None = None
+    called: tuple[str, ...] = ()
+    """What its folder is called, where only that tells it from another; as with `data.layout` it is said."""
 
 
-# The release itself holds a few names that end in .jpg.jpg.
-MARKET = FilenamePattern(
-    re.compile(r"^(?P<pid>-1|\d{4,})_c(?P<camera>\d+)s\d+_\d+_\d+(\.(jpg|jpeg|png))+$", re.IGNORECASE),
-    "0002_c1s1_000451_03.jpg",
-)
-DUKE = FilenamePattern(
-    re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_f\d+\.(jpg|jpeg|png)$", re.IGNORECASE), "0001_c2_f0046182.jpg"
-)
-
-
-def _published(
-    images: tuple[int, int, int], identities: tuple[int, int, int], cameras: int, junk: int = 0
-) -> Mapping[str, int]:
-    """Returns counts by the names of `listing.counts`: images and identities of train, query and gallery."""
-    known = {f"{split} images": number for split, number in zip(SPLITS, images, strict=True)}
-    known |= {f"{split} identities": number for split, number in zip(SPLITS, identities, strict=True)}
-    return MappingProxyType(known | {"gallery images without junk": images[2] - junk, "cameras": cameras})
-
-
-def _in_folders(naming: FilenamePattern, published: Mapping[str, int]) -> Layout:
+def _in_folders(layout: FolderLayout) -> Layout:
     return Layout(
-        sign=f"folders {', '.join(FOLDERS.values())} with images named like {naming.example}",
-        lacking=partial(market_style.lacking, naming=naming),
-        read=lambda folder, cache: market_style.read(folder, naming),
-        example=naming.example,
-        published=published,
+        sign=layout.sign,
+        lacking=partial(market_style.lacking, layout=layout),
+        read=lambda folder, cache: market_style.read(folder, layout),
+        example=layout.naming.example,
+        published=layout.published,
+        called=layout.called,
     )
 
 
-def _cuhk03(kind: str, images: tuple[int, int, int]) -> Layout:
+def _in_lists(layout: ListLayout) -> Layout:
+    return Layout(
+        sign=layout.sign,
+        lacking=partial(lists.lacking, layout=layout),
+        read=lambda folder, cache: lists.read(folder, layout),
+        published=layout.published,
+    )
+
+
+def _cuhk03(kind: str) -> Layout:
     return Layout(
         sign=f"cuhk03_new_protocol_config_{kind}.mat with images_{kind} or {cuhk03.IMAGES}, or a folder "
-        f"{kind} with Market-1501's three in it",
+        f"{kind} or cuhk03_np_{kind} with Market-1501's three in it",
         lacking=partial(cuhk03.lacking, kind=kind),
         read=partial(cuhk03.read, kind=kind),
-        example=cuhk03.NAMING.example,
-        published=_published(images, (767, 700, 700), cameras=2),
+        example=CUHK03_IN_FOLDERS[kind].naming.example,
+        published=CUHK03_IN_FOLDERS[kind].published,
     )
 
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
-        "market1501": _in_folders(MARKET, _published((12936, 3368, 19732), (751, 750, 750), cameras=6, junk=3819)),
-        # 408 people of the gallery are in no query: its distractors, with numbers of their own.
-        "dukemtmc": _in_folders(DUKE, _published((16522, 2228, 17661), (702, 702, 1110), cameras=8)),
-        "msmt17": Layout(
-            sign="list_train.txt, list_query.txt, list_gallery.txt with train, test (or mask_train_v2, mask_test_v2)",
-            lacking=msmt17.lacking,
-            read=lambda folder, cache: msmt17.read(folder),
-            published=_published((32621, 11659, 82161), (1041, 3060, 3060), cameras=15),
-        ),
-        "cuhk03-labelled": _cuhk03("labeled", (7368, 1400, 5328)),
-        "cuhk03-detected": _cuhk03("detected", (7365, 1400, 5332)),
+        **{name: _in_folders(layout) for name, layout in IN_FOLDERS.items()},
+        **{name: _in_lists(layout) for name, layout in IN_LISTS.items()},
+        "cuhk03-labelled": _cuhk03("labeled"),
+        "cuhk03-detected": _cuhk03("detected"),
         "manifest": Layout(
             sign=f"{csv_manifest.FILE} with the columns path,identity,camera,split",
             lacking=csv_manifest.lacking,
@@ -149,7 +134,17 @@ def _inside(root: Path) -> list[Path]:
 
 
 def _found(places: list[Path], layouts: list[str]) -> list[tuple[str, Path]]:
-    return [(name, folder) for folder in places for name in layouts if not LAYOUTS[name].lacking(folder)]
+    return [(name, folder) for folder in places for name in _by_name(folder, layouts)]
+
+
+def _by_name(folder: Path, layouts: list[str]) -> list[str]:
+    """Returns the layouts that a folder has; of those with equal names of files the one it is called by."""
+    fit = [name for name in layouts if not LAYOUTS[name].lacking(folder)]
+    if len(layouts) == 1:
+        return fit
+    place = folder.resolve().name.lower()
+    called = [name for name in fit if place in map(str.lower, LAYOUTS[name].called)]
+    return called or [name for name in fit if not LAYOUTS[name].called]
 
 
 def _nothing(root: Path, layout: str) -> str:

@@ -15,4 +15,5 @@ Layout = Literal[
     "cuhk03-labelled",
     "cuhk03-detected",
     "manifest",
+    "identity-folders",
 ]

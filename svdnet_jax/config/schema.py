@@ -47,6 +47,8 @@ class Data:
     pedestrians."""
     layout: Layout = "auto"
     """How the folder is laid out; auto looks."""
+    camera_pattern: str | None = None
+    """For a folder an identity: regular expression whose first group is the camera in a file's name, as cam(\\d+)."""
     outside: bool = False
     """Read images that a manifest or links name outside of the data set's folder; refused otherwise, as a stranger's
     list could name any image of yours."""

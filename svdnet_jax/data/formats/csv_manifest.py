@@ -14,24 +14,23 @@ holds for cameras. What could be meant in two ways is refused with its line, see
 
 import csv
 import os
-import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from svdnet_jax.data.formats import texts
 from svdnet_jax.data.formats.market_style import SplitFiles
 from svdnet_jax.data.index import SHOWN, SPLITS, ImageRecord
-from svdnet_jax.data.types import DISTRACTOR, JUNK
+from svdnet_jax.data.types import JUNK
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
 
 FILE = "manifest.csv"
+FORMULA = "=+-@"
+"""What makes a spreadsheet run a cell, at its beginning; an apostrophe before it is no part of the text."""
+BOTH = "query+gallery"
+"""The split of an image that is searched for among the others, as in sets whose test images are both."""
 _REQUIRED = ("path", "identity", "split")
-_INTEGER = re.compile(r"-?[0-9]{1,18}")
-_FLOAT = re.compile(r"(-?[0-9]{1,15})\.0+")  # as pandas writes whole numbers, if one is missing in their column
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
-_MISSING = ("nan", "-nan", "na", "n/a", "#n/a", "#na", "<na>", "nat", "none", "null")  # in small letters
 
 
 class _Row(NamedTuple):
@@ -61,15 +60,16 @@ def read(root: Path) -> SplitFiles:
     file = root if root.is_file() else root / FILE
     rows = _rows(file)
     _refuse(file, list(_problems(file, rows)))
-    pids = _numbers({row.identity for row in rows}, (JUNK, DISTRACTOR))
-    cameras = _numbers({row.camera for row in rows}, ())
+    pids = texts.numbers({row.identity for row in rows})
+    cameras = texts.numbers({row.camera for row in rows}, ())
     splits: dict[str, list[ImageRecord]] = {split: [] for split in SPLITS}
     for row in rows:
         crop = ImageRecord(file.parent / row.path, pids[row.identity], cameras[row.camera], row.path)
-        splits[row.split].append(crop)
+        for split in row.split.split("+"):
+            splits[split].append(crop)
     sorted_splits = {split: tuple(sorted(crops, key=lambda crop: crop.name)) for split, crops in splits.items()}
     paths = [crop.path for crops in splits.values() for crop in crops]
-    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)))
+    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)), people=texts.names_of(pids))
 
 
 def _rows(file: Path) -> list[_Row]:
@@ -96,15 +96,14 @@ def _rows(file: Path) -> list[_Row]:
 def _row(line: int, cells: Mapping[Any, Any]) -> _Row:
     # What is beyond the last column comes under the key None, as a list; what is missing is None.
     extra = "".join(cells.get(None) or ()).strip()
-    text = {name: (cells[name] or "").strip() for name in (*_REQUIRED, "camera") if name in cells}
-    people, cameras = _spelled(text["identity"]), _spelled(text.get("camera", "1"))
+    text = {name: _unquoted((cells[name] or "").strip()) for name in (*_REQUIRED, "camera") if name in cells}
+    people, cameras = texts.spelled(text["identity"]), texts.spelled(text.get("camera", "1"))
     return _Row(line, text["path"], people, cameras, text["split"].lower(), extra)
 
 
-def _spelled(text: str) -> str:
-    """Returns the text in one of its Unicode forms, a whole number without what pandas adds."""
-    whole = _FLOAT.fullmatch(text)
-    return whole[1] if whole else unicodedata.normalize("NFC", text)
+def _unquoted(text: str) -> str:
+    """Returns text without the apostrophe that keeps spreadsheets from running it, as our own tables have it."""
+    return text[1:] if text[:1] == "'" and text[1:2] in FORMULA else text
 
 
 def _problems(file: Path, rows: list[_Row]) -> Iterator[str]:
@@ -120,14 +119,14 @@ def _problems(file: Path, rows: list[_Row]) -> Iterator[str]:
         for column in ("path", "identity", "camera"):
             if not getattr(row, column):
                 yield f"line {row.line}: found no {column}"
-        if row.split not in SPLITS:
-            yield f"line {row.line}: found the split {row.split!r}, expected train, query or gallery"
-        if _INTEGER.fullmatch(row.identity) and int(row.identity) < JUNK:
+        if row.split not in (*SPLITS, BOTH):
+            yield f"line {row.line}: found the split {row.split!r}, expected train, query, gallery or {BOTH}"
+        if texts.INTEGER.fullmatch(row.identity) and int(row.identity) < JUNK:
             yield f"line {row.line}: found the identity {row.identity}, expected -1 (junk), 0 (distractor) or more"
         for column, text in (("identity", row.identity), ("camera", row.camera)):
-            if doubt := _doubt(text):
+            if doubt := texts.doubt(text):
                 yield f"line {row.line}: found the {column} {text!r}, {doubt}"
-            other = spellings.setdefault((column, _meant(text)), _Spelling(text, row.line))
+            other = spellings.setdefault((column, texts.meant(text)), _Spelling(text, row.line))
             if other.text != text:
                 yield (
                     f"line {row.line}: found the {column} {text!r}, and {other.text!r} on line {other.line}; if they "
@@ -146,34 +145,7 @@ class _Spelling(NamedTuple):
     line: int
 
 
-def _doubt(text: str) -> str:
-    """Returns why it is not certain what the text means, and what to do; empty if it is."""
-    if text.lower() in _MISSING:
-        return "which is how a missing one is written; take the row away, or give a name (-1 for a gallery's junk)"
-    if _NUMBER.fullmatch(text) and not _INTEGER.fullmatch(text) and not text.isdecimal():
-        return "a number that is not written as a whole one; write it out (1000 for 1e3) or as text (cam-1.5)"
-    if not text.isprintable():
-        return "which holds characters that are not seen; take them out"
-    return ""
-
-
-def _meant(text: str) -> str:
-    """Returns what two texts have in common that somebody may have meant as one."""
-    if _INTEGER.fullmatch(text):
-        return str(int(text))
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
 def _refuse(file: Path, problems: list[str]) -> None:
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise DataError(f"{file}: {'; '.join(problems[:SHOWN])}{more}")
-
-
-def _numbers(names: set[str], reserved: tuple[int, ...]) -> Mapping[str, int]:
-    """Returns each name's number: its own if all are integers or it is reserved, else from 1 in sorted order."""
-    integers = {name: int(name) for name in names if _INTEGER.fullmatch(name)}
-    if len(integers) == len(names):
-        return integers
-    kept = {name: number for name, number in integers.items() if number in reserved}
-    return {name: n for n, name in enumerate(sorted(names - kept.keys()), start=1)} | kept

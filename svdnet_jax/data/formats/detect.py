@@ -11,14 +11,24 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from svdnet_jax.data.cache import FILE, REMEDY, is_remnant
-from svdnet_jax.data.formats import csv_manifest, cuhk03, lists, market_style
+from svdnet_jax.data.formats import csv_manifest, cuhk03, identity_folders, lists, market_style
 from svdnet_jax.data.formats.known import CUHK03_IN_FOLDERS, IN_FOLDERS, IN_LISTS
 from svdnet_jax.data.formats.lists import ListLayout
 from svdnet_jax.data.formats.market_style import FolderLayout, SplitFiles
 from svdnet_jax.data.index import DatasetIndex, refuse_outside
-from svdnet_jax.errors import DataError
+from svdnet_jax.errors import ConfigError, DataError
+
+
+class Source(NamedTuple):
+    """What reading may need beside the folder."""
+
+    cache: Path
+    """For images that must be unpacked."""
+    camera: str | None = None
+    """A regular expression whose first group is the camera in a file's name."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +39,8 @@ class Layout:
     """What it is known by, for messages."""
     lacking: Callable[[Path], str]
     """What keeps a folder from being one; empty if nothing does."""
-    read: Callable[[Path, Path], SplitFiles]
-    """Lists the images of a folder; the second is the cache, for images that must be unpacked."""
+    read: Callable[[Path, Source], SplitFiles]
+    """Lists the images of a folder."""
     example: str = ""
     published: Mapping[str, int] | None = None
     called: tuple[str, ...] = ()
@@ -41,7 +51,7 @@ def _in_folders(layout: FolderLayout) -> Layout:
     return Layout(
         sign=layout.sign,
         lacking=partial(market_style.lacking, layout=layout),
-        read=lambda folder, cache: market_style.read(folder, layout),
+        read=lambda folder, source: market_style.read(folder, layout),
         example=layout.naming.example,
         published=layout.published,
         called=layout.called,
@@ -52,7 +62,7 @@ def _in_lists(layout: ListLayout) -> Layout:
     return Layout(
         sign=layout.sign,
         lacking=partial(lists.lacking, layout=layout),
-        read=lambda folder, cache: lists.read(folder, layout),
+        read=lambda folder, source: lists.read(folder, layout),
         published=layout.published,
     )
 
@@ -62,12 +72,14 @@ def _cuhk03(kind: str) -> Layout:
         sign=f"cuhk03_new_protocol_config_{kind}.mat with images_{kind} or {cuhk03.IMAGES}, or a folder "
         f"{kind} or cuhk03_np_{kind} with Market-1501's three in it",
         lacking=partial(cuhk03.lacking, kind=kind),
-        read=partial(cuhk03.read, kind=kind),
+        read=lambda folder, source: cuhk03.read(folder, source.cache, kind),
         example=CUHK03_IN_FOLDERS[kind].naming.example,
         published=CUHK03_IN_FOLDERS[kind].published,
     )
 
 
+FALLBACK = "identity-folders"
+"""Taken where there is nothing else, as most folders of folders look so."""
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
         **{name: _in_folders(layout) for name, layout in IN_FOLDERS.items()},
@@ -77,7 +89,12 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "manifest": Layout(
             sign=f"{csv_manifest.FILE} with the columns path,identity,camera,split",
             lacking=csv_manifest.lacking,
-            read=lambda folder, cache: csv_manifest.read(folder),
+            read=lambda folder, source: csv_manifest.read(folder),
+        ),
+        FALLBACK: Layout(
+            sign=identity_folders.SIGN,
+            lacking=identity_folders.lacking,
+            read=lambda folder, source: identity_folders.read(folder, source.camera),
         ),
     }
 )
@@ -87,7 +104,9 @@ MOST = 2**63 - 1
 """Of identities and cameras."""
 
 
-def find_layout(root: Path, cache: Path, layout: str = "auto", *, outside: bool = False) -> DatasetIndex:
+def find_layout(
+    root: Path, cache: Path, layout: str = "auto", *, outside: bool = False, camera: str | None = None
+) -> DatasetIndex:
     """Finds the data set in a folder and lists its images.
 
     Args:
@@ -95,8 +114,10 @@ def find_layout(root: Path, cache: Path, layout: str = "auto", *, outside: bool 
         cache: Where images go that must be unpacked first (CUHK03's).
         layout: A key of `LAYOUTS`, or ``auto``: whichever is found.
         outside: Whether its list or its links may name images outside of its folder.
+        camera: A regular expression whose first group is the camera in a file's name, where a layout leaves it open.
 
     Raises:
+        ConfigError: Cameras are given to a layout that says them itself.
         DataError: There is none or more than one (says what was looked for and what is there), it cannot be listed, or
             it names images outside.
     """
@@ -108,8 +129,11 @@ def find_layout(root: Path, cache: Path, layout: str = "auto", *, outside: bool 
         # Whoever names the layout knows that the file is a manifest, whatever it is called.
         wanted = ["manifest"] if layout == "manifest" or (layout == "auto" and root.suffix.lower() == ".csv") else []
     else:
-        wanted = list(LAYOUTS) if layout == "auto" else [layout]
+        wanted = [name for name in LAYOUTS if name != FALLBACK] if layout == "auto" else [layout]
     candidates = _found([root], wanted) or _found(_inside(root), wanted)
+    if not candidates and layout == "auto":
+        below = [place for place in (root, *_inside(root)) if identity_folders.has_splits(place)]
+        candidates = _found(below, [FALLBACK])[:1]
     if not candidates:
         raise DataError(_nothing(root, layout))
     if len(candidates) > 1:
@@ -120,7 +144,9 @@ def find_layout(root: Path, cache: Path, layout: str = "auto", *, outside: bool 
             f"`data.root` {root}: holds several data sets: {places}; give the folder of one of them{layouts}"
         )
     name, folder = candidates[0]
-    listing = _listing(name, folder, LAYOUTS[name].read(folder, cache))
+    if camera is not None and name != FALLBACK:
+        raise ConfigError(f"`data.camera_pattern` {camera}: is for {FALLBACK}, and {folder} is {name}; leave it out")
+    listing = _listing(name, folder, LAYOUTS[name].read(folder, Source(cache, camera)))
     if not outside:
         refuse_outside(listing, cache)
     return listing
@@ -184,5 +210,13 @@ def _listing(layout: str, root: Path, contents: SplitFiles) -> DatasetIndex:
     name = place.name if root.is_dir() else place.parent.name if place.name == csv_manifest.FILE else place.stem
     known = LAYOUTS[layout]
     return DatasetIndex(
-        name, layout, root, contents.splits, contents.strange, known.example, known.published, contents.unread
+        name,
+        layout,
+        root,
+        contents.splits,
+        contents.strange,
+        known.example,
+        known.published,
+        contents.unread,
+        contents.people,
     )

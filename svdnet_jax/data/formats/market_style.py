@@ -21,7 +21,7 @@ from svdnet_jax.data.unread import Unread, by_kind, why_not
 FOLDERS: Mapping[str, str] = MappingProxyType(
     {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 )
-_SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png")
 _GLANCE = 100  # so many names of a folder tell whose they are
 
 
@@ -68,6 +68,8 @@ class SplitFiles(NamedTuple):
     """Images whose names are of another form."""
     unread: Unread = MappingProxyType({})
     """What else lies in the folders, by kind."""
+    people: Mapping[int, str] = MappingProxyType({})
+    """Names of identities that are texts."""
 
 
 def lacking(folder: Path, layout: FolderLayout) -> str:
@@ -128,7 +130,7 @@ class _Found:
 def _read_folder(root: Path, name: str, naming: FilenamePattern, found: _Found) -> list[ImageRecord]:
     """Returns the images of a folder of a data set; of an identity's folder it is in their names."""
     crops = []
-    for inner, entry, kind in _entries(root, name):
+    for inner, entry, kind in entries(root, name, SUFFIXES):
         if kind is not None:
             found.unread.append((kind, Path(entry.path)))
         elif match := naming.pattern.match(entry.name):
@@ -140,20 +142,26 @@ def _read_folder(root: Path, name: str, naming: FilenamePattern, found: _Found) 
 
 
 def _glance(root: Path, name: str) -> list[str]:
-    images = (entry.name for _, entry, kind in _entries(root, name) if kind is None)
+    images = (entry.name for _, entry, kind in entries(root, name, SUFFIXES) if kind is None)
     return list(islice(images, _GLANCE))
 
 
-def _entries(root: Path, name: str) -> Iterator[tuple[str, os.DirEntry[str], str | None]]:
-    """Returns what lies in a folder of a data set, in which of its folders, and why it is not read."""
-    with os.scandir(root / name.removesuffix("/*")) as entries:
-        for entry in entries:
-            kind = why_not(entry, _SUFFIXES)
+def entries(root: Path, name: str, endings: tuple[str, ...]) -> Iterator[tuple[str, os.DirEntry[str], str | None]]:
+    """Returns what lies in a folder of a data set, in which of its folders, and why it is not read.
+
+    Args:
+        root: The data set.
+        name: Of the folder; with ``/*`` at its end the folders in it are looked into.
+        endings: Of the images.
+    """
+    with os.scandir(root / name.removesuffix("/*")) as outer:
+        for entry in outer:
+            kind = why_not(entry, endings)
             if not name.endswith("/*"):
                 yield "", entry, kind
             elif kind == INNER and not entry.name.startswith("."):
                 with os.scandir(entry.path) as images:
                     for image in images:
-                        yield f"{entry.name}/", image, why_not(image, _SUFFIXES)
+                        yield f"{entry.name}/", image, why_not(image, endings)
             else:
                 yield "", entry, kind if kind is not None else "images beside the folders of identities"

@@ -91,7 +91,7 @@ def test_without_cameras_the_protocol_that_fits_is_named(tmp_path):
     [
         ("e.jpg,anna,hall,train", r"line 6: found no file e.jpg in "),
         ("a.jpg,anna,hall,query", r"line 6: found a.jpg again, it is on line 2 already"),
-        ("x,anna,hall,val", r"line 6: found the split 'val', expected train, query or gallery"),
+        ("x,anna,hall,val", r"line 6: found the split 'val', expected train, query, gallery or query"),
         (",anna,hall,train", r"line 6: found no path"),
         ("x,,hall,train", r"line 6: found no identity"),
         ("x,anna,,train", r"line 6: found no camera"),

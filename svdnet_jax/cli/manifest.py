@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from io import StringIO
 from pathlib import Path
 
-from svdnet_jax.data.formats.csv_manifest import BOTH, FORMULA
+from svdnet_jax.data.formats.csv_manifest import BOTH, QUOTED
 from svdnet_jax.data.index import SPLITS, DatasetIndex, ImageRecord, refuse_strange
 from svdnet_jax.errors import DataError
 from svdnet_jax.outputs import write_whole
@@ -40,12 +40,17 @@ def write_manifest(listing: DatasetIndex, file: Path) -> Iterator[str]:
         if path != path.strip() or path != printable(path):
             raise DataError(f"{crop.path}: has spaces around it or characters that are not seen; rename it first")
         outside += path.startswith("../")
-        shown = f"./{path}" if path[0] in FORMULA + "'" else path
-        table.writerow((shown, as_cell(listing.people.get(crop.pid, str(crop.pid))), crop.camera, split))
+        shown = f"./{path}" if path[0] in "=+-@'" else path
+        table.writerow((shown, _cell(listing.people.get(crop.pid, str(crop.pid))), crop.camera, split))
     write_whole(file, text.getvalue().encode())
     yield f"{file}: {len(rows)} images"
     if outside:
         yield f"{outside} of them lie outside of its folder: reading it takes `data.outside`"
+
+
+def _cell(text: str) -> str:
+    """Returns text that no spreadsheet runs, and from which reading takes one apostrophe off."""
+    return f"'{text}" if QUOTED.match(text) else as_cell(text)
 
 
 def _once(listing: DatasetIndex) -> Iterator[tuple[str, ImageRecord]]:

@@ -291,7 +291,7 @@ class Config:
         if self.data.root is None:
             return Path("runs") / self.preset
         root = self.data.root.resolve()
-        name = root.stem if root.suffix == ".csv" else root.name
+        name = root.stem if root.suffix in (".csv", ".tsv", ".parquet") else root.name
         return Path("runs") / (name if self.preset == "synthetic" else f"{name}-{self.preset}")
 
 

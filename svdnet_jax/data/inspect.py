@@ -123,6 +123,7 @@ def _look(crop: ImageRecord) -> Look:
 
 
 def _notes(listing: DatasetIndex, looks: Mapping[str, Look]) -> Iterator[str]:
+    yield from listing.notes
     changed = Counter(change for look in looks.values() for change in look.changed)
     for change, number in changed.most_common():
         yield f"{number} images were {change}"

@@ -49,6 +49,8 @@ def load_dataset(
         return read_prepared(root, layout)
     listing = find_layout(root, cache, layout, outside=outside, camera=camera)
     refuse_strange(listing)
+    for note in listing.notes:
+        say(f"{listing.name}: {note}")
     if listing.unread:
         say(f"{listing.name}: {unread_line(listing.unread, listing.root)}")
     name = f"prepared-{stamp(listing)}"

@@ -4,33 +4,33 @@
     images/0001.jpg,anna,entrance,train
     images/0002.jpg,anna,hall,train
 
-Columns may come in any order, others are passed over, and ``camera`` may be left out: all images are then camera 1's,
-and the evaluation must allow answers from the query's own camera. Paths are relative to the CSV file. Identities and
-cameras may be any text, spaces around it do not count, and two Unicode forms of one text (NFC, NFD) are one. Whole
-numbers may be written as pandas does (3.0). If all identities are whole numbers they stay what they are, else they are
-numbered from 1 in sorted order; in both cases -1 is a gallery's junk and 0 its distractors, as in Market-1501. The same
-holds for cameras. What could be meant in two ways is refused with its line, see `_problems`.
+Columns may come in any order, others are passed over; `tables` says which names and separators they may have. Without
+``camera`` all images are camera 1's, and the evaluation must allow answers from the query's own camera. Paths are
+relative to the CSV file. Identities and cameras may be any text, by the rules of `texts`; spaces around it do not
+count, and whole numbers may be written as pandas does (3.0). What could be meant in two ways is refused with its line,
+see `_problems`.
 """
 
-import csv
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from svdnet_jax.data.formats import texts
 from svdnet_jax.data.formats.market_style import SplitFiles
+from svdnet_jax.data.formats.tables import read_table
 from svdnet_jax.data.index import SHOWN, SPLITS, ImageRecord
 from svdnet_jax.data.types import JUNK
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
 
 FILE = "manifest.csv"
-FORMULA = "=+-@"
-"""What makes a spreadsheet run a cell, at its beginning; an apostrophe before it is no part of the text."""
+QUOTED = re.compile(r"'+[=+@-]")
+"""What no spreadsheet runs, for the apostrophe at its beginning; one of them is no part of the text."""
 BOTH = "query+gallery"
 """The split of an image that is searched for among the others, as in sets whose test images are both."""
-_REQUIRED = ("path", "identity", "split")
+_COLUMNS = ("path", "identity", "camera", "split")
 
 
 class _Row(NamedTuple):
@@ -58,7 +58,8 @@ def read(root: Path) -> SplitFiles:
         DataError: It cannot be used; names file and lines, what was found and what was expected.
     """
     file = root if root.is_file() else root / FILE
-    rows = _rows(file)
+    table = read_table(file)
+    rows = [_row(line, cells) for line, cells in table.rows]
     _refuse(file, list(_problems(file, rows)))
     pids = texts.numbers({row.identity for row in rows})
     cameras = texts.numbers({row.camera for row in rows}, ())
@@ -69,41 +70,19 @@ def read(root: Path) -> SplitFiles:
             splits[split].append(crop)
     sorted_splits = {split: tuple(sorted(crops, key=lambda crop: crop.name)) for split, crops in splits.items()}
     paths = [crop.path for crops in splits.values() for crop in crops]
-    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)), people=texts.names_of(pids))
-
-
-def _rows(file: Path) -> list[_Row]:
-    try:
-        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, skipinitialspace=True)
-            header = [name.strip().lower() for name in reader.fieldnames or ()]
-            absent = [name for name in _REQUIRED if name not in header]
-            if absent:
-                raise DataError(
-                    f"{file}, line 1: found the columns {','.join(header) or 'of an empty file'}; expected "
-                    f"path,identity,camera,split, separated by commas ({', '.join(absent)} missing; camera is optional)"
-                )
-            twice = sorted({name for name in (*_REQUIRED, "camera") if header.count(name) > 1})
-            if twice:
-                raise DataError(f"{file}, line 1: found the column {', '.join(twice)} more than once; keep one")
-            reader.fieldnames = header
-            return [_row(reader.line_num, cells) for cells in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: is no CSV file in UTF-8 ({error})") from error
+    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)), people=texts.names_of(pids), notes=table.notes)
 
 
 def _row(line: int, cells: Mapping[Any, Any]) -> _Row:
-    # What is beyond the last column comes under the key None, as a list; what is missing is None.
     extra = "".join(cells.get(None) or ()).strip()
-    text = {name: _unquoted((cells[name] or "").strip()) for name in (*_REQUIRED, "camera") if name in cells}
-    people, cameras = texts.spelled(text["identity"]), texts.spelled(text.get("camera", "1"))
-    return _Row(line, text["path"], people, cameras, text["split"].lower(), extra)
+    text = {name: _unquoted((cells[name] or "").strip()) for name in _COLUMNS if name in cells}
+    people, cameras = texts.spelled(text.get("identity", "")), texts.spelled(text.get("camera", "1"))
+    return _Row(line, text.get("path", ""), people, cameras, text.get("split", "").lower(), extra)
 
 
 def _unquoted(text: str) -> str:
     """Returns text without the apostrophe that keeps spreadsheets from running it, as our own tables have it."""
-    return text[1:] if text[:1] == "'" and text[1:2] in FORMULA else text
+    return text[1:] if QUOTED.match(text) else text
 
 
 def _problems(file: Path, rows: list[_Row]) -> Iterator[str]:

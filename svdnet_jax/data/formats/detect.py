@@ -18,6 +18,7 @@ from svdnet_jax.data.formats import csv_manifest, cuhk03, identity_folders, list
 from svdnet_jax.data.formats.known import CUHK03_IN_FOLDERS, IN_FOLDERS, IN_LISTS
 from svdnet_jax.data.formats.lists import ListLayout
 from svdnet_jax.data.formats.market_style import FolderLayout, SplitFiles
+from svdnet_jax.data.formats.tables import ENDINGS
 from svdnet_jax.data.index import DatasetIndex, refuse_outside
 from svdnet_jax.errors import ConfigError, DataError
 
@@ -127,7 +128,7 @@ def find_layout(
         )
     if root.is_file():
         # Whoever names the layout knows that the file is a manifest, whatever it is called.
-        wanted = ["manifest"] if layout == "manifest" or (layout == "auto" and root.suffix.lower() == ".csv") else []
+        wanted = ["manifest"] if layout == "manifest" or (layout == "auto" and root.suffix.lower() in ENDINGS) else []
     else:
         wanted = [name for name in LAYOUTS if name != FALLBACK] if layout == "auto" else [layout]
     candidates = _found([root], wanted) or _found(_inside(root), wanted)
@@ -219,4 +220,5 @@ def _listing(layout: str, root: Path, contents: SplitFiles) -> DatasetIndex:
         known.published,
         contents.unread,
         contents.people,
+        contents.notes,
     )

@@ -70,6 +70,8 @@ class SplitFiles(NamedTuple):
     """What else lies in the folders, by kind."""
     people: Mapping[int, str] = MappingProxyType({})
     """Names of identities that are texts."""
+    notes: tuple[str, ...] = ()
+    """What was taken for what, where there was a choice."""
 
 
 def lacking(folder: Path, layout: FolderLayout) -> str:

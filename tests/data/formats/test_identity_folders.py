@@ -140,16 +140,18 @@ def test_any_layout_becomes_a_manifest_that_reads_the_same(tmp_path, capsys):
 
 
 def test_no_cell_of_a_manifest_can_be_run_and_all_are_read_back(tmp_path, capsys):
-    root = draw(tmp_path / "mine", *PEOPLE, "train/=cmd()/1.jpg", "train/@x/=y,z.jpg", "train/'q/1.jpg")
+    root = draw(
+        tmp_path / "mine", *PEOPLE, "train/=cmd()/1.jpg", "train/@x/=y,z.jpg", "train/'q/1.jpg", "train/'=r/1.jpg"
+    )
     file = root / "train" / "=1+1" / "out.csv"
     _, said = manifest(capsys, root, file)
     cells = [cell for row in csv.reader(file.open()) for cell in row]
     assert not [cell for cell in cells if cell[:1] in tuple("=+-@")]
     assert "'=cmd()" in cells
-    assert "7 of them lie outside of its folder: reading it takes --data.outside" in said.out
+    assert "8 of them lie outside of its folder: reading it takes --data.outside" in said.out
     listing = find(file, outside=True)
     assert same(find(root, "identity-folders"), listing)
-    assert set(listing.people.values()) == {"anna", "bert", "carl", "=cmd()", "@x", "'q"}
+    assert set(listing.people.values()) == {"anna", "bert", "carl", "=cmd()", "@x", "'q", "'=r"}
 
 
 def test_a_manifest_is_not_written_over_other_work(tmp_path, capsys):

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from svdnet_jax.cli.exits import fail, fail_on
-from svdnet_jax.cli.manifest import HEAD, write_manifest
+from svdnet_jax.cli.manifest import HEAD, HEAD_WITHOUT, write_manifest
 from svdnet_jax.config.flags import Flag
 from svdnet_jax.config.layouts import Layout
 from svdnet_jax.config.validate import MOST_PIXELS
@@ -103,7 +103,7 @@ def _check(options: Options, console: Console) -> int:
         refuse_overwrite("--out", options.out / "contact_sheet.png", is_figure)
     listing = find_layout(data.root, data.cache, data.layout, outside=data.outside, camera=data.camera_pattern)
     if options.write_manifest:
-        refuse_overwrite("--write-manifest", options.write_manifest, is_csv(HEAD), [data.root])
+        refuse_overwrite("--write-manifest", options.write_manifest, _is_manifest, [data.root])
         for line in write_manifest(listing, options.write_manifest):
             say(console, line)
     with counting("Looking at images", sum(map(len, listing.splits.values())), console) as advance:
@@ -114,6 +114,10 @@ def _check(options: Options, console: Console) -> int:
     if options.prepare:
         prepare(listing, data.cache, (data.height, data.width), options.prepare, partial(say, console))
     return 1 if report.findings else 0
+
+
+def _is_manifest(path: Path) -> bool:
+    return is_csv(HEAD)(path) or is_csv(HEAD_WITHOUT)(path)
 
 
 def _check_prepared(options: Options, console: Console) -> int:

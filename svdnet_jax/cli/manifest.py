@@ -7,12 +7,17 @@ from io import StringIO
 from pathlib import Path
 
 from svdnet_jax.data.formats.csv_manifest import BOTH, QUOTED
+from svdnet_jax.data.formats.one_set import is_one_set
 from svdnet_jax.data.index import SPLITS, DatasetIndex, ImageRecord, refuse_strange
 from svdnet_jax.errors import DataError
 from svdnet_jax.outputs import write_whole
 from svdnet_jax.reporting.terminal import as_cell, printable
 
 HEAD = ("path", "identity", "camera", "split")
+
+
+HEAD_WITHOUT = ("path", "identity", "split")
+"""Of a data set whose query set is its gallery, without cameras."""
 
 
 def write_manifest(listing: DatasetIndex, file: Path) -> Iterator[str]:
@@ -30,10 +35,13 @@ def write_manifest(listing: DatasetIndex, file: Path) -> Iterator[str]:
     """
     refuse_strange(listing)
     base = Path(os.path.abspath(file)).parent
+    # Cameras that are the images themselves come back when the manifest is read.
+    images = _images(listing)
+    own = is_one_set(listing.splits) and len({crop.camera for crop in images}) == len(images)
     rows = {crop.path: (crop, split) for split, crop in _once(listing)}
     text = StringIO(newline="")
     table = csv.writer(text)
-    table.writerow(HEAD)
+    table.writerow(HEAD_WITHOUT if own else HEAD)
     outside = 0
     for crop, split in rows.values():
         path = Path(os.path.relpath(os.path.abspath(crop.path), base)).as_posix()
@@ -41,7 +49,8 @@ def write_manifest(listing: DatasetIndex, file: Path) -> Iterator[str]:
             raise DataError(f"{crop.path}: has spaces around it or characters that are not seen; rename it first")
         outside += path.startswith("../")
         shown = f"./{path}" if path[0] in "=+-@'" else path
-        table.writerow((shown, _cell(listing.people.get(crop.pid, str(crop.pid))), crop.camera, split))
+        identity = _cell(listing.people.get(crop.pid, str(crop.pid)))
+        table.writerow((shown, identity, *([] if own else [crop.camera]), split))
     write_whole(file, text.getvalue().encode())
     yield f"{file}: {len(rows)} images"
     if outside:
@@ -51,6 +60,11 @@ def write_manifest(listing: DatasetIndex, file: Path) -> Iterator[str]:
 def _cell(text: str) -> str:
     """Returns text that no spreadsheet runs, and from which reading takes one apostrophe off."""
     return f"'{text}" if QUOTED.match(text) else as_cell(text)
+
+
+def _images(listing: DatasetIndex) -> list[ImageRecord]:
+    """Returns each file once."""
+    return list({crop.path: crop for crops in listing.splits.values() for crop in crops}.values())
 
 
 def _once(listing: DatasetIndex) -> Iterator[tuple[str, ImageRecord]]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from svdnet_jax.data.formats import texts
 from svdnet_jax.data.formats.market_style import SplitFiles
+from svdnet_jax.data.formats.one_set import is_one_set, with_own_cameras
 from svdnet_jax.data.formats.tables import read_table
 from svdnet_jax.data.index import SHOWN, SPLITS, ImageRecord
 from svdnet_jax.data.types import JUNK
@@ -69,8 +70,12 @@ def read(root: Path) -> SplitFiles:
         for split in row.split.split("+"):
             splits[split].append(crop)
     sorted_splits = {split: tuple(sorted(crops, key=lambda crop: crop.name)) for split, crops in splits.items()}
+    notes = list(table.notes)
+    if not any("camera" in cells for _, cells in table.rows) and is_one_set(sorted_splits):
+        sorted_splits, note = with_own_cameras(sorted_splits)
+        notes.append(note)
     paths = [crop.path for crops in splits.values() for crop in crops]
-    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)), people=texts.names_of(pids), notes=table.notes)
+    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)), people=texts.names_of(pids), notes=tuple(notes))
 
 
 def _row(line: int, cells: Mapping[Any, Any]) -> _Row:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from svdnet_jax.data.formats import known, texts
 from svdnet_jax.data.formats.market_style import SplitFiles, entries
+from svdnet_jax.data.formats.one_set import is_one_set, with_own_cameras
 from svdnet_jax.data.index import SHOWN, SPLITS, ImageRecord
 from svdnet_jax.data.unread import IMAGES, by_kind
 from svdnet_jax.errors import ConfigError, DataError
@@ -60,7 +61,7 @@ def read(folder: Path, camera: str | None = None) -> SplitFiles:
     for split, place in places.items():
         for inner, entry, kind in entries(folder, f"{place}/*", IMAGES):
             if kind is None and inner:
-                found[split].append((inner[:-1], Path(entry.path), f"{inner}{entry.name}"))
+                found[split].append((inner[:-1], Path(entry.path), f"{place}/{inner}{entry.name}".removeprefix("./")))
             elif place != "." or inner:  # else the files beside the identities are nobody's images
                 unread.append((kind or "", Path(entry.path)))
     people = {name for images in found.values() for name, _, _ in images}
@@ -76,8 +77,14 @@ def read(folder: Path, camera: str | None = None) -> SplitFiles:
         )
         for split, images in found.items()
     }
+    notes = []
+    if not any(cameras.values()):
+        splits = {split: tuple(crop._replace(camera=1) for crop in crops) for split, crops in splits.items()}
+        if is_one_set(splits):
+            splits, note = with_own_cameras(splits)
+            notes.append(note)
     kinds = dict.fromkeys((kind, path) for kind, path in unread if kind)
-    return SplitFiles(splits, unread=by_kind(kinds), people=texts.names_of(pids))
+    return SplitFiles(splits, unread=by_kind(kinds), people=texts.names_of(pids), notes=tuple(notes))
 
 
 def _places(folder: Path) -> dict[str, str]:
@@ -101,7 +108,7 @@ def _compiled(camera: str | None) -> re.Pattern[str] | None:
 
 
 def _cameras(paths: list[Path], camera: str | None, given: re.Pattern[str] | None) -> Mapping[Path, int]:
-    """Returns the camera of each image."""
+    """Returns the camera of each image; 0 for all of them where nobody says it."""
     if given:
         matches = {path: given.search(path.name) for path in paths}
         without = [path for path, match in matches.items() if not (match and match[1])]
@@ -117,7 +124,7 @@ def _cameras(paths: list[Path], camera: str | None, given: re.Pattern[str] | Non
         named = {path: naming.match(path.name) for path in paths}
         if all(named.values()):
             return {path: int(match["camera"]) for path, match in named.items() if match}
-    return dict.fromkeys(paths, 1)
+    return dict.fromkeys(paths, 0)
 
 
 def _published_names() -> Iterator[re.Pattern[str]]:

@@ -33,9 +33,9 @@ PEOPLE = ("train/anna/1.jpg", "train/bert/1.png", "query/carl/cam2-a.jpg", "gall
 def test_names_of_folders_are_identities(tmp_path):
     listing = find(draw(tmp_path / "mine", *PEOPLE))
     assert (listing.name, listing.layout) == ("mine", "identity-folders")
-    assert rows(listing, "train") == [("anna/1.jpg", 1, 1), ("bert/1.png", 2, 1)]
-    assert rows(listing, "query") == [("carl/cam2-a.jpg", 3, 1)]
-    assert rows(listing, "gallery") == [("carl/cam7-b.webp", 3, 1)]
+    assert rows(listing, "train") == [("train/anna/1.jpg", 1, 1), ("train/bert/1.png", 2, 1)]
+    assert rows(listing, "query") == [("query/carl/cam2-a.jpg", 3, 1)]
+    assert rows(listing, "gallery") == [("gallery/carl/cam7-b.webp", 3, 1)]
     assert listing.people == {1: "anna", 2: "bert", 3: "carl"}
     assert find(tmp_path) == listing
 
@@ -54,8 +54,8 @@ def test_layumis_folders_have_train_all_and_cameras_as_in_market(tmp_path):
     )
     listing = find(root)
     assert rows(listing, "train") == [
-        ("0002/0002_c1s1_000451_03.jpg", 2, 1),
-        ("0007/0007_c3s1_000451_03.jpg", 7, 3),
+        ("train_all/0002/0002_c1s1_000451_03.jpg", 2, 1),
+        ("train_all/0007/0007_c3s1_000451_03.jpg", 7, 3),
     ]
     assert [row[1:] for row in rows(listing, "gallery")] == [(-1, 5), (0, 6), (1, 2)]
     assert listing.people == {}
@@ -67,7 +67,8 @@ def test_layumis_folders_have_train_all_and_cameras_as_in_market(tmp_path):
 def test_train_and_test_make_the_test_images_query_and_gallery_at_once(tmp_path):
     root = draw(tmp_path / "birds", "train/a/1.jpg", "test/b/1.jpg", "test/b/2.jpg")
     listing = find(root)
-    assert rows(listing, "query") == rows(listing, "gallery") == [("b/1.jpg", 2, 1), ("b/2.jpg", 2, 1)]
+    assert rows(listing, "query") == rows(listing, "gallery") == [("test/b/1.jpg", 2, 1), ("test/b/2.jpg", 2, 2)]
+    assert "2 of 2 queries have another image of their identity" in listing.notes[0]
     assert not [finding for finding in inspect(listing).findings if "byte for byte" in finding.text]
 
 
@@ -136,7 +137,7 @@ def test_any_layout_becomes_a_manifest_that_reads_the_same(tmp_path, capsys):
         assert f"{file}: {len({c.path for s in find(root).splits.values() for c in s})} images" in said.out
         assert same(find(root), find(file))
         assert find(file).people == find(root).people
-    assert "test/b/1.jpg,b,1,query+gallery" in (both / "manifest-of-it.csv").read_text()
+    assert "test/b/1.jpg,b,query+gallery" in (both / "manifest-of-it.csv").read_text()
 
 
 def test_no_cell_of_a_manifest_can_be_run_and_all_are_read_back(tmp_path, capsys):

@@ -77,9 +77,9 @@ def test_our_own_names_are_taken_first(tmp_path):
 def test_omls_flags_make_queries_and_gallery(tmp_path):
     listing = read(tmp_path, OML)
     assert rows(listing) == {
-        "train": [("a.jpg", 1, 1), ("b.jpg", 2, 1)],
-        "query": [("c.jpg", 3, 1)],
-        "gallery": [("c.jpg", 3, 1), ("d.jpg", 3, 1)],
+        "train": [("a.jpg", 1, 1), ("b.jpg", 2, 2)],
+        "query": [("c.jpg", 3, 3)],
+        "gallery": [("c.jpg", 3, 3), ("d.jpg", 3, 4)],  # leave-self-out: see test_one_set.py
     }
     assert "is_query and is_gallery say which images of its test are queries and gallery" in listing.notes
 

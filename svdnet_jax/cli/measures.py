@@ -18,7 +18,7 @@ from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.multi_query import multi_query
 from svdnet_jax.retrieval.rerank import Rerank
 from svdnet_jax.retrieval.results import Report
-from svdnet_jax.retrieval.self_out import By, SelfOut, leave_self_out
+from svdnet_jax.retrieval.self_out import By, SelfOut, is_one_set, leave_self_out
 from svdnet_jax.retrieval.single_shot import SingleShot, evaluate_single_shot
 
 FIGURES = ("cmc", "camera_pairs", "distances")
@@ -95,7 +95,8 @@ def run_evaluation(
     report = evaluate(query, gallery, *protocol, rerank=rerank) if rerank else plain
     single = None
     if asked.single_shot:
-        single = evaluate_single_shot(query, gallery, *protocol, repeats=asked.single_shot)
+        one_set = is_one_set(query, gallery)
+        single = evaluate_single_shot(query, gallery, *protocol, repeats=asked.single_shot, one_set=one_set)
     drawn = asked.figures is not None
     return Findings(
         report,

@@ -69,6 +69,12 @@ def leave_self_out(query: Embeddings, gallery: Embeddings, by: By) -> SelfOut:
     )
 
 
+def is_one_set(query: Embeddings, gallery: Embeddings) -> bool:
+    """Returns whether query set and gallery are one, and each image has a camera of its own."""
+    same = np.array_equal(query.names, gallery.names) and np.array_equal(query.cameras, gallery.cameras)
+    return same and len(np.unique(gallery.cameras)) == len(gallery.cameras)
+
+
 def _rows_by_name(query: Embeddings, gallery: Embeddings) -> Int64[np.ndarray, " q"]:
     """Returns the gallery's row of each query's name; -1 where there is none."""
     for what, side in (("query", query), ("gallery", gallery)):

@@ -3,7 +3,7 @@
 To add one, add ten lines here and its name to `config.layouts.Layout`. Counts are those of the data sets' papers and
 read-me files. DukeMTMC-reID was withdrawn by its owners; its layout is read for those who hold it lawfully, and no copy
 is linked to. MSMT17: Wei et al., CVPR 2018. VeRi-776: Liu et al., ECCV 2016. Occluded-Duke: Miao et al., ICCV 2019.
-LaST: Shu et al., 2022.
+LaST: Shu et al., 2022. VehicleID: Liu et al., CVPR 2016; counts of its lists.
 """
 
 import re
@@ -77,6 +77,21 @@ IN_FOLDERS: Mapping[str, FolderLayout] = MappingProxyType(
     }
 )
 
+VEHICLEID = MappingProxyType({800: 7332, 1600: 12995, 2400: 20038})
+"""Test images by the number of vehicles, of which one image each is the gallery and the others are queries."""
+
+
+def _vehicleid(vehicles: int, images: int) -> ListLayout:
+    test = (f"train_test_split/test_list_{vehicles}.txt",)
+    return ListLayout(
+        lists=MappingProxyType({"train": ("train_test_split/train_list.txt",), "query": test, "gallery": test}),
+        images=(MappingProxyType(dict.fromkeys(SPLITS, "image")),),
+        line=FilenamePattern(re.compile(r"(?P<path>[^/\s]+) +(?P<pid>\d+)"), "0000001 1"),
+        published=published((113346, images, images), (13164, vehicles, vehicles)),
+        ending=".jpg",
+    )
+
+
 IN_LISTS: Mapping[str, ListLayout] = MappingProxyType(
     {
         # The validation list is part of training, as in the published results; version 2 has the faces blurred.
@@ -99,6 +114,7 @@ IN_LISTS: Mapping[str, ListLayout] = MappingProxyType(
             published=published((32621, 11659, 82161), (1041, 3060, 3060), cameras=15),
             from_zero=True,
         ),
+        **{f"vehicleid-{vehicles}": _vehicleid(vehicles, images) for vehicles, images in VEHICLEID.items()},
     }
 )
 

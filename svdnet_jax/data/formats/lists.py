@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from svdnet_jax.data.formats.market_style import FilenamePattern, SplitFiles, number_from_one
+from svdnet_jax.data.formats.one_set import is_one_set, with_own_cameras
 from svdnet_jax.data.index import SHOWN, SPLITS, ImageRecord
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
@@ -67,7 +68,11 @@ def read(folder: Path, layout: ListLayout) -> SplitFiles:
         splits = number_from_one(splits)
     sorted_splits = {split: tuple(sorted(crops, key=lambda crop: crop.name)) for split, crops in splits.items()}
     paths = [crop.path for crops in splits.values() for crop in crops]
-    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)))
+    notes = []
+    if "camera" not in layout.line.pattern.groupindex and is_one_set(sorted_splits):
+        sorted_splits, note = with_own_cameras(sorted_splits)
+        notes.append(note)
+    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)), notes=tuple(notes))
 
 
 def _version(folder: Path, layout: ListLayout) -> Mapping[str, str] | None:

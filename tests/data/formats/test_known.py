@@ -133,6 +133,32 @@ def test_cuhk03_by_the_names_of_its_folders(tmp_path, name):
     assert find(root).layout == find(root.parent).layout == "cuhk03-detected"
 
 
+def write_vehicleid(root, lists=(800, 2400)):
+    draw(root, *(f"image/000000{n}.jpg" for n in range(1, 8)))
+    (root / "train_test_split").mkdir()
+    (root / "train_test_split" / "train_list.txt").write_text("0000001 11\n0000002 11\n0000003 12\n")
+    for vehicles in lists:
+        (root / "train_test_split" / f"test_list_{vehicles}.txt").write_text("0000004 3\n0000005 3\n0000006 4\n")
+    return root
+
+
+def test_vehicleid_has_one_set_of_test_images_for_each_list(tmp_path):
+    root = write_vehicleid(tmp_path / "VehicleID_V1.0")
+    with pytest.raises(DataError, match="`data.layout` vehicleid-800 or vehicleid-2400"):
+        find(root)
+    listing = find(root, "vehicleid-800")
+    assert [row[:2] for row in rows(listing, "train")] == [
+        ("0000001.jpg", 11),
+        ("0000002.jpg", 11),
+        ("0000003.jpg", 12),
+    ]
+    assert rows(listing, "query") == rows(listing, "gallery")
+    assert rows(listing, "query") == [("0000004.jpg", 3, 4), ("0000005.jpg", 3, 5), ("0000006.jpg", 4, 6)]
+    assert "2 of 3 queries have another image of their identity" in listing.notes[0]
+    with pytest.raises(DataError, match=r"train_test_split/test_list_1600.txt not there"):
+        find(root, "vehicleid-1600")
+
+
 # The data sets' papers and read-me files; fast-reid and torchreid say the same.
 @pytest.mark.parametrize(
     ("layout", "images", "identities", "cameras"),
@@ -141,6 +167,9 @@ def test_cuhk03_by_the_names_of_its_folders(tmp_path, name):
         ("msmt17-folders", (32621, 11659, 82161), (1041, 3060, 3060), 15),
         ("occluded-duke", (15618, 2210, 17661), (702, 519, 1110), 8),
         ("last", (71248, 10176, 125353), (5000, None, None), None),
+        ("vehicleid-800", (113346, 7332, 7332), (13164, 800, 800), None),
+        ("vehicleid-1600", (113346, 12995, 12995), (13164, 1600, 1600), None),
+        ("vehicleid-2400", (113346, 20038, 20038), (13164, 2400, 2400), None),
         ("market1501-500k", (12936, 3368, None), (751, 750, 750), 6),
     ],
 )

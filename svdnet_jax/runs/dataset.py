@@ -76,12 +76,12 @@ def _refuse_selves(dataset: Dataset) -> None:
     """Keeps queries from finding themselves, where no rule leaves them out."""
     rows = {name: row for row, name in enumerate(dataset.gallery.names.tolist())}
     pairs = [(row, rows[name]) for row, name in enumerate(dataset.query.names.tolist()) if name in rows]
-    same = [q for q, g in pairs if dataset.query.pids[q] == dataset.gallery.pids[g]]
+    pairs = [(q, g) for q, g in pairs if dataset.query.pids[q] == dataset.gallery.pids[g]]
     # Two files of one name may be two images: looked at are as many as it takes to know.
-    if same and any(np.array_equal(dataset.query.images[q], dataset.gallery.images[g]) for q, g in pairs[:SHOWN]):
+    if any(np.array_equal(dataset.query.images[q], dataset.gallery.images[g]) for q, g in pairs[:SHOWN]):
         raise DataError(
-            f"{dataset.name}: {len(same)} of {len(dataset.query)} queries are in the gallery too, the first is "
-            f"{dataset.query.names[same[0]]}, and with `eval.cross_camera` False each would find itself; leave that "
+            f"{dataset.name}: {len(pairs)} of {len(dataset.query)} queries are in the gallery too, the first is "
+            f"{dataset.query.names[pairs[0][0]]}, and with `eval.cross_camera` False each would find itself; leave that "
             "option out: without cameras only a query's own image is left out"
         )
 

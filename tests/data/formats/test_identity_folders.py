@@ -8,6 +8,7 @@ from small_data import SIZE, write, write_market
 
 from svdnet_jax.cli.check_data import main
 from svdnet_jax.data.formats.detect import find_layout
+from svdnet_jax.data.holdout import hold_out
 from svdnet_jax.data.inspect import inspect
 from svdnet_jax.data.load import load_dataset
 from svdnet_jax.errors import ConfigError, DataError
@@ -79,6 +80,10 @@ def test_without_splits_all_is_for_training_and_must_be_asked_for(tmp_path):
     listing = find(root, "identity-folders")
     assert rows(listing, "train") == [("anna/1.jpg", 1, 1), ("bert/1.jpg", 2, 1)]
     assert not listing.splits["query"]
+    draw(root, "anna/2.jpg", "bert/2.jpg", "carl/1.jpg", "carl/2.jpg")
+    dataset = load_dataset(root, tmp_path / "cache", SIZE, "identity-folders")
+    held = hold_out(dataset, 1, seed=0, cross_camera=False)
+    assert (len(held.query), len(held.gallery), len(held.train)) == (1, 1, 4)
 
 
 @pytest.mark.parametrize(("pattern", "cameras"), [(r"cam(\d+)-", [2, 7]), (r"-([a-z])\.", [1, 2]), (r"(cam.)", [1, 2])])

@@ -10,7 +10,7 @@ folder of images; both must be of one model. Nothing is left out of an answer, w
 svdnet evaluate is for measuring. Prints the nearest images of the first 20 queries with rank, distance, pid,
 camera and name; --out gives all as CSV (query, rank, name, pid, camera, distance, row), and --json as one object
 {"results": [{"query": name, "nearest": [{"name", "pid", "camera", "distance", "row"}, ...]}, ...]}, row being that of
-the gallery's file.
+the gallery's file. Where identities are texts, they are printed in place of pids, and are in CSV and JSON as "person".
 
 Kind exact needs nothing more than this package. The others need FAISS (pip install 'svdnet-jax[faiss]'), but for
 approx, which is exact where there is no TPU. For Market-1501's gallery (19 732 images, D = 1024, drawn features) on two
@@ -38,13 +38,15 @@ from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.doubts import NEAR
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.index import Index, Kind, build_index, load_index, save_index, search
+from svdnet_jax.retrieval.people import called
 
 CHOICE = "give --gallery with --index, --query or both, or --index with --query"
 SHOWN = 20
 """Queries whose answers are printed."""
 COLUMNS = ("name", "pid", "camera", "distance", "row")
 HEAD = ("query", "rank", *COLUMNS)
-"""First line of a CSV."""
+"""First line of a CSV; "person" comes after it where identities are texts."""
+PERSON = "person"
 IS_INDEX = is_npz("kind", "metric", "pids", "cameras", "names")
 """Whether a file is an index."""
 Answer = dict[str, Any]
@@ -100,7 +102,7 @@ def _check(options: Options) -> None:
     if options.index and options.gallery:
         refuse_overwrite("--index", options.index, IS_INDEX, read)
     if options.out:
-        refuse_overwrite("--out", options.out, is_csv(HEAD), [*read, options.index])
+        refuse_overwrite("--out", options.out, _is_ours, [*read, options.index])
     if options.query is None and (options.json or options.out):
         raise ConfigError("--json and --out are for results; give --query")
     if options.gallery is None and (options.kind or options.metric or options.options):
@@ -108,6 +110,10 @@ def _check(options: Options) -> None:
             "--kind, --metric and --options are for a new index, and an index that is read has its own; give --gallery "
             "to build one"
         )
+
+
+def _is_ours(path: Path) -> bool:
+    return is_csv(HEAD)(path) or is_csv((*HEAD, PERSON))(path)
 
 
 def _index(options: Options) -> Index:
@@ -159,7 +165,10 @@ def nearest(index: Index, query: Embeddings, k: int) -> list[Answer]:
         rows, distances = rows[some], distances[some]
         columns = (gallery.names[rows], gallery.pids[rows], gallery.cameras[rows], distances, rows)
         lines = zip(*(column.tolist() for column in columns), strict=True)
-        answers.append({"query": name, "nearest": [dict(zip(COLUMNS, line, strict=True)) for line in lines]})
+        images = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
+        if gallery.people:
+            images = [image | {PERSON: called(gallery.people, image["pid"])} for image in images]
+        answers.append({"query": name, "nearest": images})
     return answers
 
 
@@ -169,9 +178,11 @@ def _is_copy(distances: Sequence[float]) -> bool:
 
 def _table(answer: Answer) -> str:
     """Returns a query's name and its images, a line each."""
-    lines = [f"{answer['query']}", f"  {'rank':>4}  {'distance':>10}  {'pid':>6}  {'camera':>6}  name"]
-    for rank, image in enumerate(answer["nearest"], start=1):
-        numbers = f"{rank:>4}  {image['distance']:>10.4f}  {image['pid']:>6}  {image['camera']:>6}"
+    people = [str(image.get(PERSON, image["pid"])) for image in answer["nearest"]]
+    wide = max([6, *map(len, people)])
+    lines = [f"{answer['query']}", f"  {'rank':>4}  {'distance':>10}  {'pid':>{wide}}  {'camera':>6}  name"]
+    for rank, (image, who) in enumerate(zip(answer["nearest"], people, strict=True), start=1):
+        numbers = f"{rank:>4}  {image['distance']:>10.4f}  {who:>{wide}}  {image['camera']:>6}"
         lines.append(f"  {numbers}  {image['name']}")
     return "\n".join(lines) + "\n"
 
@@ -179,10 +190,12 @@ def _table(answer: Answer) -> str:
 def _write(path: Path, answers: Sequence[Answer]) -> None:
     text = StringIO(newline="")
     table = csv.writer(text)
-    table.writerow(HEAD)
+    named = any(PERSON in image for answer in answers for image in answer["nearest"])
+    table.writerow((*HEAD, PERSON) if named else HEAD)
     for answer in answers:
         for rank, image in enumerate(answer["nearest"], start=1):
             # A name that is no text, for a file system takes any bytes, is in a CSV as it is printed.
             name, *numbers = (image[column] for column in COLUMNS)
-            table.writerow((as_cell(answer["query"]), rank, as_cell(name), *numbers))
+            person = [as_cell(image[PERSON])] if named else []
+            table.writerow((as_cell(answer["query"]), rank, as_cell(name), *numbers, *person))
     write_whole(path, text.getvalue().encode())

@@ -40,7 +40,8 @@ def hold_out(dataset: Dataset, identities: int, seed: int, cross_camera: bool = 
     held = np.random.default_rng(seed).choice(fit, identities, replace=False)
     out = np.isin(train.pids, held)
     name = f"{dataset.name} (validation: {identities} of {len(known)} training identities)"
-    return Dataset(name, _part(train, ~out), _part(train, out & query), _part(train, out & gallery))
+    parts = _part(train, ~out), _part(train, out & query), _part(train, out & gallery)
+    return Dataset(name, *parts, dataset.people)
 
 
 def _first_of_each_camera(split: Split) -> Bool[np.ndarray, " N"]:

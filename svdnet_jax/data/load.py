@@ -4,7 +4,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from svdnet_jax.data.cache import FILE, REMEDY, is_prepared, is_remnant, read_prepared, remove_prepared, write_rows
+from svdnet_jax.data.cache import (
+    FILE,
+    REMEDY,
+    about_people,
+    is_prepared,
+    is_remnant,
+    read_prepared,
+    remove_prepared,
+    write_rows,
+)
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.index import DatasetIndex, refuse_strange, stamp
 from svdnet_jax.data.types import Dataset
@@ -60,7 +69,8 @@ def load_dataset(
             remove_prepared(folder)
         elif is_prepared(folder):
             try:
-                return replace(read_prepared(folder), name=listing.name)
+                # Texts are the manifest's of today: the pixels are the same under another name.
+                return replace(read_prepared(folder), name=listing.name, people=listing.people)
             except DataError as error:  # it is ours
                 say(f"{str(error).removesuffix(REMEDY)}it is taken away and made again from the files")
                 remove_prepared(folder)
@@ -104,5 +114,6 @@ def _prepare(
 
     say(f"{listing.name}: packing and decoding {sum(map(len, listing.splits.values()))} images into {folder}, once")
     key = stamp(listing)
+    about = {"layout": listing.layout, "listing": key, **about_people(listing.people)}
     packed = pack(listing, cache / f"records-{key}")
-    write_rows(listing.name, unpack(packed, size), folder, {"layout": listing.layout, "listing": key})
+    write_rows(listing.name, unpack(packed, size), folder, about)

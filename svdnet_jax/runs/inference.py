@@ -137,7 +137,12 @@ def embed_test(embedder: Embedder, dataset: Dataset, console: Console) -> dict[s
     """Embeds query and gallery of a data set, by each embedding."""
     with counting("Embedding images", len(dataset.query) + len(dataset.gallery), console) as advance:
         look = partial(
-            embed_split, embedder.apply, settings=embedder.config.eval, advance=advance, models=embedder.models
+            embed_split,
+            embedder.apply,
+            settings=embedder.config.eval,
+            advance=advance,
+            models=embedder.models,
+            people=dataset.people,
         )
         query, gallery = look(dataset.query), look(dataset.gallery)
     return {kind: (query[kind], gallery[kind]) for kind in embedder.kinds}

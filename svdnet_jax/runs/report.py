@@ -17,7 +17,7 @@ from svdnet_jax.reporting.figures import distances as distance_figures
 from svdnet_jax.reporting.figures import training as figures
 from svdnet_jax.reporting.figures.ranked import RankedList, choose_queries, ranked_lists
 from svdnet_jax.reporting.figures.retrieval import cmc
-from svdnet_jax.reporting.figures.style import save
+from svdnet_jax.reporting.figures.style import can_draw, save
 from svdnet_jax.reporting.log import Record, after_rounds, border_name
 from svdnet_jax.reporting.report import write_report
 from svdnet_jax.retrieval.distributions import distance_distributions
@@ -32,6 +32,8 @@ TRAINED = {"Command": "command", "Begun": "begun"}
 """Facts that the environment of a run tells."""
 SHOWN = 10
 """Gallery images in a ranked list."""
+LONGEST = 14
+"""Characters of an identity's text under a picture."""
 
 
 def write_artifacts(
@@ -158,7 +160,7 @@ def _ranked(
             rows.append(
                 RankedList(
                     query=dataset.query.images[index],
-                    query_caption=f"{dataset.query.pids[index]:04d} c{dataset.query.cameras[index]}",
+                    query_caption=f"{_short(query, int(index))} c{query.cameras[index]}",
                     gallery=list(dataset.gallery.images[nearest]),
                     right=right,
                     captions=captions,
@@ -172,6 +174,14 @@ def _ranked(
         "precision; under each its camera and distance"
     )
     return ranked_lists(sections, title)
+
+
+def _short(query: Embeddings, row: int) -> str:
+    """Returns what fits under a picture of whom a query shows: a text that the figure's font has, else the number."""
+    text = query.people.get(int(query.pids[row]), "")
+    if not text or not can_draw(text):
+        return f"{query.pids[row]:04d}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
 def _sheet(split: Split, identities: int = 6, columns: int = 12) -> np.ndarray:

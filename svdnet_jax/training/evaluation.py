@@ -19,6 +19,7 @@ from svdnet_jax.retrieval.embed import apply_in_batches
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.intervals import ByIdentity, sum_by_identity
 from svdnet_jax.retrieval.metrics import evaluate
+from svdnet_jax.retrieval.people import NUMBERS, People
 from svdnet_jax.retrieval.results import Report
 from svdnet_jax.training.eval_fn import EvalFn
 from svdnet_jax.training.state import TrainState
@@ -92,7 +93,9 @@ def evaluate_model(
         W, old = np.asarray(state.eigenlayer), before.features
         query, gallery = (_with_eigenlayer(sides, W) for sides in (old.query, old.gallery))
     else:
-        query, gallery = (embed_split(apply, split, settings) for split in (dataset.query, dataset.gallery))
+        query, gallery = (
+            embed_split(apply, split, settings, people=dataset.people) for split in (dataset.query, dataset.gallery)
+        )
 
     def measured(name: str) -> Report:
         return evaluate(query[name], gallery[name], metric=settings.metric, cross_camera=settings.cross_camera)
@@ -131,6 +134,7 @@ def embed_split(
     settings: Eval,
     advance: Callable[[int], None] = lambda _: None,
     models: Mapping[str, str] = UNKNOWN,
+    people: People = NUMBERS,
 ) -> dict[str, Embeddings]:
     """Computes both embeddings of a split, ``embedding`` (N, D) and ``pooled`` (N, C).
 
@@ -140,10 +144,11 @@ def embed_split(
         settings: Of the evaluation.
         advance: Told how many images more are on their way.
         models: `fingerprints` of the network, where the embeddings are to be kept.
+        people: What identities are called that are texts.
     """
     outputs: Outputs = apply_in_batches(apply, split.images, settings.batch_size, advance)
     return {
-        name: Embeddings(getattr(outputs, name), split.pids, split.cameras, split.names, models.get(name, ""))
+        name: Embeddings(getattr(outputs, name), split.pids, split.cameras, split.names, models.get(name, ""), people)
         for name in ("embedding", "pooled")
     }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from svdnet_jax.outputs import write_whole
 from svdnet_jax.reporting.terminal import printable
@@ -30,6 +31,11 @@ def as_it_is(text: str) -> str:
     """Returns text such that matplotlib draws it: no formulas between dollars, no label left out for its underscore."""
     shown = printable(text).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
+
+
+def can_draw(text: str) -> bool:
+    """Returns whether the figures' font has all characters of a text; boxes stand for others."""
+    return set(map(ord, printable(text))) <= get_font(findfont(FontProperties())).get_charmap().keys()
 
 
 def tidy(axes: Axes, title: str, label: str) -> None:

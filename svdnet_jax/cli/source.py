@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from svdnet_jax.config.flags import Flag
-from svdnet_jax.config.layouts import Layout
+from svdnet_jax.config.layouts import Layout, ListSplit
 from svdnet_jax.config.schema import Config
 
 
@@ -19,6 +19,8 @@ class Source:
     """How it is laid out; auto looks."""
     camera_pattern: str | None = None
     """For a folder an identity: regular expression whose first group is the camera in a file's name, as cam(\\d+)."""
+    split: ListSplit | None = None
+    """Split of all images of a list without a column for it; not needed where its name is train.csv, query.csv ..."""
     outside: Flag = False
     """Read images that a manifest or links name outside of the data set's folder."""
     cache: Path = Path("runs/data")
@@ -33,5 +35,5 @@ def with_source(config: Config, source: Source, *, replaced: bool) -> Config:
     data = replace(config.data, cache=source.cache)
     if replaced:
         data = replace(data, root=source.root, layout=source.layout, validation=source.validation)
-        data = replace(data, outside=source.outside, camera_pattern=source.camera_pattern)
+        data = replace(data, outside=source.outside, camera_pattern=source.camera_pattern, split=source.split)
     return replace(config, data=data)

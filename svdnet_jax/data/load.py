@@ -34,6 +34,7 @@ def load_dataset(
     *,
     outside: bool = False,
     camera: str | None = None,
+    split: str | None = None,
 ) -> Dataset:
     """Reads a data set; its images lie on disk and are mapped into memory.
 
@@ -50,13 +51,14 @@ def load_dataset(
         say: Gets a line of what lies there and is not read, and of what is being done where that takes long.
         outside: Whether its list or its links may name images outside of its folder.
         camera: As for `find_layout`.
+        split: Likewise.
 
     Raises:
         DataError: No data set there, or one that cannot be used; the message names file or folder and the remedy.
     """
     if is_prepared(root):
         return read_prepared(root, layout)
-    listing = find_layout(root, cache, layout, outside=outside, camera=camera)
+    listing = find_layout(root, cache, layout, outside=outside, camera=camera, split=split)
     refuse_strange(listing)
     for note in listing.notes:
         say(f"{listing.name}: {note}")

@@ -49,8 +49,8 @@ def _load(data: Data, console: Console) -> Dataset:
             with counting("Drawing pedestrians", generate.count_images(data.synthetic), console) as advance:
                 generate.write_synthetic(root, data.synthetic, advance)
     size = data.height, data.width
-    told = partial(say, console)
-    dataset = load_dataset(root, data.cache, size, data.layout, told, outside=data.outside, camera=data.camera_pattern)
+    given = {"camera": data.camera_pattern, "split": data.split}
+    dataset = load_dataset(root, data.cache, size, data.layout, partial(say, console), outside=data.outside, **given)
     return dataset if data.root else replace(dataset, name="synthetic pedestrians")
 
 

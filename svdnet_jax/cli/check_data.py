@@ -150,7 +150,8 @@ def _print(report: Report, console: Console) -> None:
     for row in report.table:
         mark = "" if row.expected is None else "ok" if row.found == row.expected else "differs"
         expected = "" if row.expected is None else str(row.expected)
-        table.add_row(row.what, str(row.found), expected, mark, style="red" if mark == "differs" else None)
+        found = "none" if (row.what, row.found) == ("cameras", 0) else str(row.found)
+        table.add_row(row.what, found, expected, mark, style="red" if mark == "differs" else None)
     console.print(table)
     sizes = [f"{size}: {number}" for size, number in report.sizes.items()]
     more = f" and {len(sizes) - SHOWN} other sizes" if len(sizes) > SHOWN else ""

@@ -2,8 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from svdnet_jax.config.layouts import Layout, ListSplit
+
+
+def place_of(entry: str) -> tuple[Path, str]:
+    """Returns folder and layout of an entry of `data.more`: FOLDER or FOLDER:LAYOUT."""
+    folder, _, layout = entry.rpartition(":")
+    return (Path(folder), layout) if folder and layout in get_args(Layout) else (Path(entry), "auto")
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ class Data:
     outside: bool = False
     """Read images that a manifest or links name outside of the data set's folder; refused otherwise, as a stranger's
     list could name any image of yours."""
+    more: tuple[str, ...] = ()
+    """Further data sets to train on, each FOLDER or FOLDER:LAYOUT: identities and cameras are kept apart from those of
+    data.root, whose test set gives the run's numbers. The others are tested by their names."""
+    combine_all: bool = False
+    """Train on query and gallery of the data sets in data.more too; then they are not tested."""
     cache: Path = Path("runs/data")
     """Folder for the synthetic images and for prepared data."""
     validation: int = 0

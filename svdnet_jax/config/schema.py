@@ -11,6 +11,7 @@ from typing import Literal
 
 from svdnet_jax.config.data import Data as Data
 from svdnet_jax.config.data import Synthetic as Synthetic
+from svdnet_jax.config.data import place_of
 from svdnet_jax.methods import Method
 
 PhaseKind = Literal["base", "restraint", "relaxation", "final"]
@@ -231,11 +232,13 @@ class Config:
         """Folder of the run: what --out says, else named by the data, else by the preset."""
         if self.out is not None:
             return self.out
-        if self.data.root is None:
-            return Path("runs") / self.preset
-        root = self.data.root.resolve()
-        name = root.stem if root.suffix in (".csv", ".tsv", ".parquet") else root.name
-        return Path("runs") / (name if self.preset == "synthetic" else f"{name}-{self.preset}")
+        roots = [place_of(entry)[0].resolve() for entry in self.data.more]
+        if self.data.root is not None:
+            roots.insert(0, self.data.root.resolve())
+        names = [root.stem if root.suffix in (".csv", ".tsv", ".parquet") else root.name for root in roots]
+        if self.data.root is None or self.preset != "synthetic":
+            names.append(self.preset)
+        return Path("runs") / "-".join(names)
 
 
 def input_size(data: Data) -> tuple[int, int]:

@@ -35,6 +35,7 @@ def _effects(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "optimizer.momentum", config.optimizer.method == "sgd", "`optimizer.method` is sgd"
     yield "model.eigenlayer_std", model.embedding_dim > 0, "there is an Eigenlayer (`model.embedding_dim`)"
     yield "data.camera_pattern", data.root is not None, "`data.root` is given"
+    yield "data.combine_all", bool(data.more), "`data.more` is given"
     yield "data.split", data.root is not None, "`data.root` is given"
     yield "data.layout", data.root is not None, "`data.root` is given"
     for name in asdict(data.synthetic):

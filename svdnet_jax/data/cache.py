@@ -8,7 +8,7 @@ nothing but numpy to read its data. Texts of identities are in ``dataset.json``,
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,6 +150,20 @@ def read_prepared(folder: Path, layout: str = "auto") -> Dataset:
         train, query, gallery = splits
     people = {int(pid): text for pid, text in content.get("people", {}).items()}
     return Dataset(content["name"], train, query, gallery, people)
+
+
+def reuse_prepared(folder: Path, say: Callable[[str], None]) -> Dataset | None:
+    """Returns prepared data of the cache; None where there are none. Damaged ones are taken away, which is said."""
+    if is_remnant(folder):
+        say(f"{folder}: {FILE} is gone; it is taken away and made again from the files")
+        remove_prepared(folder)
+    elif is_prepared(folder):
+        try:
+            return read_prepared(folder)
+        except DataError as error:  # it is ours
+            say(f"{str(error).removesuffix(REMEDY)}it is taken away and made again from the files")
+            remove_prepared(folder)
+    return None
 
 
 def remove_prepared(folder: Path) -> None:

@@ -66,6 +66,11 @@ def _answerable(split: Split, gallery: Bool[np.ndarray, " N"], cross_camera: boo
     return pids[cameras >= (2 if cross_camera else 1)]
 
 
+def without(split: Split, pids: Int[np.ndarray, " n"]) -> Split:
+    """Returns the images of other identities."""
+    return _part(split, ~np.isin(split.pids, pids))
+
+
 def _part(split: Split, chosen: Bool[np.ndarray, " N"]) -> Split:
     part = {name: getattr(split, name)[chosen] for name in ("images", "pids", "cameras", "names")}
     return replace(split, **part, images_hash=None)

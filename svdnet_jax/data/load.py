@@ -4,21 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from svdnet_jax.data.cache import (
-    FILE,
-    REMEDY,
-    about_people,
-    is_prepared,
-    is_remnant,
-    read_prepared,
-    remove_prepared,
-    write_rows,
-)
+from svdnet_jax.data.cache import about_people, is_prepared, read_prepared, reuse_prepared, write_rows
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.index import DatasetIndex, refuse_strange, stamp
 from svdnet_jax.data.types import Dataset
 from svdnet_jax.data.unread import unread_line
-from svdnet_jax.errors import DataError
 
 
 def _silent(line: str) -> None:
@@ -66,16 +56,9 @@ def load_dataset(
         say(f"{listing.name}: {unread_line(listing.unread, listing.root)}")
     name = f"prepared-{stamp(listing)}"
     for folder in (cache / name, cache / f"{name}-{size[0]}x{size[1]}"):
-        if is_remnant(folder):
-            say(f"{folder}: {FILE} is gone; it is taken away and made again from the files")
-            remove_prepared(folder)
-        elif is_prepared(folder):
-            try:
-                # Texts are the manifest's of today: the pixels are the same under another name.
-                return replace(read_prepared(folder), name=listing.name, people=listing.people)
-            except DataError as error:  # it is ours
-                say(f"{str(error).removesuffix(REMEDY)}it is taken away and made again from the files")
-                remove_prepared(folder)
+        if kept := reuse_prepared(folder, say):
+            # Texts are the manifest's of today: the pixels are the same under another name.
+            return replace(kept, name=listing.name, people=listing.people)
     # Images of one size serve every network; others are there once for each size asked for.
     wanted = _resize(listing, size)
     folder = cache / (f"{name}-{size[0]}x{size[1]}" if wanted else name)

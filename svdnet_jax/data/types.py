@@ -45,6 +45,8 @@ class Dataset:
     gallery: Split
     people: Mapping[int, str] = field(default_factory=dict)
     """What identities are called that are texts on disk, by pid."""
+    others: tuple["Dataset", ...] = ()
+    """Further test sets, by their names; their training images are among `train`."""
 
 
 def labels(pids: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " N"], int]:
@@ -84,6 +86,8 @@ def fingerprint(dataset: Dataset) -> str:
         digest.update((split.images_hash or array_hash(split.images)).encode())
         for array in (split.pids, split.cameras, split.names):
             digest.update(array_hash(array).encode())
+    for other in dataset.others:
+        digest.update(f"{other.name} {fingerprint(other)}".encode())
     return digest.hexdigest()
 
 

@@ -30,7 +30,7 @@ from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say
 from svdnet_jax.retrieval.embed import apply_in_batches
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.runs.dataset import count_valid, load_configured_dataset
+from svdnet_jax.runs.dataset import count_valid, load_test_dataset
 from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.load import finished_note, load_run
 from svdnet_jax.training.eval_fn import make_eval_fn, make_eval_fn_resized
@@ -125,7 +125,7 @@ def load_eval_dataset(config: Config, console: Console) -> Dataset:
     Raises:
         DataError: Data that cannot be used.
     """
-    dataset = load_configured_dataset(config, console)
+    dataset = load_test_dataset(config, console)
     for name in ("query", "gallery"):
         if not len(getattr(dataset, name)):
             raise DataError(f"{dataset.name}: the {name} split has no images")

@@ -1,7 +1,7 @@
 """Evaluates a model at the borders of phases: training loss, S(W), retrieval by both embeddings."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -56,6 +56,8 @@ class EvalResult:
     pooled: Report
     """Retrieval by the Eigenlayer's input."""
     features: Features
+    others: Mapping[str, Mapping[str, Report]] = field(default_factory=dict)
+    """Retrieval on further test sets by each embedding, by the set's name; of a model with another W none."""
 
 
 def evaluate_model(
@@ -97,9 +99,7 @@ def evaluate_model(
             embed_split(apply, split, settings, people=dataset.people) for split in (dataset.query, dataset.gallery)
         )
 
-    def measured(name: str) -> Report:
-        return evaluate(query[name], gallery[name], metric=settings.metric, cross_camera=settings.cross_camera)
-
+    measured = partial(_measured, settings, query, gallery)
     return EvalResult(
         loss=loss,
         accuracy=accuracy,
@@ -108,7 +108,18 @@ def evaluate_model(
         embedding=measured("embedding"),
         pooled=before.pooled if before else measured("pooled"),
         features=Features(trained, query, gallery),
+        others={} if before else {other.name: _on_other(apply, other, settings) for other in dataset.others},
     )
+
+
+def _measured(settings: Eval, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings], name: str) -> Report:
+    return evaluate(query[name], gallery[name], metric=settings.metric, cross_camera=settings.cross_camera)
+
+
+def _on_other(apply: Any, other: Dataset, settings: Eval) -> dict[str, Report]:
+    """Returns retrieval on a further test set, by each embedding."""
+    query, gallery = (embed_split(apply, split, settings) for split in (other.query, other.gallery))
+    return {name: _measured(settings, query, gallery, name) for name in query}
 
 
 def _sample(images: int, most: int) -> Int[np.ndarray, " n"]:

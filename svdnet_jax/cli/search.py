@@ -37,6 +37,7 @@ from svdnet_jax.reporting.terminal import as_cell, say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.doubts import NEAR
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.foreign import load_embeddings
 from svdnet_jax.retrieval.index import Index, Kind, build_index, load_index, save_index, search
 
 CHOICE = "give --gallery with --index, --query or both, or --index with --query"
@@ -56,11 +57,11 @@ class Options:
     """What to search in, and for what."""
 
     gallery: Path | None = None
-    """Embeddings to build an index of (.npz)."""
+    """Embeddings to build an index of: .npz, .npy, .mat or .pt."""
     index: Path | None = None
     """File of an index: written if there is a gallery, read if not."""
     query: Path | None = None
-    """Embeddings of the images to search for (.npz)."""
+    """Embeddings of the images to search for, likewise."""
     k: int | None = None
     """Images to find for each query, at most all there are. Not given: 10, or all of a smaller gallery."""
     kind: Kind | None = None
@@ -114,7 +115,7 @@ def _index(options: Options) -> Index:
     """Returns the index that was asked for: read, or built and, if it has a name, saved."""
     if options.gallery is None:
         return load_index(options.index or "")
-    gallery = Embeddings.load(options.gallery)
+    gallery = load_embeddings(options.gallery, "gallery")
     index = build_index(gallery, options.kind or "exact", options.metric or "euclidean", options.options)
     if options.index:
         save_index(index, options.index)
@@ -126,7 +127,7 @@ def _index(options: Options) -> Index:
 
 def _answer(index: Index, options: Options) -> None:
     """Searches, and prints the results in the forms that were asked for."""
-    query = Embeddings.load(options.query or "")
+    query = load_embeddings(options.query or "", "query")
     answers = nearest(index, query, min(10, len(index.gallery.pids)) if options.k is None else options.k)
     if copies := sum(_is_copy([image["distance"] for image in answer["nearest"]]) for answer in answers):
         say(

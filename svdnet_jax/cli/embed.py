@@ -27,7 +27,6 @@ from rich.console import Console
 from svdnet_jax.cli.exits import fail, fail_on
 from svdnet_jax.config.flags import Flag
 from svdnet_jax.data.types import DISTRACTOR, JUNK
-from svdnet_jax.data.unread import unread_line
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.terminal import say, terminal
 
@@ -79,14 +78,11 @@ def _embed(options: Options, console: Console) -> None:
         raise ConfigError("give --run or --weights")
     refuse_overwrite("--out", options.out, IS_EMBEDDINGS, [options.weights, options.images])
     config = inference.preset(options.preset, options.size)  # refused before any work
-    images, unread, notes = find_images(options.images, options.split, outside=options.outside)
+    found = find_images(options.images, options.split, outside=options.outside)
     embedder = inference.from_run(options.run) if options.run else inference.from_weights(options.weights or "", config)
-    if unread:
-        folder = options.images if options.images.is_dir() else options.images.parent
-        say(console, unread_line(unread, folder))
-    for note in notes:
-        say(console, f"note: {note}")
-    embeddings = inference.embed_images(embedder, images, options.kind, console)
+    for line in found.remarks():
+        say(console, line)
+    embeddings = inference.embed_images(embedder, found.crops, options.kind, console)
     embeddings.save(options.out)
     n, d = embeddings.features.shape
     people = len({*embeddings.pids.tolist()} - {JUNK, DISTRACTOR})

@@ -10,7 +10,19 @@ from svdnet_jax.config.schema import Config
 
 ARGUMENTS = frozenset(
     (
-        *("beside", "cross_camera", "gallery", "images", "index", "k", "k1", "k2", "kind", "leave_self_out"),
+        *(
+            "beside",
+            "cross_camera",
+            "duplicates",
+            "gallery",
+            "images",
+            "index",
+            "k",
+            "k1",
+            "k2",
+            "kind",
+            "leave_self_out",
+        ),
         *("outside", "query", "run", "size", "split", "weights"),
     )
 )

@@ -25,6 +25,13 @@ class FoundImages(NamedTuple):
     """What else is there, by kind."""
     notes: tuple[str, ...] = ()
     """What a manifest's columns were taken for."""
+    folder: Path = Path()
+    """Where that is."""
+
+    def remarks(self) -> list[str]:
+        """Returns what to say of them, a line each."""
+        unread = [unread_line(self.unread, self.folder)] if self.unread else []
+        return [*unread, *(f"note: {note}" for note in self.notes)]
 
 
 def find_images(place: Path, split: str | None = None, *, outside: bool = False) -> FoundImages:
@@ -77,7 +84,7 @@ def _folder(folder: Path) -> FoundImages:
     if not paths:
         there = f" ({unread_line(by_kind(unread), folder)})" if unread else ""
         raise DataError(f"{folder}: no image there; expected files named {', '.join(f'*{e}' for e in IMAGES)}{there}")
-    return FoundImages(tuple(_nobody(paths[name], name) for name in sorted(paths)), by_kind(unread))
+    return FoundImages(tuple(_nobody(paths[name], name) for name in sorted(paths)), by_kind(unread), folder=folder)
 
 
 def _entries(folder: Path) -> Iterator[tuple[Path, str | None]]:
@@ -132,4 +139,4 @@ def _manifest(file: Path, split: str | None) -> FoundImages:
     crops = {crop.name: crop for name in SPLITS for crop in found.splits[name] if split in (None, name)}
     if not crops:
         raise DataError(f"{file}: has no image{f' of the split {split}' if split else ''}")
-    return FoundImages(tuple(crops[name] for name in sorted(crops)), found.unread, found.notes)
+    return FoundImages(tuple(crops[name] for name in sorted(crops)), found.unread, found.notes, file.parent)

@@ -168,6 +168,25 @@ def test_what_was_embedded_can_be_searched(network, embedder, folder, tmp_path, 
     assert "distances between features of different models mean nothing" in capsys.readouterr().err
 
 
+def test_a_photograph_is_embedded_as_the_gallery_was_and_searched_for(embedder, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inference, "from_run", lambda _: embedder)
+    for kind in embedder.kinds:
+        embedded(embedder, folder, kind).save(tmp_path / "g.npz")
+        asked = ["--gallery", str(tmp_path / "g.npz"), "--images", str(folder / "in" / "c.bmp"), "--run", "runs/a"]
+        assert search([*asked, "--json", "--k", "2"]) == 0
+        captured = capsys.readouterr()
+        (answer,) = json.loads(captured.out)["results"]
+        assert (answer["query"], answer["nearest"][0]["name"], answer["nearest"][0]["pid"]) == (
+            "c.bmp",
+            "in/c.bmp",
+            None,
+        )
+        assert answer["nearest"][0]["distance"] < 1e-4 < answer["nearest"][1]["distance"]
+    Embeddings(np.ones((2, 3)), [1, 2], [1, 1], model="other").save(tmp_path / "g.npz")
+    assert search(asked) == 2
+    assert "and the gallery is of other; distances between features of different models" in capsys.readouterr().err
+
+
 def test_images_that_cannot_be_decoded_are_named_together(embedder, folder):
     write_truncated(folder / "cut.jpg")
     (folder / "in" / "text.png").write_text("no image")

@@ -94,5 +94,7 @@ def copy_base_run(
     for record in base.steps:
         # Not shown: nobody wants to see the lines of training that is not going on.
         log_record(output, record, show=False)
+    place = {name: base.phase[name] for name in ("phase", "round", "step")}
+    output.show({"event": "working", "doing": "evaluating", **place})
     save_border(output, PhaseEnded(base.phase, state, evaluate(state)))
     save_checkpoint(output, SaveDue(state, 0.0, base.phase["embedding"], {}))

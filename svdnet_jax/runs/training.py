@@ -46,7 +46,7 @@ from svdnet_jax.runs.start import Start, read_source, restore_or_start
 from svdnet_jax.training.compile import steps_per_call
 from svdnet_jax.training.eval_fn import EvalFn, make_eval_fn
 from svdnet_jax.training.evaluation import EvalResult, evaluate_model
-from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged
+from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged, Working
 from svdnet_jax.training.init import initial_state
 from svdnet_jax.training.loop import Task, compile_phases, make_optimizers, run_rri
 from svdnet_jax.training.schedule import build_schedule
@@ -102,6 +102,8 @@ def train(
         session = _prepare(config, dataset, source, model, devices)
         state, latest = _train(session, run_dir, source, console)
         if report:
+            if not latest:
+                say(console, "Evaluating the final state")
             _report(session, run_dir, state, latest or session.task.evaluate(state), console)
     return run_dir.path
 
@@ -161,7 +163,7 @@ def _train(
     task = session.task
     with (
         open_checkpoints(run_dir.checkpoints, checkpoint_metric) as saved,
-        progress(task.schedule[-1].end, console) as show,
+        progress(task.schedule, console) as show,
         asked_to_stop(jax.process_count() > 1) as stop_signal,
     ):
         base = source if isinstance(source, BaseRun) else None
@@ -173,6 +175,8 @@ def _train(
         with closing(_events(session, start, stop_signal)) as events:
             for event in events:
                 match event:
+                    case Working():
+                        output.show(event.record)
                     case StepLogged(record):
                         log_record(output, record)
                         latest = None

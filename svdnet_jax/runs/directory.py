@@ -8,6 +8,7 @@
     embeddings/        query and gallery, by embedding; base/ has those of Step 0
     identities/        results of each phase, summed over the queries of each test identity: for intervals
     figures/           what report.html shows
+    tensorboard/       the numbers of the log for TensorBoard, with `log.tensorboard`
     report.html
 
 The log alone is worth something too: somebody may have kept it and deleted the rest.
@@ -60,6 +61,11 @@ class RunDir:
     def log(self) -> Path:
         """The log."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of events for TensorBoard."""
+        return self.path / "tensorboard"
 
     @property
     def checkpoints(self) -> Path:

@@ -36,12 +36,15 @@ class RunOutput(NamedTuple):
     """Shows a line of the log to people."""
     start: RunPosition
     """Where this process began."""
+    write_event: Callable[[Record], None] = lambda record: None
+    """Writes a line of the log for TensorBoard, where somebody asked for it and there is a log."""
 
 
 def log_record(output: RunOutput, record: Record, *, show: bool = True) -> None:
     """Writes a line of the log, and shows it."""
     if output.log:
         output.log.write(record)
+        output.write_event(record)
         if show:
             output.show(record)
 

@@ -1,7 +1,7 @@
 """`train`: a run from settings to report. Here data, training, evaluation and reporting meet."""
 
 from collections.abc import Callable, Generator
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from math import gcd
 from pathlib import Path
@@ -29,6 +29,7 @@ from svdnet_jax.models.svdnet import SVDNet, create_model
 from svdnet_jax.outputs import write_json
 from svdnet_jax.reporting.log import check_records, open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
+from svdnet_jax.reporting.tensorboard import check_tensorboard, event_file
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.runs.base_run import BaseRun
 from svdnet_jax.runs.checkpoint import Checkpoints, open_checkpoints
@@ -118,6 +119,8 @@ def preflight(config: Config, model: SVDNet | None = None) -> tuple[MeshContext,
         ConfigError: Names the setting.
     """
     validate(config)
+    if config.log.tensorboard:
+        check_tensorboard()
     network = model or create_model(config.model, num_classes=2)
     state = jax.eval_shape(lambda: init_state(network, input_size(config.data), config.seed))
     make_optimizers(state.params, config)
@@ -165,10 +168,14 @@ def _train(
         open_checkpoints(run_dir.checkpoints, checkpoint_metric) as saved,
         progress(task.schedule, console) as show,
         asked_to_stop(jax.process_count() > 1) as stop_signal,
+        ExitStack() as stack,
     ):
         base = source if isinstance(source, BaseRun) else None
         start = restore_or_start(task, session.fresh, base, session.dataset, run_dir, saved, console)
         output = _open_output(session, run_dir, saved, show, start.position)
+        if output.log and task.config.log.tensorboard:
+            board = event_file(run_dir.tensorboard, read_log(output.log.path))
+            output = output._replace(write_event=stack.enter_context(board))
         _log_start(output, session, start, source)
         state, latest = start.state, None
         # Closed also where writing fails, so that the loader's thread is gone before the interpreter is.

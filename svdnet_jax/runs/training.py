@@ -37,7 +37,7 @@ from svdnet_jax.runs.conclusion import conclusion
 from svdnet_jax.runs.dataset import count_valid, load_configured_dataset, summary
 from svdnet_jax.runs.directory import RunDir, open_run_dir
 from svdnet_jax.runs.environment import environment
-from svdnet_jax.runs.estimate import refuse_too_large, tell_time
+from svdnet_jax.runs.estimate import network_operations, refuse_too_large, tell_network, tell_time
 from svdnet_jax.runs.evaluate import divisible_batches, with_fingerprints
 from svdnet_jax.runs.log_records import end_record, report_facts, start_record
 from svdnet_jax.runs.output import RunOutput, copy_base_run, log_record, save_border, save_checkpoint
@@ -50,6 +50,7 @@ from svdnet_jax.training.evaluation import EvalResult, evaluate_model
 from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged, Working
 from svdnet_jax.training.init import initial_state
 from svdnet_jax.training.loop import Task, compile_phases, make_optimizers, run_rri
+from svdnet_jax.training.pixel_features import PixelFn, make_pixel_fn
 from svdnet_jax.training.schedule import build_schedule
 from svdnet_jax.training.state import TrainState, init_state
 from svdnet_jax.training.stopping import asked_to_stop
@@ -80,7 +81,7 @@ def train(
         DataError: Data that cannot be used.
         TrainingDiverged: The loss is no longer finite; checkpoints and log are intact.
     """
-    devices, time_needed = preflight(config, model)
+    devices, operations, time_needed = preflight(config, model)
     chosen = diff(to_json(Config()), to_json(config))
     assert_same_on_all_hosts(
         "settings", str([line for line in chosen if not line.startswith((*PATH_FIELDS, "machines."))])
@@ -101,6 +102,7 @@ def train(
         assert_same_on_all_hosts("images or identities", fingerprint(dataset))
         say(console, summary(dataset, count_valid(dataset, config.eval)))
         session = _prepare(config, dataset, source, model, devices)
+        say(console, tell_network(config, session.fresh.params, operations))
         state, latest = _train(session, run_dir, source, console)
         if report:
             if not latest:
@@ -109,11 +111,11 @@ def train(
     return run_dir.path
 
 
-def preflight(config: Config, model: SVDNet | None = None) -> tuple[MeshContext, str]:
+def preflight(config: Config, model: SVDNet | None = None) -> tuple[MeshContext, float, str]:
     """Refuses settings that cannot work before anything is made: values, names, sizes, freeze patterns, memory.
 
     Returns:
-        The devices of the run, and what to say of the time that it takes.
+        The devices of the run, the operations of its network for an image, and what to say of the time that it takes.
 
     Raises:
         ConfigError: Names the setting.
@@ -126,7 +128,8 @@ def preflight(config: Config, model: SVDNet | None = None) -> tuple[MeshContext,
     make_optimizers(state.params, config)
     devices = create_mesh(config)
     refuse_too_large(config, network, state, jax.local_devices()[0], devices.count)
-    return devices, tell_time(config, network, state) if jax.default_backend() == "cpu" else ""
+    forth = network_operations(config, network, state)
+    return devices, forth, tell_time(config, forth) if jax.default_backend() == "cpu" else ""
 
 
 class _Session(NamedTuple):
@@ -137,6 +140,7 @@ class _Session(NamedTuple):
     fresh: TrainState
     """The state to begin from: before the first step, or of a base run after its last."""
     infer: EvalFn
+    pixels: PixelFn
     devices: MeshContext
 
 
@@ -152,7 +156,7 @@ def _prepare(
     evaluate = partial(evaluate_model, infer=infer, dataset=dataset, settings=divisible_batches(config.eval, devices))
     compiled = compile_phases(network, fresh.params, config, devices)
     task = Task(config, build_schedule(config), compiled, evaluate, steps_per_call(config))
-    return _Session(task, dataset, fresh, infer, devices)
+    return _Session(task, dataset, fresh, infer, make_pixel_fn(network, input_size(config.data)), devices)
 
 
 def _train(
@@ -258,7 +262,8 @@ def _report(session: _Session, run_dir: RunDir, state: TrainState, evaluation: E
     check_records(run_dir.log, records)
     facts = report_facts(task.config, dataset, records[0])
     reports = {"embedding": evaluation.embedding, "pooled": evaluation.pooled}
-    report = write_artifacts(run_dir, task.config, dataset, records, query, gallery, reports, facts)
+    pixels = partial(session.pixels, state.variables)
+    report = write_artifacts(run_dir, task.config, dataset, records, query, gallery, reports, facts, pixels)
     print_table(records, console)
     if shown := conclusion(run_dir, task.config.rri, records):
         say(console, shown)

@@ -262,7 +262,8 @@ def _report(session: _Session, run_dir: RunDir, state: TrainState, evaluation: E
     check_records(run_dir.log, records)
     facts = report_facts(task.config, dataset, records[0])
     reports = {"embedding": evaluation.embedding, "pooled": evaluation.pooled}
-    pixels = partial(session.pixels, state.variables)
+    # This host works alone here, so by its own copy of the weights.
+    pixels = partial(session.pixels, jax.device_get(state.variables))
     report = write_artifacts(run_dir, task.config, dataset, records, query, gallery, reports, facts, pixels)
     print_table(records, console)
     if shown := conclusion(run_dir, task.config.rri, records):

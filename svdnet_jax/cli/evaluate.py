@@ -4,6 +4,7 @@
     svdnet evaluate --query q.npz --gallery g.npz --metric cosine --no-cross-camera --json
     svdnet evaluate --query q.npz --gallery g.npz --rerank --distances --camera-pairs --figures figures
     svdnet evaluate --query q.npz --gallery g.npz --intervals
+    svdnet evaluate --query all.npz --gallery all.npz --leave-self-out row    query set = gallery set
     svdnet evaluate --query gt_bbox.npz --gallery g.npz --multi-query
     svdnet evaluate --run runs/synthetic --data.root Market-1501-v15.09.15   a run on other data
     svdnet evaluate --weights resnet50.h5 --data.root Market-1501-v15.09.15  ImageNet weights as they are
@@ -129,6 +130,11 @@ def _check(options: Options) -> None:
         raise ConfigError(CHOICE)
     if files and (options.save or options.export or options.data != Source()):
         raise ConfigError("--save, --export and --data are for a network; give --run or --weights, or leave them out")
+    if options.measures.leave_self_out and not files:
+        raise ConfigError(
+            "--leave-self-out is for embeddings in files; a data set says it itself: images of the split query+gallery "
+            "in a manifest without a column camera, or folders train and test"
+        )
     if options.weights is None and (options.size or options.preset != Options.preset):
         raise ConfigError("--preset and --size are for --weights; files and runs have their own")
     if not 0 <= options.data.validation <= 10**6:

@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; exit codes as in `svdnet_jax.cli.exits`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"
+    if any("\0" in each for each in arguments):
+        return fail("an argument holds a NUL byte, which no name of a file may have", 2)
     if command in ("-h", "--help"):
         say(terminal(), _help())
         return 0 if arguments else 2

@@ -20,6 +20,7 @@ from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.multi_query import multi_query
 from svdnet_jax.retrieval.rerank import Rerank
 from svdnet_jax.retrieval.results import Report
+from svdnet_jax.retrieval.self_out import By, SelfOut, is_one_set, leave_self_out
 from svdnet_jax.retrieval.single_shot import SingleShot, evaluate_single_shot
 
 if TYPE_CHECKING:  # Flax and all that belongs to training, which files of embeddings can do without
@@ -56,6 +57,9 @@ class Measures:
     """So many random galleries of one image an identity, CUHK03's first protocol; 0 for none."""
     distances: Flag = False
     """Distances of right and wrong pairs, and thresholds for chosen rates of false matches."""
+    leave_self_out: By | None = None
+    """Of embeddings in files that are query and gallery at once: leave only a query's own image out of its ranking, the
+    gallery image of its name or in its row. The rule about cameras does not hold then."""
     intervals: Flag = False
     """95 % intervals of all numbers over the people of the test set: whole identities are resampled, as queries of one
     person are not independent."""
@@ -75,6 +79,8 @@ class Findings:
     distances: Distributions | None
     intervals: dict[str, Interval] | None
     """By measure, of `report`."""
+    self_out: SelfOut | None
+    """The queries' own images, where these are left out."""
     query: Embeddings
     """The queries that were asked: with multi_query, means."""
     gallery: Embeddings
@@ -96,6 +102,9 @@ def run_evaluation(
     if not 0 <= asked.single_shot <= 10_000:
         raise ValueError(f"--single-shot {asked.single_shot}: must be from 0 to 10000 draws")
     rerank = Rerank(asked.k1, asked.k2, asked.weight) if asked.rerank else None
+    self_out = _self_out(query, gallery, asked) if asked.leave_self_out else None
+    if self_out:
+        query, gallery, cross_camera = self_out.query, self_out.gallery, True
     if asked.multi_query:
         query = multi_query(query, metric)
     protocol = metric, cross_camera
@@ -103,15 +112,17 @@ def run_evaluation(
     report = evaluate(query, gallery, *protocol, rerank=rerank) if rerank else plain
     single = None
     if asked.single_shot:
-        single = evaluate_single_shot(query, gallery, *protocol, repeats=asked.single_shot)
+        one_set = is_one_set(query, gallery)
+        single = evaluate_single_shot(query, gallery, *protocol, repeats=asked.single_shot, one_set=one_set)
     drawn = asked.figures is not None
     return Findings(
         report,
         plain if rerank else None,
-        camera_pairs(report, query, gallery) if asked.camera_pairs or drawn else None,
+        camera_pairs(report, query, gallery) if asked.camera_pairs or (drawn and not self_out) else None,
         single,
         distance_distributions(query, gallery, *protocol) if asked.distances or drawn else None,
         report_intervals(report, query.pids) if asked.intervals else None,
+        self_out,
         query,
         gallery,
         cross_camera,
@@ -119,10 +130,18 @@ def run_evaluation(
     )
 
 
+def _self_out(query: Embeddings, gallery: Embeddings, asked: Measures) -> SelfOut:
+    """Returns the sets with each query's own image known; refuses what then means nothing."""
+    for option, given in (("--multi-query", asked.multi_query), ("--camera-pairs", asked.camera_pairs)):
+        if given:
+            raise ValueError(f"{option} is about cameras, and --leave-self-out knows none; leave one of them out.")
+    return leave_self_out(query, gallery, asked.leave_self_out or "name")
+
+
 def text(findings: Findings) -> str:
     """Returns all of it, for people."""
     intervals = _interval_text(findings.intervals) if findings.intervals else None
-    ranked = [findings.without_rerank, findings.report, intervals]
+    ranked: list[object] = [findings.self_out, findings.without_rerank, findings.report, intervals]
     parts = [*ranked, findings.single_shot, findings.pairs, findings.distances]
     return "\n\n".join(str(part) for part in parts if part is not None)
 
@@ -136,6 +155,9 @@ def _interval_text(intervals: dict[str, Interval]) -> str:
 def as_json(findings: Findings) -> dict[str, Any]:
     """Returns all of it, for programs; the numbers at the top are those of the protocol asked for."""
     values: dict[str, Any] = findings.report.metrics() | {"valid_queries": findings.report.valid_queries}
+    if findings.self_out:
+        own = findings.self_out
+        values["leave_self_out"] = {"by": own.by, "queries_in_gallery": own.found, "without_another": own.alone}
     if (rerank := findings.report.rerank) and findings.without_rerank:
         values["rerank"] = {"k1": rerank.k1, "k2": rerank.k2, "lambda": rerank.weight}
         values["without_rerank"] = findings.without_rerank.metrics()

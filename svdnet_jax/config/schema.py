@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from svdnet_jax.config.layouts import Layout
 from svdnet_jax.config.work import Compute, Log, Machines
 from svdnet_jax.methods import Method
 
 PhaseKind = Literal["base", "restraint", "relaxation", "final"]
 Parallel = Literal["auto", "pmap", "single"]
-Layout = Literal["auto", "market1501", "dukemtmc", "msmt17", "cuhk03-labelled", "cuhk03-detected", "manifest"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Data:
     pedestrians."""
     layout: Layout = "auto"
     """How the folder is laid out; auto looks."""
+    camera_pattern: str | None = None
+    """For a folder an identity: regular expression whose first group is the camera in a file's name, as cam(\\d+)."""
     outside: bool = False
     """Read images that a manifest or links name outside of the data set's folder; refused otherwise, as a stranger's
     list could name any image of yours."""
@@ -262,7 +264,7 @@ class Config:
         if self.data.root is None:
             return Path("runs") / self.preset
         root = self.data.root.resolve()
-        name = root.stem if root.suffix == ".csv" else root.name
+        name = root.stem if root.suffix in (".csv", ".tsv", ".parquet") else root.name
         return Path("runs") / (name if self.preset == "synthetic" else f"{name}-{self.preset}")
 
 

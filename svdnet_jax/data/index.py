@@ -43,6 +43,10 @@ class DatasetIndex:
     """What `counts` gives for the data set as its authors describe it."""
     unread: Unread = field(default_factory=dict)
     """What else lies in its folders, by kind."""
+    people: Mapping[int, str] = field(default_factory=dict)
+    """Names of identities that are texts on disk."""
+    notes: tuple[str, ...] = ()
+    """What was taken for what, where there was a choice."""
 
 
 def counts(listing: DatasetIndex) -> dict[str, int]:

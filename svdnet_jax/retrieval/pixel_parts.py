@@ -65,7 +65,7 @@ def pixel_parts(
         ValueError: A center with cosine, an embedding of length zero with cosine, or features that are not finite.
     """
     if metric == "cosine" and center is not None:
-        raise ValueError("cosine similarity is of the features as they are; leave `center` out")
+        raise ValueError("cosine similarity is of the features as they are; leave the center out")
     u, v = _summands(query, metric), _summands(gallery, metric)
     f, g = u.sum(axis=(0, 1)), v.sum(axis=(0, 1))
     if not (np.isfinite(f).all() and np.isfinite(g).all()):

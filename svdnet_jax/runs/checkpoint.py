@@ -12,7 +12,6 @@ state and of the JSON. Both are verified whenever it is read.
 import errno
 import hashlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -27,6 +26,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from svdnet_jax.errors import CheckpointError, ConfigError, MachineError
+from svdnet_jax.runs.quiet import logs_quiet, readers_quiet
 from svdnet_jax.training.state import TrainState
 
 KEPT = 2
@@ -72,7 +72,10 @@ def open_checkpoints(folder: Path, best: Callable[[Any], float], read_only: bool
     keep = ocp.training.preservation_policies
     with ExitStack() as stack:
         path = stack.enter_context(_plain(folder))
-        stack.enter_context(_quiet())
+        stack.enter_context(logs_quiet())
+        if read_only:
+            # Between one read and the next too.
+            stack.enter_context(readers_quiet())
         with _damage(folder, None):
             orbax = ocp.training.Checkpointer(
                 path,
@@ -200,19 +203,6 @@ def _text_hash(metadata: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what orbax logs through absl out of the terminal: its errors are raised here, in a line each.
-
-    After an error it stays quiet: what is still being written in the background fails too, and says so after us.
-    """
-    logger = logging.getLogger("absl")
-    before = logger.disabled
-    logger.disabled = True
-    yield
-    logger.disabled = before
-
-
-@contextmanager
 def _plain(folder: Path) -> Iterator[Path]:
     """Returns a path to the folder that orbax takes as it is: its own, or a temporary link to it."""
     whole = folder.resolve()
@@ -239,7 +229,8 @@ def _plain(folder: Path) -> Iterator[Path]:
 def _damage(folder: Path, step: int | None) -> Iterator[None]:
     """Says which checkpoint cannot be read; orbax fails in many ways on one with missing, cut or changed files."""
     try:
-        yield
+        with readers_quiet():
+            yield
     except CheckpointError:
         raise
     except Exception as error:

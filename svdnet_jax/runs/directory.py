@@ -142,6 +142,8 @@ def open_run_dir(config: Config) -> Iterator[RunDir]:
         LogError: It holds a log that is worth something, and no checkpoint to go on from.
     """
     run_dir = RunDir(config.folder)
+    if "\0" in str(run_dir.path):
+        raise ConfigError(f"`out` {str(run_dir.path)!a}: holds a NUL byte, which no name of a file may have")
     try:
         str(run_dir.path).encode()
     except UnicodeEncodeError:

@@ -11,9 +11,9 @@ from svdnet_jax.config.schema import Config, input_size
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.svdnet import SVDNet, create_model
 from svdnet_jax.runs.directory import RunDir
-from svdnet_jax.runs.restore import UNVERIFIED, RunPosition, abstract_state, read_latest, read_patiently
+from svdnet_jax.runs.restore import UNVERIFIED, RunPosition, abstract_state, on_device, read_latest, read_patiently
 from svdnet_jax.training.eval_fn import embed
-from svdnet_jax.training.loop import make_optimizers
+from svdnet_jax.training.loop import make_optimizers, optimizer_at
 from svdnet_jax.training.schedule import build_schedule
 from svdnet_jax.training.state import TrainState, init_state
 
@@ -67,8 +67,10 @@ def load_run(folder: Path | str, *, model: SVDNet | None = None) -> TrainedRun:
     def abstract(config: Config, position: RunPosition) -> TrainState:
         size = input_size(config.data)
         mean = np.zeros((*size, 3), np.float32) if config.model.mean_image else np.zeros(3, np.float32)
-        fresh = init_state(network(config, position), size, config.seed, mean)
-        return abstract_state(fresh, position.phase, build_schedule(config), make_optimizers(fresh.params, config))
+        shapes = jax.eval_shape(lambda: init_state(network(config, position), size, config.seed, mean))
+        fresh = on_device(shapes, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]))
+        optimizers = make_optimizers(fresh.params, config)
+        return abstract_state(fresh, optimizer_at(position.phase, build_schedule(config), optimizers))
 
     restored = read_patiently(RunDir(Path(folder)), lambda saved: read_latest(saved, abstract))
     if restored is None:

@@ -1,21 +1,21 @@
 """Reads checkpoints of a run back: where the run was, and its state there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import optax
 
-from svdnet_jax.config.schema import Config, PhaseKind
+from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import from_json
 from svdnet_jax.errors import CheckpointError, ConfigError
 from svdnet_jax.reporting.log import check_log, read_log
 from svdnet_jax.runs import checkpoint
 from svdnet_jax.runs.directory import RunDir, steps_on_disk
 from svdnet_jax.training.events import Unreported
-from svdnet_jax.training.loop import optimizer_at
-from svdnet_jax.training.schedule import ScheduledPhase
-from svdnet_jax.training.state import TrainState, begin_phase
+from svdnet_jax.training.optimizer import with_learning_rate
+from svdnet_jax.training.state import TrainState
 
 T = TypeVar("T")
 TRIES = 5
@@ -75,24 +75,22 @@ def position_from_json(fields: Mapping[str, Any]) -> RunPosition:
     return RunPosition(**{"step" if name == "stream" else name: value for name, value in fields.items()})
 
 
-def abstract_state(
-    fresh: TrainState,
-    phase: int,
-    schedule: Sequence[ScheduledPhase],
-    by_kind: Mapping[PhaseKind, optax.GradientTransformation],
-) -> TrainState:
-    """Returns a state with the structure of a checkpoint in a phase: the target to restore it into.
+def abstract_state(fresh: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
+    """Returns the shapes, dtypes and devices of a checkpoint: the target to restore it into; nothing is compiled.
 
     Args:
-        fresh: A new state of the network.
-        phase: Index in the schedule.
-        schedule: All phases.
-        by_kind: The optimizer of each kind of phase.
+        fresh: A new state of the network, or its shapes on a device.
+        optimizer: Of the phase that the checkpoint was taken in.
     """
-    rate = schedule[phase].learning_rate_at(0) if phase < len(schedule) else 0.0
-    return begin_phase(
-        fresh, optimizer_at(phase, schedule, by_kind), rate, phase=phase, correlation=fresh.cursor.correlation
-    )
+    opt_state = jax.eval_shape(optimizer.init, fresh.params)
+    if "learning_rate" in getattr(opt_state, "hyperparams", {}):
+        opt_state = with_learning_rate(opt_state, 0.0)
+    return on_device(fresh.replace(opt_state=opt_state), fresh.step.sharding)
+
+
+def on_device(tree: TrainState, where: jax.sharding.Sharding) -> TrainState:
+    """Returns the shapes and dtypes of a state as those of arrays that all lie in one place."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree)
 
 
 def checkpoint_metric(metrics: Mapping[str, float]) -> float:

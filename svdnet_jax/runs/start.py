@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import optax
 from rich.console import Console
 
 from svdnet_jax.config.schema import Config
@@ -17,8 +18,8 @@ from svdnet_jax.runs.directory import RunDir, refuse_other_settings
 from svdnet_jax.runs.load import finished_note, load_run
 from svdnet_jax.runs.restore import UNVERIFIED, RunPosition, abstract_state, read_latest
 from svdnet_jax.training.init import as_pretrained, check_start
-from svdnet_jax.training.loop import Task
-from svdnet_jax.training.state import TrainState
+from svdnet_jax.training.loop import Task, optimizer_at
+from svdnet_jax.training.state import TrainState, begin_phase
 
 RANDOM_WEIGHTS = (
     "No `model.weights` given: the backbone starts from random weights. Published results start from ImageNet's; "
@@ -99,12 +100,19 @@ def restore_or_start(
             raise DataError(
                 f"`out` {run_dir.path}: the images or identities of {dataset.name} are not those it began with"
             )
-        return abstract_state(fresh, position.phase, task.schedule, optimizers)
+        return abstract_state(fresh, optimizer_at(position.phase, task.schedule, optimizers))
 
     restored = read_latest(saved, restore_target)
     if restored is None:
         position = after_base_run(base, data, identities) if base else RunPosition(data, identities)
-        return Start(abstract_state(fresh, position.phase, task.schedule, optimizers), position, resumed=False)
+        optimizer = optimizer_at(position.phase, task.schedule, optimizers)
+        return Start(_begun(fresh, position.phase, task, optimizer), position, resumed=False)
     if not restored.verified:
         say(console, f"note: {run_dir.path}: {UNVERIFIED}")
     return Start(restored.state, restored.position, resumed=True)
+
+
+def _begun(fresh: TrainState, phase: int, task: Task, optimizer: optax.GradientTransformation) -> TrainState:
+    """Returns the state at the start of a phase, or after the last."""
+    rate = task.schedule[phase].learning_rate_at(0) if phase < len(task.schedule) else 0.0
+    return begin_phase(fresh, optimizer, rate, phase=phase, correlation=fresh.cursor.correlation)

@@ -30,6 +30,7 @@ from svdnet_jax.methods import Method
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.intervals import MEASURES, sum_by_identity
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.runs import inference
 from svdnet_jax.runs.base_run import without_rounds
@@ -37,6 +38,7 @@ from svdnet_jax.runs.directory import RunDir, load_eigenlayer
 from svdnet_jax.studies import study, summary
 from svdnet_jax.studies.choice import chosen
 from svdnet_jax.studies.comparison import spread
+from svdnet_jax.studies.differences import WHAT, mean_identities
 from svdnet_jax.studies.trained import trained
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
@@ -80,11 +82,11 @@ def measure(options: Options, console: Console) -> list[Record]:
     # Columns matched or not, wide or narrow: the rate is that of the method.
     families = {name: name.partition("-d")[0].replace("-unmatched", "") for name in runs}
     runs, choices = chosen(options, runs, families, console)
-    lines = choices + study.train(options, runs, console)
+    lines, once = choices + study.train(options, runs, console), []
     for seed in options.seeds:
         folder = trained(options.folder, "base", without_rounds(options.run), seed, console)
-        lines += study.cached(folder / "replaced.jsonl", partial(replaced, folder, seed))
-    return lines
+        once += study.cached(folder / "replaced-by-identity.jsonl", partial(replaced, folder, seed))
+    return lines + mean_identities(once, "variant")
 
 
 def replaced(folder: Path, seed: int) -> list[Record]:
@@ -108,6 +110,7 @@ def replaced(folder: Path, seed: int) -> list[Record]:
             "moved": moved(W, np.asarray(eigenlayer.decorrelate(jnp.asarray(W), method))),
             "distances": distance_change(query.features, gallery.features[gallery.pids >= 0], W, new),
             "embedding": report.metrics(),
+            "identities": sum_by_identity(report, query.pids).to_json(digits=3),
         }
         lines.append(weights)
     return lines
@@ -141,7 +144,7 @@ def distance_change(query: np.ndarray, gallery: np.ndarray, W: np.ndarray, new: 
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """Returns two tables: W replaced once, and after the rounds."""
+    """Returns tables with differences: W replaced once, and after the rounds."""
     heads = ("W becomes", "S(W)", "moved", "change of distances", "rank-1", "mAP", "mAP_market")
     caption = (
         "moved: columns that matching takes elsewhere or turns round; change: mean relative change of the distances of "
@@ -156,12 +159,15 @@ def tables(lines: summary.Lines) -> list[Table]:
         )
         cells = [spread(summary.values(alike, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
         once.add_row(name, spread(summary.values(alike, "correlation"), 3), moved, changed, *cells)
+    less = summary.make_table("Replaced once, less W as it was", ("", "rank-1", "mAP", "mAP_market"), WHAT)
+    for name in [*METHODS][1:]:
+        less.add_row(name, *summary.unlike(lines, {"variant": name}, {"variant": "Orig"}, MEASURES))
     number = summary.last_round(lines)
     rounds = summary.make_table(f"After round {number}", ("variant", "S(W)", *summary.COMPARED))
     for title, records in by_title(lines, number).items():
         rounds.add_row(title, spread(summary.values(records, "correlation"), 2), *summary.compared(records))
     over = summary.difference_table(lines, pairs(lines), number, f"Less control, after round {number}")
-    return [once, rounds, over]
+    return [once, less, rounds, over]
 
 
 def pairs(lines: summary.Lines) -> dict[str, tuple[str, str]]:

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from svdnet_jax.retrieval.intervals import Interval, Sums, mean_over_runs, over_seeds
+from svdnet_jax.reporting.log import Record
+from svdnet_jax.retrieval.intervals import ByIdentity, Interval, Sums, mean_over_runs, over_seeds
 
 WHAT = (
     "95 % intervals: the first over seeds (Student's t of the difference seed by seed), the second over the identities "
@@ -64,3 +65,27 @@ def mean_sums(runs: Sequence[Sums | None]) -> Sums | None:
     if not known or len(known) < len(runs):
         return None
     return {name: mean_over_runs([run[name] for run in known]) for name in known[0]}
+
+
+def mean_identities(lines: Sequence[Record], *names: str) -> list[Record]:
+    """Returns lines without their results by identity, and after them a line with the mean of those that are alike.
+
+    Args:
+        lines: Each with ``identities``, as `ByIdentity.to_json` gives them.
+        names: Fields in which lines are alike, of different seeds.
+    """
+    alike: dict[tuple[object, ...], list[ByIdentity]] = {}
+    for line in lines:
+        found = ByIdentity.from_json(line["identities"])
+        alike.setdefault(tuple(line[name] for name in names), []).append(found)
+    kept: list[Record] = [{key: value for key, value in line.items() if key != "identities"} for line in lines]
+    means: list[Record] = [
+        {
+            "event": "identities",
+            **dict(zip(names, values, strict=True)),
+            "seed": None,
+            "embedding": mean_over_runs(runs).to_json(digits=3),
+        }
+        for values, runs in alike.items()
+    ]
+    return [*kept, *means]

@@ -27,11 +27,15 @@ from svdnet_jax.data.types import Dataset, fingerprint, labels
 from svdnet_jax.reporting.figures.studies import side_by_side
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.intervals import MEASURES, sum_by_identity
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.runs.dataset import count_valid, load_configured_dataset
 from svdnet_jax.studies import study, summary
+from svdnet_jax.studies.differences import mean_identities
 
 TITLES = {"pixels": "pixels", "plain": "PCANet", "root": "PCANet, square roots"}
+PAIRS = (("plain", "pixels"), ("root", "plain"))
+"""What is compared."""
 BLOCKS = (4, 2)
 """Blocks of an image from top to bottom and from left to right."""
 
@@ -49,7 +53,7 @@ def measure(options: Options, console: Console) -> list[Record]:
     dataset = load_configured_dataset(options.run, console)
     data, settings = options.run.data, options.run.eval
     how = f"{data.height}x{data.width}-{options.fit_images}-{settings.metric}-{settings.cross_camera}"
-    path = options.folder / f"pcanet-{fingerprint(dataset)}-{how}.jsonl"
+    path = options.folder / f"pcanet-{fingerprint(dataset)}-{how}-by-identity.jsonl"
     options.folder.mkdir(parents=True, exist_ok=True)
     return study.cached(path, lambda: compute(options, dataset))
 
@@ -85,11 +89,11 @@ def compute(options: Options, dataset: Dataset) -> list[Record]:
         "root": lambda: [np.sqrt(rows) for rows in histograms],
     }
     cost = {"fit_seconds": fitted, "milliseconds": 1000 * each}
-    lines: list[Record] = [start]
+    lines: list[Record] = []
     for name, sides in features.items():
         line = one(sides(), dataset, options.run) | ({} if name == "pixels" else cost)
         lines.append({"event": "features", "variant": name, "seed": None, **line})
-    return lines
+    return [start, *mean_identities(lines, "variant")]
 
 
 def shrunk(images: np.ndarray, size: tuple[int, int], block: int = 256) -> np.ndarray:
@@ -105,14 +109,15 @@ def one(sides: Sequence[np.ndarray], dataset: Dataset, config: Config) -> dict[s
         for features, split in zip(sides, (dataset.query, dataset.gallery), strict=True)
     )
     report = evaluate(query, gallery, metric=config.eval.metric, cross_camera=config.eval.cross_camera)
-    return {"numbers": query.features.shape[1], "embedding": report.metrics()}
+    identities = sum_by_identity(report, query.pids).to_json(digits=3)
+    return {"numbers": query.features.shape[1], "embedding": report.metrics(), "identities": identities}
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """Returns a row for each kind of feature."""
+    """Returns a row for each kind of feature, and differences."""
     heads = ("feature", "numbers", "s to fit", "ms an image", "rank-1", "rank-5", "rank-10", "mAP", "mAP_market")
     made = summary.make_table("PCANet, by the same protocol", heads)
-    for line in lines[1:]:
+    for line in _features(lines):
         cost = [f"  {line[name]:.1f}" if name in line else "" for name in ("fit_seconds", "milliseconds")]
         measures = ("rank1", "rank5", "rank10", "mAP", "mAP_market")
         made.add_row(
@@ -121,13 +126,22 @@ def tables(lines: summary.Lines) -> list[Table]:
             *cost,
             *(f"  {100 * line['embedding'][m]:.1f}" for m in measures),
         )
-    return [made]
+    caption = "95 % intervals over the identities of the test set, resampled"
+    less = summary.make_table("Differences", ("", "rank-1", "mAP", "mAP_market"), caption)
+    for ours, theirs in PAIRS:
+        cells = summary.unlike(lines, {"variant": ours}, {"variant": theirs}, MEASURES)
+        less.add_row(f"{TITLES[ours]} - {TITLES[theirs]}", *cells)
+    return [made, less]
+
+
+def _features(lines: summary.Lines) -> list[Record]:
+    return [line for line in lines if line["event"] == "features"]
 
 
 def figure(lines: summary.Lines) -> Figure:
     """Returns rank-1 and mAP of each kind."""
     panels = {
-        title: {"": {TITLES[line["variant"]]: [100 * line["embedding"][m]] for line in lines[1:]}}
+        title: {"": {TITLES[line["variant"]]: [100 * line["embedding"][m]] for line in _features(lines)}}
         for title, m in {"mAP": "mAP", "Rank-1": "rank1"}.items()
     }
     return side_by_side(panels)

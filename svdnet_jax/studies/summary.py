@@ -93,7 +93,7 @@ def differences(lines: Lines, pairs: Mapping[str, tuple[str, str]], number: int)
 def sums_of(lines: Lines, variant: str, number: int) -> Sums | None:
     """Returns results by identity after a round, the mean over the seeds, where the lines have them."""
     for line in lines:
-        if line["event"] == "identities" and (line["variant"], line["round"]) == (variant, number):
+        if line["event"] == "identities" and (line["variant"], line.get("round")) == (variant, number):
             return {name: ByIdentity.from_json(line[name]) for name in ("embedding", "pooled")}
     return None
 
@@ -104,6 +104,29 @@ def difference_table(lines: Lines, pairs: Mapping[str, tuple[str, str]], number:
     for name, each in differences(lines, pairs, number).items():
         made.add_row(name, *(f"  {one}" for one in each))
     return made
+
+
+def unlike(lines: Lines, ours: Mapping[str, Any], theirs: Mapping[str, Any], measures: Sequence[str]) -> list[str]:
+    """Returns cells with differences of the output's numbers between two groups of lines that are of no round.
+
+    Args:
+        lines: Of the study; those of event ``identities`` tell the results by identity.
+        ours: Fields that the first group has, such as variant and rank.
+        theirs: Fields of the second.
+        measures: Such as ``mAP``.
+    """
+    sides, sums = [], []
+    for fields in (ours, theirs):
+        group = [line for line in lines if all(line.get(name) == value for name, value in fields.items())]
+        sides.append([line for line in group if line["event"] != "identities"])
+        sums += [
+            {"embedding": ByIdentity.from_json(line["embedding"])} for line in group if line["event"] == "identities"
+        ]
+    known = (sums[0], sums[1]) if len(sums) == 2 else None
+    return [
+        f"  {difference((values(sides[0], 'embedding', m), values(sides[1], 'embedding', m)), known, 'embedding', m)}"
+        for m in measures
+    ]
 
 
 def retrieval_figure(by_name: Mapping[str, Lines]) -> Figure:

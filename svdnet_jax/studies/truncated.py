@@ -27,6 +27,7 @@ from svdnet_jax.reporting.figures.studies import against
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.intervals import MEASURES, sum_by_identity
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.runs import inference
 from svdnet_jax.runs.base_run import without_rounds
@@ -35,6 +36,7 @@ from svdnet_jax.studies import study, summary
 from svdnet_jax.studies.choice import chosen
 from svdnet_jax.studies.comparison import spread
 from svdnet_jax.studies.decorrelation import with_rri
+from svdnet_jax.studies.differences import WHAT, mean_identities
 from svdnet_jax.studies.trained import trained
 
 NAMES = {"base": "Step 0", "us": "SVDNet"}
@@ -53,15 +55,15 @@ def measure(options: Options, console: Console) -> list[Record]:
     """Cuts the weights of Step 0 and of SVDNet, seed by seed."""
     us, choices = chosen(options, {"us": with_rri(options.run, method="us")}, {"us": "us"}, console)
     configs = {"base": without_rounds(options.run)} | us
-    lines = choices
+    lines, cuts = choices, []
     for name, config in configs.items():
         for seed in options.seeds:
             folder = trained(options.folder, name, config, seed, console)
             lines += study.tagged(folder, name, seed)
             ranks = "-".join(str(k) for k in options.ranks)
             compute = partial(cut, folder, options.ranks, name, seed)
-            lines += study.cached(folder / f"truncated-{ranks}.jsonl", compute)
-    return lines
+            cuts += study.cached(folder / f"truncated-{ranks}-by-identity.jsonl", compute)
+    return lines + mean_identities(cuts, "variant", "rank")
 
 
 def cut(folder: Path, ranks: Sequence[int], variant: str, seed: int) -> list[Record]:
@@ -94,6 +96,7 @@ def cut(folder: Path, ranks: Sequence[int], variant: str, seed: int) -> list[Rec
             "error": float(error),
             "microseconds": timed(layers, gallery.features),
             "embedding": report.metrics(),
+            "identities": sum_by_identity(report, q.pids).to_json(digits=3),
         }
         lines.append(found)
     return lines
@@ -125,12 +128,12 @@ def ranks_of(lines: summary.Lines) -> list[int]:
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """Returns a row for each network and rank."""
-    whole = at(lines, "base", 0)[0]
+    """Returns a row for each network and rank, and what each loses."""
+    layer = at(lines, "base", 0)[0]
     heads = ("network, rank", "numbers", "µs", "error", "rank-1", "mAP", "mAP_market")
     caption = (
-        f"numbers: in the layer, the whole one being {whole['inputs']} x {whole['outputs']}, smaller up to k = "
-        f"{whole['break_even']}; µs: both layers, 1000 images; error: of W, in per cent of its norm"
+        f"numbers: in the layer, the whole one being {layer['inputs']} x {layer['outputs']}, smaller up to k = "
+        f"{layer['break_even']}; µs: both layers, 1000 images; error: of W, in per cent of its norm"
     )
     made = summary.make_table("The Eigenlayer cut to rank k, without more training", heads, caption)
     for variant, name in NAMES.items():
@@ -138,9 +141,14 @@ def tables(lines: summary.Lines) -> list[Table]:
             at_rank = at(lines, variant, k)
             cells = [f"  {at_rank[0]['parameters']}", f"  {np.median(summary.values(at_rank, 'microseconds')):.0f}"]
             cells.append(spread(100 * summary.values(at_rank, "error"), 1))
-            cells += [spread(summary.values(at_rank, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
+            cells += [spread(summary.values(at_rank, "embedding", m), 1) for m in MEASURES]
             made.add_row(f"{name}, {f'k = {k}' if k else 'whole'}", *cells)
-    return [made]
+    less = summary.make_table("Less the whole layer", ("", "rank-1", "mAP", "mAP_market"), WHAT)
+    for variant, name in NAMES.items():
+        for k in [k for k in ranks_of(lines) if k]:
+            cut, whole = ({"variant": variant, "rank": rank} for rank in (k, 0))
+            less.add_row(f"{name}, k = {k}", *summary.unlike(lines, cut, whole, MEASURES))
+    return [made, less]
 
 
 def figure(lines: summary.Lines) -> Figure:

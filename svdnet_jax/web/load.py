@@ -10,7 +10,8 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from rich.console import Console
 
-from svdnet_jax.config.schema import Config, Layout
+from svdnet_jax.config.layouts import Layout
+from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import from_json
 from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.reporting.terminal import say

@@ -29,6 +29,12 @@ def test_commands_are_listed_and_a_wrong_one_is_told_the_nearest(capsys):
     assert capsys.readouterr().out.startswith("svdnet-jax ")
 
 
+def test_a_nul_byte_in_an_argument_is_refused(capsys):
+    """A shell cannot pass one; a caller in Python can."""
+    assert main.main(["train", "--out", "a\0b"]) == 2
+    assert "NUL byte" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_short_help_fits_two_screens(preset):
     lines = short_help("svdnet train", PRESETS[preset]).splitlines()

@@ -98,6 +98,24 @@ def manifest(folder: Path) -> Target:
     return _data(root, [root / "manifest.csv"], folder)
 
 
+def table(folder: Path) -> Target:
+    """As OML has it, between semicolons; query set and gallery are one."""
+    rows = ("label;path;split;is_query;is_gallery", "1;a.jpg;train;;", "2;b.jpg;train;;")
+    text = "\n".join((*rows, "3;c.jpg;validation;True;True", "3;d.jpg;validation;True;True", ""))
+    root = small_data.write_manifest(folder / "oml", text, name="oml.csv")
+    return _data(root / "oml.csv", [root / "oml.csv"], folder)
+
+
+def vehicleid(folder: Path) -> Target:
+    root = folder / "vehicleid"
+    for number in range(1, 7):
+        small_data.write(root / "image" / f"000000{number}.jpg", (40 * number, 9, 9))
+    (lists := root / "train_test_split").mkdir()
+    (lists / "train_list.txt").write_text("0000001 11\n0000002 11\n0000003 12\n")
+    (lists / "test_list_800.txt").write_text("0000004 3\n0000005 3\n0000006 4\n")
+    return _data(root, sorted(lists.iterdir()), folder)
+
+
 def msmt17(folder: Path) -> Target:
     root = small_data.write_msmt17(folder / "msmt17")
     return _data(root, sorted(root.glob("*.txt")), folder)
@@ -159,7 +177,7 @@ READERS = {
     made.__name__: made
     for made in (
         *(embeddings, compressed, index, prepared, eigenlayer, settings, environment, log),
-        *(market, manifest, msmt17, cuhk03, cuhk03_release, cache),
+        *(market, manifest, table, vehicleid, msmt17, cuhk03, cuhk03_release, cache),
         *(weights_h5, weights_tfjs, weights_safetensors, weights_caffe),
     )
 }

@@ -66,7 +66,7 @@ def test_nothing_sets_an_image_apart_from_itself():
 
 def test_what_cannot_be_split_is_refused():
     query, gallery = pair(0)
-    with pytest.raises(ValueError, match="leave `center` out"):
+    with pytest.raises(ValueError, match="leave the center out"):
         pixel_parts(query, gallery, "cosine", np.zeros(5))
     with pytest.raises(ValueError, match="length zero"):
         pixel_parts(0 * query, gallery, "cosine")

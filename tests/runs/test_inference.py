@@ -12,6 +12,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from compiles import counted
 from rich.console import Console
 
 from experiments import cuhk03_rri, duke_rri
@@ -116,6 +117,14 @@ def test_a_folder_is_embedded_as_the_run_embedded_it(trained, workshop, tmp_path
     assert found.model == own.model
     # Batches of another size are summed in another order.
     np.testing.assert_allclose(found.features, own.features, rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_is_read_without_compiling_anything_of_it(trained):
+    """What a network computes is compiled when it is used: a command that refuses a checkpoint does so at once."""
+    with counted() as found:
+        state = load_run(trained).state
+    assert sum(found.values()) == 0
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
 
 
 @pytest.mark.slow  # below an exported file starts another run

@@ -8,7 +8,6 @@ Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", 
 
 import hashlib
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from svdnet_jax.data.formats import market_style
-from svdnet_jax.data.formats.market_style import FilenamePattern, SplitFiles
+from svdnet_jax.data.formats.known import CUHK03_IN_FOLDERS
+from svdnet_jax.data.formats.market_style import SplitFiles
 from svdnet_jax.data.index import SPLITS, ImageRecord
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
@@ -28,16 +28,12 @@ from svdnet_jax.outputs import working_folder
 IMAGES = "cuhk-03.mat"
 MOST_SECONDS = 60
 """To read the protocol's file, which takes less than one."""
-NAMING = FilenamePattern(
-    re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_\d+\.(png|jpg)$", re.IGNORECASE), "0001_c1_1.png"
-)
-"""Of the release in Market-1501's folders."""
 
 
 def lacking(folder: Path, kind: str) -> str:
     """Returns what keeps ``folder`` from being CUHK03 of a kind (``labeled``, ``detected``); empty if nothing does."""
     cropped = _cropped(folder, kind)
-    if not market_style.lacking(cropped, NAMING):
+    if not market_style.lacking(cropped, CUHK03_IN_FOLDERS[kind]):
         return ""
     if not _config(folder, kind).is_file():
         return f"neither {_config(folder, kind).name} nor {kind}/{market_style.FOLDERS['train']} there"
@@ -58,8 +54,8 @@ def read(folder: Path, cache: Path, kind: str) -> SplitFiles:
         DataError: A file is damaged, or an image of the protocol is missing.
     """
     cropped = _cropped(folder, kind)
-    if not market_style.lacking(cropped, NAMING):
-        return market_style.read(cropped, NAMING)
+    if not market_style.lacking(cropped, CUHK03_IN_FOLDERS[kind]):
+        return market_style.read(cropped, CUHK03_IN_FOLDERS[kind])
     images = _images_folder(folder, kind)
     if not images.is_dir():
         images = _extracted(_images_file(folder) or folder / IMAGES, kind, cache)
@@ -75,7 +71,10 @@ def read(folder: Path, cache: Path, kind: str) -> SplitFiles:
 
 def _cropped(folder: Path, kind: str) -> Path:
     """Returns where Market-1501's three folders would be: in one named by the kind, or right here if this is it."""
-    return folder if folder.resolve().name == kind else folder / kind
+    names = (kind, f"cuhk03_np_{kind}", f"cuhk03-np-{kind}")
+    if folder.resolve().name.lower() in names:
+        return folder
+    return next((folder / name for name in names if (folder / name).is_dir()), folder / kind)
 
 
 def _config(folder: Path, kind: str) -> Path:

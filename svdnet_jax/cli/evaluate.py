@@ -33,22 +33,40 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from svdnet_jax.cli.exits import fail, fail_on
-from svdnet_jax.cli.measures import FIGURES, Findings, Measures, as_json, draw, run_evaluation, text
+from svdnet_jax.cli.measures import (
+    FIGURES,
+    PICTURES,
+    RANKS,
+    Findings,
+    Measures,
+    as_json,
+    draw,
+    draw_pictures,
+    run_evaluation,
+    text,
+)
 from svdnet_jax.cli.source import Source, with_source
 from svdnet_jax.config.flags import Flag
 from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import is_bytes, is_figure, refuse_overwrite
+from svdnet_jax.outputs import is_bytes, is_csv, is_figure, refuse_overwrite
+from svdnet_jax.reporting.ranks import HEAD
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS
 from svdnet_jax.retrieval.foreign import from_one, load_embeddings
 
+if TYPE_CHECKING:
+    from svdnet_jax.data.types import Dataset
+    from svdnet_jax.runs.inference import Embedder
+
+Seen = tuple["Dataset", "Embedder"]
+"""What a network was measured on, and the network."""
 CHOICE = "give --query and --gallery, or --run, or --weights"
 
 
@@ -89,8 +107,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet evaluate") -> in
     options = tyro.cli(Options, args=argv, prog=prog, description=__doc__)
     try:
         _check(options)
-        findings = _files(options) if options.query else _network(options)
-        drawn = _draw(findings, options.measures.figures)
+        findings, seen = (_files(options), None) if options.query else _network(options)
+        drawn = _draw(findings, options.measures, seen)
     except (OSError, ValueError, MemoryError) as error:
         return fail_on(error)
     except KeyboardInterrupt:
@@ -133,8 +151,10 @@ def _check(options: Options) -> None:
 def _check_outputs(options: Options, reads: list[Path | str | None]) -> None:
     kinds = ("",) if options.query else ("embedding", "pooled")
     for kind in kinds:
-        for name in FIGURES if options.measures.figures else ():
-            refuse_overwrite("--figures", (options.measures.figures or Path()) / kind / f"{name}.png", is_figure, reads)
+        if folder := options.measures.figures:
+            for name in (*FIGURES, *PICTURES):
+                refuse_overwrite("--figures", folder / kind / f"{name}.png", is_figure, reads)
+            refuse_overwrite("--figures", folder / kind / RANKS, is_csv(HEAD), reads)
         for name in ("query", "gallery") if options.save else ():
             refuse_overwrite("--save", (options.save or Path()) / kind / f"{name}.npz", IS_EMBEDDINGS, reads)
     if options.export:
@@ -142,8 +162,14 @@ def _check_outputs(options: Options, reads: list[Path | str | None]) -> None:
         refuse_overwrite("--export", options.export, made, reads)
 
 
-def _draw(findings: dict[str, Findings], folder: Path | None) -> list[Path]:
-    return [path for name, each in findings.items() for path in draw(each, folder / name)] if folder else []
+def _draw(findings: dict[str, Findings], asked: Measures, seen: "Seen | None") -> list[Path]:
+    folder, paths = asked.figures, []
+    for name, each in findings.items() if folder else ():
+        paths += draw(each, (folder or Path()) / name)
+        # A query that is the mean of several images is none of them.
+        if seen and not asked.multi_query:
+            paths += draw_pictures(each, name, *seen, (folder or Path()) / name)
+    return paths
 
 
 def _files(options: Options) -> dict[str, Findings]:
@@ -155,7 +181,7 @@ def _files(options: Options) -> dict[str, Findings]:
     return {"": run_evaluation(*pair, options.metric or "euclidean", options.cross_camera, options.measures)}
 
 
-def _network(options: Options) -> dict[str, Findings]:
+def _network(options: Options) -> tuple[dict[str, Findings], "Seen"]:
     # Flax and all that belongs to training, which files of embeddings can do without.
     from svdnet_jax.models.pretrained.load import write_pretrained
     from svdnet_jax.runs import inference
@@ -176,7 +202,8 @@ def _network(options: Options) -> dict[str, Findings]:
             query.save(options.save / kind / "query.npz")
             gallery.save(options.save / kind / "gallery.npz")
     protocol = config.eval.metric, config.eval.cross_camera
-    return {kind: run_evaluation(*pair, *protocol, options.measures) for kind, pair in embedded.items()}
+    findings = {kind: run_evaluation(*pair, *protocol, options.measures) for kind, pair in embedded.items()}
+    return findings, (dataset, embedder)
 
 
 def _with_data(config: Config, options: Options) -> Config:

@@ -31,10 +31,12 @@ from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.runs.dataset import count_valid, load_configured_dataset
 from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.load import finished_note, load_run
+from svdnet_jax.runs.pictures import Pixels
 from svdnet_jax.training.eval_fn import make_eval_fn, make_eval_fn_resized
 from svdnet_jax.training.evaluation import embed_split
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.init import as_pretrained, pixel_statistics, with_weights
+from svdnet_jax.training.pixel_features import make_pixel_fn
 from svdnet_jax.training.state import TrainState, init_state
 
 
@@ -45,6 +47,8 @@ class Embedder(NamedTuple):
     """To bytes of any size."""
     apply_resized: Callable[[Float32[np.ndarray, "B H W 3"]], Outputs]
     """To pixels in [0, 255] of the network's size."""
+    apply_pixelwise: Pixels
+    """To either: the features of pixels, whose means are the embeddings."""
     kinds: tuple[str, ...]
     """Its embeddings that mean something: ``embedding`` and ``pooled``."""
     config: Config
@@ -109,8 +113,10 @@ def _embedder(
     config: Config, model: SVDNet, state: TrainState, kinds: tuple[str, ...], weights: Pretrained
 ) -> Embedder:
     variables, models = jax.device_put(state.variables), fingerprints(state.variables, config, kinds)
-    apply, resized = make_eval_fn(model, input_size(config.data)), make_eval_fn_resized(model)
-    return Embedder(partial(apply, variables), partial(resized, variables), kinds, config, weights, models)
+    size = input_size(config.data)
+    apply, resized, pixelwise = make_eval_fn(model, size), make_eval_fn_resized(model), make_pixel_fn(model, size)
+    applied = partial(apply, variables), partial(resized, variables), partial(pixelwise, variables)
+    return Embedder(*applied, kinds, config, weights, models)
 
 
 def load_eval_dataset(config: Config, console: Console) -> Dataset:

@@ -1,5 +1,6 @@
 """`svdnet evaluate`: what it prints, and what it refuses with exit code 2."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from svdnet_jax.retrieval.camera_pairs import camera_pairs
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.intervals import report_intervals
-from svdnet_jax.retrieval.metrics import evaluate
+from svdnet_jax.retrieval.metrics import evaluate, ranked_list
 from svdnet_jax.retrieval.multi_query import multi_query
 from svdnet_jax.retrieval.rerank import Rerank
 from svdnet_jax.retrieval.single_shot import evaluate_single_shot
@@ -132,7 +133,17 @@ def test_multi_query_is_that_of_the_library(files, capsys):
 def test_figures_are_drawn_where_asked(files, capsys, json_only):
     folder = files / "figures"
     assert main([*arguments(files), "--rerank", "--figures", str(folder), *(["--json"] if json_only else [])]) == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["camera_pairs.png", "cmc.png", "distances.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("camera_pairs.png", "cmc.png", "distances.png", "ranks.csv")
+    ]
+    query, gallery = (Embeddings.load(files / name) for name in ("q.npz", "g.npz"))
+    with (folder / "ranks.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    rows, right, distances = ranked_list(query, gallery, 2, 10)
+    mine = [line for line in lines if line["query"] == query.names[2]]
+    assert [line["name"] for line in mine] == gallery.names[rows].tolist()
+    assert [line["right"] == "1" for line in mine] == right.tolist()
+    assert [float(line["distance"]) for line in mine] == pytest.approx(distances)
     out = capsys.readouterr().out
     assert json.loads(out) if json_only else f"figures: {folder / 'cmc.png'}" in out
 

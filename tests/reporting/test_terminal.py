@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from rich.table import Table
 from small_data import write
 
 from svdnet_jax.cli.exits import fail
+from svdnet_jax.config.schema import Config
 from svdnet_jax.reporting.figures import training as figures
 from svdnet_jax.reporting.progress import counting, print_table, progress
-from svdnet_jax.reporting.terminal import duration, printable, say, terminal
+from svdnet_jax.reporting.terminal import clock, duration, printable, say, terminal
+from svdnet_jax.training.schedule import build_schedule
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("svdnet_jax", "experiments") for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -127,11 +130,21 @@ def test_times_have_their_units(seconds, text):
     assert duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (59.9, "0:59"), (725, "12:05"), (3599, "59:59"), (3723, "1:02:03"), (100 * 3600, "100:00:00")],
+)
+def test_a_clock_has_hours_where_there_are_some(seconds, text):
+    assert clock(seconds) == text
+
+
 def test_the_bar_says_the_time_in_units_too():
     now = 0.0
     file = io.StringIO()
     console = Console(file=file, width=120, force_terminal=True, color_system=None, get_time=lambda: now)
-    with progress(30_000, console) as show:
+    config = Config()
+    phases = build_schedule(replace(config, base=replace(config.base, steps=30_000), rri=replace(config.rri, rounds=0)))
+    with progress(phases, console) as show:
         for step in (100, 110, 120):
             now += 20.0
             show(fake_run()[1] | {"step": step})

@@ -40,7 +40,8 @@ def test_no_query_is_chosen_twice(queries, each):
 def ranked_list(right):
     pictures = RNG.integers(0, 256, (1 + len(right), 64, 32, 3), dtype=np.uint8)
     captions = [f"{number:04} c1" for number in range(len(right))]
-    return RankedList(pictures[0], "0007 c3", pictures[1:], np.array(right), captions, 0.25)
+    names = [f"folder/{number:04}_c1s1_000151_00.jpg" for number in range(len(right))]
+    return RankedList(pictures[0], "0007 c3", pictures[1:], np.array(right), captions, 0.25, "q.jpg", names)
 
 
 def test_ranked_lists_frame_right_and_wrong_with_color_and_mark(tmp_path):
@@ -54,6 +55,7 @@ def test_ranked_lists_frame_right_and_wrong_with_color_and_mark(tmp_path):
         *("✓ 0000 c1", "✗ 0001 c1", "✓ 0002 c1"),
         *("✗ 0000 c1", "✗ 0001 c1", "✗ 0002 c1"),
     ]
+    assert texts.count("q.jpg") == texts.count("0001_c1s1_000151_00.jpg") == 2
     assert texts.count("AP 25 %") == texts.count("0007 c3") == 2
     frames = [patch.get_edgecolor() for patch in axes.patches]
     assert [same_color(frame, "#009E73") for frame in frames[1:4]] == [True, False, True]

@@ -5,6 +5,7 @@
     svdnet search --gallery g.npz --query q.npz --k 10              the same without a file of an index
     svdnet search --gallery g.npz --images photo.jpg --run runs/a   embeds what to search for
     svdnet search --gallery g.npz --duplicates 0.01                 pairs of the gallery that are so near
+    svdnet search --gallery g.npz --images photo.jpg --run runs/a --figure found.png --pictures my_crops
     svdnet search --index people.npz --query q.npz --out nearest.csv --json
 
 Query and gallery are files of embeddings, as a run writes them (embeddings/), svdnet embed makes them of images, and
@@ -43,8 +44,9 @@ from svdnet_jax.cli.answers import (
 )
 from svdnet_jax.cli.exits import fail, fail_on
 from svdnet_jax.config.flags import Flag
+from svdnet_jax.data.index import ImageRecord
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import is_csv, is_npz, refuse_overwrite
+from svdnet_jax.outputs import is_csv, is_figure, is_npz, refuse_overwrite
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.duplicates import near_pairs
@@ -94,6 +96,10 @@ class Options:
     """Farthest image that is an answer, in the metric's unit. Not given: any distance."""
     duplicates: float | None = None
     """List the pairs of the gallery that are at most so far apart; 0: those of equal features."""
+    figure: Path | None = None
+    """Picture (.png) of the first 8 queries and the 10 nearest images of each."""
+    pictures: Path | None = None
+    """Folder for --figure: the images lie there or in folders in it, by their paths or their names."""
     out: Path | None = None
     """File for all results as CSV. An older one of ours is replaced; any other file stays, and the command stops."""
     json: Flag = False
@@ -129,10 +135,13 @@ def _check(options: Options) -> None:
     _check_outputs(options)
     if not asked and (options.json or options.out):
         raise ConfigError("--json and --out are for results; give --query, --images or --duplicates")
-    if asked in ([], ["duplicates"]) and (
-        options.k is not None or options.exclude_self or options.max_distance is not None
-    ):
-        raise ConfigError("--k, --exclude-self and --max-distance are for searches; give --query or --images")
+    of_searches = (options.k, options.max_distance, options.figure, options.exclude_self or None)
+    if asked in ([], ["duplicates"]) and any(given is not None for given in of_searches):
+        raise ConfigError("--k, --exclude-self, --max-distance and --figure are for searches; give --query or --images")
+    if (options.figure is None) != (options.pictures is None):
+        raise ConfigError("--figure and --pictures go together: the picture, and the folder where the images lie")
+    if options.pictures and not options.pictures.is_dir():
+        raise ConfigError(f"--pictures {options.pictures}: is no folder; give that of the images")
     if options.max_distance is not None and not 0 <= options.max_distance < float("inf"):
         raise ConfigError(f"--max-distance {options.max_distance}: must be a distance of 0 or more")
     if options.gallery is None and (options.kind or options.metric or options.options):
@@ -150,6 +159,8 @@ def _check_outputs(options: Options) -> None:
     if options.out:
         head = HEAD if options.duplicates is None else PAIR_HEAD
         refuse_overwrite("--out", options.out, is_csv(head), [*read, options.index])
+    if options.figure:
+        refuse_overwrite("--figure", options.figure, is_figure, [*read, options.index, options.out])
 
 
 def _index(options: Options) -> Index:
@@ -168,7 +179,7 @@ def _index(options: Options) -> Index:
 
 def _answer(index: Index, options: Options) -> None:
     """Searches, and prints the results in the forms that were asked for."""
-    query = load_embeddings(options.query, "query") if options.query else _embedded(index, options)
+    query, crops = (load_embeddings(options.query, "query"), ()) if options.query else _embedded(index, options)
     farthest = float("inf") if options.max_distance is None else options.max_distance
     k = min(10, len(index.gallery.pids)) if options.k is None else options.k
     answers = nearest(index, query, k, exclude_self=options.exclude_self, max_distance=farthest)
@@ -177,6 +188,11 @@ def _answer(index: Index, options: Options) -> None:
         say(errors, note)
     if options.exclude_self and not set(query.names.tolist()) & set(index.gallery.names.tolist()):
         say(errors, "note: --exclude-self passed over nothing: no image of the gallery has the name of a query.")
+    if options.figure and options.pictures:
+        # matplotlib takes half a second to import.
+        from svdnet_jax.cli.ranked_answers import draw_answers
+
+        draw_answers(options.figure, options.pictures, answers, query, crops)
     if options.out:
         write_answers(options.out, answers)
     console = terminal()
@@ -189,8 +205,8 @@ def _answer(index: Index, options: Options) -> None:
         say(console, f"These are the first {SHOWN} of {len(answers)} queries; --out FILE and --json give all.")
 
 
-def _embedded(index: Index, options: Options) -> Embeddings:
-    """Returns embeddings of the images to search for, of the kind that the gallery's are."""
+def _embedded(index: Index, options: Options) -> tuple[Embeddings, Sequence[ImageRecord]]:
+    """Returns embeddings of the images to search for, of the kind that the gallery's are, and their files."""
     # Flax and all that belongs to training, which searches by files can do without.
     from svdnet_jax.data.found import find_images
     from svdnet_jax.runs import inference
@@ -207,7 +223,7 @@ def _embedded(index: Index, options: Options) -> Embeddings:
         )
     for line in found.remarks():
         say(console, line)
-    return inference.embed_images(embedder, found.crops, kinds[0], console)
+    return inference.embed_images(embedder, found.crops, kinds[0], console), found.crops
 
 
 def _duplicates(index: Index, options: Options) -> None:

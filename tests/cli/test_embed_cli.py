@@ -182,6 +182,9 @@ def test_a_photograph_is_embedded_as_the_gallery_was_and_searched_for(embedder, 
             None,
         )
         assert answer["nearest"][0]["distance"] < 1e-4 < answer["nearest"][1]["distance"]
+    drawn = ["--figure", str(tmp_path / "found.png"), "--pictures", str(folder)]
+    assert search([*asked, "--exclude-self", *drawn]) == 0
+    assert (tmp_path / "found.png").is_file()
     Embeddings(np.ones((2, 3)), [1, 2], [1, 1], model="other").save(tmp_path / "g.npz")
     assert search(asked) == 2
     assert "and the gallery is of other; distances between features of different models" in capsys.readouterr().err

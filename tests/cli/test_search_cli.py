@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_data import write
 
+from svdnet_jax.cli import ranked_answers
 from svdnet_jax.cli.search import main
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.index import build_index, load_index, search
 
@@ -192,6 +195,58 @@ def test_pairs_of_the_gallery_that_are_near_are_listed(files, capsys):
     first = json.loads(called(capsys, files, "--index", "i.npz", "--duplicates", 1e-3, "--json"))["duplicates"][0]
     assert first["distance"] < 1e-3
     assert called(capsys, files, *asked[:-1], 0) == "0 pairs of 30 images are at most 0 apart\n"
+
+
+@pytest.fixture
+def drawn(files, monkeypatch):
+    """Pictures of the first gallery images and queries, each of a gray of its own, and the figures that were drawn."""
+    for row in range(30):
+        write(files / "photos" / "gallery" / f"g{row:02d}.jpg", (8 * row,) * 3)
+    for row in range(25):
+        write(files / "photos" / "query" / f"q{row:02d}.jpg", (250 - 8 * row,) * 3)
+    figures = []
+    monkeypatch.setattr(ranked_answers, "save", lambda figure, path: figures.append(figure) or save(figure, path))
+    return figures
+
+
+def test_the_first_answers_are_drawn_from_a_folder(files, drawn, capsys):
+    gallery, query = (Embeddings.load(files / name) for name in ("g.npz", "q.npz"))
+    renamed = [f"/their/machine/{name}" for name in query.names]
+    pids = [5, 2, *[-1] * 23]
+    Embeddings(query.features, pids, query.cameras, renamed, query.model).save(files / "q.npz")
+    asked = ("--gallery", "g.npz", "--query", "q.npz", "--k", 3, "--pictures", files / "photos")
+    called(capsys, files, *asked, "--figure", files / "found.png", "--json")
+    (axes,) = drawn[0].axes
+    texts = [text.get_text() for text in axes.texts]
+    assert axes.get_title(loc="left") == "8 of 25 queries; under each image its pid, camera and distance"
+    assert [text for text in texts if text.endswith(("0.18", "0.88", "1.13"))][:7] == [
+        *("✗ 0 c2  0.18", "✗ 1 c0  0.88", "✗ 0 c1  1.13"),
+        *("✗ 1 c0  0.18", "✗ 1 c1  0.88", "✗ 0 c2  1.13"),
+        "1 c1  0.18",
+    ]
+    assert (texts.count("unknown"), texts.count("5 c0")) == (6, 1)
+    found = search(build_index(gallery), query, 3).rows[:8]
+    grays = [int(np.asarray(image.get_array()).mean().round()) for image in axes.images]
+    expected = [gray for number, rows in enumerate(found) for gray in (250 - 8 * number, *(8 * rows))]
+    np.testing.assert_allclose(grays, expected, atol=2)  # of JPEG
+    assert (files / "found.png").read_bytes().startswith(b"\x89PNG")
+    called(capsys, files, *asked, "--figure", files / "found.png")  # its own figure may be replaced
+
+
+def test_pictures_that_are_not_there_or_lie_elsewhere_are_refused(files, drawn, capsys):
+    asked = ("--gallery", "g.npz", "--query", "q.npz", "--figure", files / "f.png")
+    assert "--figure and --pictures go together" in refused(capsys, files, *asked)
+    assert "--pictures nope: is no folder" in refused(capsys, files, *asked, "--pictures", "nope")
+    (files / "photos" / "gallery" / "g05.jpg").unlink()
+    with_folder = (*asked, "--pictures", files / "photos")
+    assert "g05.jpg: is not in the folder of images" in refused(capsys, files, *with_folder)
+    write(files / "secret.jpg")
+    (files / "photos" / "gallery" / "g05.jpg").symlink_to(files / "secret.jpg")
+    assert "leads out of the folder" in refused(capsys, files, *with_folder)
+    (files / "f.png").write_bytes(b"somebody's picture")
+    assert "exists and is not what this command writes" in refused(capsys, files, *with_folder)
+    twice = ("--gallery", "g.npz", "--duplicates", "1", "--figure", files / "new.png", "--pictures", files / "photos")
+    assert "--figure are for searches" in refused(capsys, files, *twice)
 
 
 @needs_faiss

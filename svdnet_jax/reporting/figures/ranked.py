@@ -16,6 +16,7 @@ RIGHT, WRONG = "#009E73", "#D55E00"
 """Colors of frames."""
 _MARKS = {True: (RIGHT, "✓ "), False: (WRONG, "✗ "), None: (FAINT, "")}
 _GAP = 0.35  # between the query and its list, in widths of a picture
+_FEWEST = 7  # images there is room for, so that short lists do not fill the page
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def ranked_lists(sections: Mapping[str, Sequence[RankedList]], title: str) -> Fi
     if not rows:
         raise ValueError("there is no ranked list to draw: every section is empty")
     tall = rows[0].query.shape[0] / rows[0].query.shape[1]
-    wide = 1 + _GAP + max(len(row.gallery) for row in rows)
+    wide = 1 + _GAP + max(_FEWEST, *(len(row.gallery) for row in rows))
     pitch, head = 0.9 * tall + 0.65, 0.45
     high = len(rows) * pitch + len(sections) * head
     inches = 9 / (wide + 0.3)

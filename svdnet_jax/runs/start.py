@@ -48,6 +48,8 @@ def read_source(config: Config, console: Console) -> Pretrained | BaseRun | None
         return base
     weights = read_weights(config.model.weights)
     check_start(config, weights)
+    if weights and weights.note:
+        say(console, f"{weights.source}: {weights.note}")
     if weights is None and config.model.backbone != "mini":
         say(console, RANDOM_WEIGHTS)
     return weights

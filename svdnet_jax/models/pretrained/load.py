@@ -22,11 +22,12 @@ from svdnet_jax.models.pretrained.convert import (
     describe,
     from_caffe,
     from_keras,
-    from_torch,
     some,
 )
 from svdnet_jax.models.pretrained.convert import Pretrained as Pretrained
 from svdnet_jax.models.pretrained.readers import package, parsing, read_h5, read_safetensors, read_tfjs, read_torch
+from svdnet_jax.models.pretrained.state_dict import find_backbone
+from svdnet_jax.models.pretrained.torch_names import from_torch
 
 COLLECTIONS = ("params", "batch_stats", "head")
 PLAIN = re.compile(r"resnet(18|34|50|101|152)(\..+)?")
@@ -36,8 +37,9 @@ PLAIN = re.compile(r"resnet(18|34|50|101|152)(\..+)?")
 def load_pretrained(spec: str) -> Pretrained:
     """Reads weights that others, or `write_pretrained`, published.
 
-    Keras applications (``.h5``, or tfjs' ``model.json`` with its shards beside it), torchvision and timm
-    (``.safetensors``, ``.pth``, ``.pt``), Caffe (``.caffemodel``) and our own ``.safetensors``.
+    Keras applications (``.h5``, or tfjs' ``model.json`` with its shards beside it), torchvision, timm and toolkits for
+    re-identification (``.safetensors``, ``.pth``, ``.pth.tar-60``, ``.pt``, ``.ckpt``), Caffe (``.caffemodel``) and our
+    own ``.safetensors``.
 
     Args:
         spec: Path of the file, or ``hf:owner/name`` or ``hf:owner/name:file`` for one on the Hugging Face hub, which
@@ -144,13 +146,14 @@ def _read(path: Path) -> Pretrained:
         raise WeightsError("is a folder; give the file in it, such as model.json or model.safetensors")
     if not path.exists():
         raise WeightsError("no such file")
-    match path.suffix.lower():
+    # torchreid names its files model.pth.tar-60, after the epoch.
+    match PurePosixPath(re.sub(r"\.pth\.tar(-\d+)?$", ".pth", path.name.lower())).suffix:
         case ".json":
             return from_keras(*read_tfjs(path))
         case ".h5" | ".hdf5":
             return from_keras(*read_h5(path))
-        case ".pth" | ".pt" | ".bin":
-            return from_torch(read_torch(path), *_normalization(path))
+        case ".pth" | ".pt" | ".bin" | ".ckpt":
+            return _from_state_dict(read_torch(path), path)
         case ".caffemodel":
             return from_caffe(read_caffemodel(path))
         case ".safetensors":
@@ -158,11 +161,18 @@ def _read(path: Path) -> Pretrained:
             if any(name.startswith("params/") for name in arrays):
                 with parsing(path):
                     return _ours(arrays, metadata)
-            return from_torch(arrays, *_normalization(path))
+            return _from_state_dict(arrays, path)
     raise WeightsError(
         f"{path.suffix or 'a name without an ending'} is no kind of file that can be read: "
-        "known are .safetensors, .pth, .pt, .h5, .caffemodel and tfjs' model.json"
+        "known are .safetensors, .pth, .pth.tar, .pt, .ckpt, .h5, .caffemodel and tfjs' model.json"
     )
+
+
+def _from_state_dict(arrays: Mapping[str, np.ndarray], path: Path) -> Pretrained:
+    """Returns the backbone in a state dict of PyTorch."""
+    backbone, published = find_backbone(arrays), _normalization(path)
+    mean, std = backbone.pixels or published
+    return from_torch(backbone.arrays, mean, std, backbone.layouts)._replace(note=backbone.note)
 
 
 def _ours(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Pretrained:

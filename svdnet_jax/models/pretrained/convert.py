@@ -57,6 +57,9 @@ class Pretrained(NamedTuple):
     """What it was, for the log: name of the file and a short hash of the arrays."""
     layouts: tuple[str, ...] = ()
     """Layouts of `ResNet` in which the weights mean something, best first; empty: there is only one."""
+    eigenlayer: dict[str, np.ndarray] | None = None
+    """Of a run, where they are to go along: Eigenlayer and neck by path in the variables, such as
+    ``params/eigenlayer/kernel``."""
     note: str = ""
     """What was taken off the names and left out of the file, for the user; empty: nothing."""
 

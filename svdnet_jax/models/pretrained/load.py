@@ -78,10 +78,11 @@ def with_pretrained(variables: Mapping[str, Any], weights: Pretrained) -> dict[s
 
     Args:
         variables: Collections ``params`` and, if the backbone has any, ``batch_stats``, each with ``backbone``.
-        weights: What `load_pretrained` returned; its head is not used.
+        weights: What `load_pretrained` returned; its head is not used. Eigenlayer and neck are replaced too if it has
+            them.
 
     Raises:
-        WeightsError: The weights are not those of this backbone; all that differs is listed.
+        WeightsError: The weights are not those of this network; all that differs is listed.
     """
     check_fit(variables, weights)
     changed = dict(variables)
@@ -90,11 +91,13 @@ def with_pretrained(variables: Mapping[str, Any], weights: Pretrained) -> dict[s
         new = {path: _like(leaf, getattr(weights, kind)[path]) for path, leaf in old.items()}
         if new:
             changed[kind] = {**variables[kind], "backbone": unflatten_dict(new, sep="/")}
-    return changed
+    old = flatten_dict(changed, sep="/")
+    moved = {path: _like(old[path], array) for path, array in (weights.eigenlayer or {}).items()}
+    return unflatten_dict({**old, **moved}, sep="/") if moved else changed
 
 
 def check_fit(variables: Mapping[str, Any], weights: Pretrained) -> None:
-    """Refuses weights of another backbone.
+    """Refuses weights of another backbone, or of another Eigenlayer or neck where they are to go along.
 
     Args:
         variables: As for `with_pretrained`, or their shapes.
@@ -123,6 +126,28 @@ def check_fit(variables: Mapping[str, Any], weights: Pretrained) -> None:
             f"`model.weights` {weights.source}: holds {there} and does not fit `model.backbone`, {here}: {listed}. "
             "Choose the backbone, or for CaffeNet the size of the images, that the file was made for"
         )
+    if weights.eigenlayer is None:
+        return
+    wanted = {path: leaf.shape for path, leaf in above_backbone(variables).items()}
+    found = {path: array.shape for path, array in weights.eigenlayer.items()}
+    if wanted != found:
+        raise WeightsError(
+            f"`model.keep_eigenlayer`: {weights.source}: {_above_words(found)}, here {_above_words(wanted)}; leave it "
+            "out, or give the run's `model.embedding_dim` and `model.neck`"
+        )
+
+
+def above_backbone(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the leaves of Eigenlayer and neck by path, such as ``params/eigenlayer/kernel``."""
+    leaves = flatten_dict({kind: variables.get(kind, {}) for kind in ("params", "batch_stats")}, sep="/")
+    return {path: leaf for path, leaf in leaves.items() if path.split("/")[1] in ("eigenlayer", "neck")}
+
+
+def _above_words(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Returns what Eigenlayer and neck there are, for messages."""
+    kernel = shapes.get("params/eigenlayer/kernel")
+    size = f"an Eigenlayer {kernel}" if kernel else "no Eigenlayer"
+    return f"{size} and {'a' if 'params/neck/scale' in shapes else 'no'} neck"
 
 
 def _like(old: jax.Array, new: np.ndarray) -> jax.Array:

@@ -15,14 +15,15 @@ in [0, 1], and valid_queries, with --rerank those of the new ranking and the oth
 was asked for under its name; for a network, one such object for each embedding.
 
 A file holds the arrays features (N, D), pids (N,), cameras (N,) and, if there are any, names (N,), as
-svdnet_jax.retrieval.Embeddings.save or np.savez writes them. Features are of any number type, pids and cameras
-integers of any type with a sign, which mean the same in both files; pid -1 marks junk, 0 distractors. Junk is left
-out here, but that re-ranking looks at it, as its authors' code does; toolkits drop it before, so for their re-ranked
-numbers drop it from the file. Features are taken as they are: for numbers published with cosine similarity or
-features of length 1, give --metric cosine. A vector that is common to all features changes nothing, however large;
-features in float64 are ranked by what float64 tells. Notes on stderr say where numbers may not mean what one thinks,
-such as a query's own image in the gallery. No file is written over that is read, nor one that is not of the kind
-written.
+svdnet_jax.retrieval.Embeddings.save or np.savez writes them; files of torchreid's names (qf, q_pids, q_camids, gf,
+...), layumi's pytorch_result.mat, .npy with a list beside it and PyTorch's .pt are read too (docs/evaluation.md).
+Features are of any number type, pids and cameras integers of any type with a sign, which mean the same in both files;
+pid -1 marks junk, 0 distractors. Junk is left out here, but that re-ranking looks at it, as its authors' code does;
+toolkits drop it before, so for their re-ranked numbers drop it from the file. Features are taken as they are: for
+numbers published with cosine similarity or features of length 1, give --metric cosine. A vector that is common to all
+features changes nothing, however large; features in float64 are ranked by what float64 tells. Notes on stderr say
+where numbers may not mean what one thinks, such as a query's own image in the gallery. No file is written over that is
+read, nor one that is not of the kind written.
 
 Market-1501's size (3 368 queries, 19 732 gallery images, D = 1024) takes about four seconds on two CPU cores, half of
 them for starting up, and with --rerank ten more; embedding that many images with a ResNet-50 takes about half an hour.
@@ -57,7 +58,8 @@ from svdnet_jax.outputs import is_bytes, is_csv, is_figure, refuse_overwrite
 from svdnet_jax.reporting.ranks import HEAD
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
-from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS, Embeddings
+from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS
+from svdnet_jax.retrieval.foreign import from_one, load_embeddings
 
 if TYPE_CHECKING:
     from svdnet_jax.data.types import Dataset
@@ -73,9 +75,11 @@ class Options:
     """What to evaluate, and how."""
 
     query: Path | None = None
-    """Embeddings of the query images (.npz)."""
+    """Embeddings of the query images: .npz, .npy, .mat or .pt, also with the gallery in one file."""
     gallery: Path | None = None
-    """Embeddings of the gallery images (.npz)."""
+    """Embeddings of the gallery images, likewise."""
+    pids_from_zero: Flag = False
+    """Identities of --query and --gallery are numbered from 0: the pid 0 is a person and no distractor."""
     run: Path | None = None
     """Folder of a run: the network of its latest checkpoint."""
     weights: str | None = None
@@ -128,6 +132,8 @@ def _check(options: Options) -> None:
     sources = files, options.run is not None, options.weights is not None
     if sum(sources) != 1 or (files and None in (options.query, options.gallery)):
         raise ConfigError(CHOICE)
+    if options.pids_from_zero and not files:
+        raise ConfigError("--pids-from-zero is for files of embeddings; give --query and --gallery, or leave it out")
     if files and (options.save or options.export or options.data != Source()):
         raise ConfigError("--save, --export and --data are for a network; give --run or --weights, or leave them out")
     if options.measures.leave_self_out and not files:
@@ -167,7 +173,11 @@ def _draw(findings: dict[str, Findings], asked: Measures, seen: "Seen | None") -
 
 
 def _files(options: Options) -> dict[str, Findings]:
-    pair = Embeddings.load(options.query or ""), Embeddings.load(options.gallery or "")
+    pair = load_embeddings(options.query or "", "query"), load_embeddings(options.gallery or "", "gallery")
+    if options.pids_from_zero:
+        if not any((side.pids == 0).any() for side in pair):
+            raise ConfigError("--pids-from-zero: no pid is 0 in query or gallery; leave it out")
+        pair = from_one(pair[0]), from_one(pair[1])
     return {"": run_evaluation(*pair, options.metric or "euclidean", options.cross_camera, options.measures)}
 
 

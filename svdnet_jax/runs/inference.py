@@ -3,9 +3,8 @@
 The data is a data set, to measure on, or any folder of images, to search in.
 """
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,7 @@ from svdnet_jax.config.schema import Config, input_size
 from svdnet_jax.config.validate import MOST_PIXELS
 from svdnet_jax.data.index import SHOWN, ImageRecord
 from svdnet_jax.data.resizing import resize_image
-from svdnet_jax.data.types import JUNK, Dataset
-from svdnet_jax.data.unread import FOLDERS, IMAGES, Unread, by_kind, unread_line, why_not
+from svdnet_jax.data.types import Dataset
 from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.models.pretrained.load import Pretrained, load_pretrained
 from svdnet_jax.models.svdnet import Outputs, SVDNet, create_model
@@ -147,57 +145,6 @@ def embed_test(embedder: Embedder, dataset: Dataset, console: Console) -> dict[s
         )
         query, gallery = look(dataset.query), look(dataset.gallery)
     return {kind: (query[kind], gallery[kind]) for kind in embedder.kinds}
-
-
-class FoundImages(NamedTuple):
-    """What a folder of images holds."""
-
-    crops: tuple[ImageRecord, ...]
-    """Its images."""
-    unread: Unread
-    """What else is there, by kind."""
-
-
-def find_images(folder: Path) -> FoundImages:
-    """Returns all images in a folder and the folders in it, sorted by their paths there, which are their names.
-
-    Nobody knows whom they show: pids are -1, as for junk, and cameras 0.
-
-    Args:
-        folder: Hidden files and folders, links to folders, and files that are not named like `IMAGES` are not read.
-
-    Raises:
-        DataError: No folder, or no images in it.
-        OSError: A folder may not be looked into.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder; give one with images in it")
-    paths, unread = {}, []
-    for path, kind in _entries(folder):
-        if kind is None:
-            paths[path.relative_to(folder).as_posix()] = path
-        elif kind:
-            unread.append((kind, path))
-    crops = tuple(ImageRecord(paths[name], JUNK, 0, name) for name in sorted(paths))
-    if not crops:
-        there = f" ({unread_line(by_kind(unread), folder)})" if unread else ""
-        raise DataError(f"{folder}: no image there; expected files named {', '.join(f'*{e}' for e in IMAGES)}{there}")
-    return FoundImages(crops, by_kind(unread))
-
-
-def _entries(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Returns everything in a folder and the folders in it, but these themselves, and why it is not read."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            kind = why_not(entry, IMAGES)
-            if kind != FOLDERS:
-                yield Path(entry.path), kind
-            elif entry.is_symlink():  # it may lead in a circle
-                yield Path(entry.path), "links to folders"
-            elif entry.name.startswith("."):
-                yield Path(entry.path), "hidden folders"
-            else:
-                yield from _entries(Path(entry.path))
 
 
 def embed_images(embedder: Embedder, crops: Sequence[ImageRecord], kind: str | None, console: Console) -> Embeddings:

@@ -180,13 +180,13 @@ def test_figures_draw_dollars_and_underscores():
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a file name")
 def test_a_file_name_that_is_no_text_goes_through_everything(tmp_path, capsys, monkeypatch):
     from svdnet_jax.cli import evaluate, search
+    from svdnet_jax.data.found import find_images
     from svdnet_jax.retrieval.embeddings import Embeddings
-    from svdnet_jax.runs import inference
 
     name = os.fsdecode(b"caf\xe9.jpg")
     write(tmp_path / "photos" / name, (9, 9, 9), size=(8, 16))
     write(tmp_path / "photos" / "b.jpg", (200, 9, 9), size=(8, 16))
-    crops = inference.find_images(tmp_path / "photos").crops
+    crops = find_images(tmp_path / "photos").crops
     assert [crop.name for crop in crops] == ["b.jpg", name]
     made = Embeddings([[0.0, 1.0], [1.0, 0.0]], [1, 2], [1, 2], [crop.name for crop in crops])
     file = tmp_path / os.fsdecode(b"caf\xe9.npz")

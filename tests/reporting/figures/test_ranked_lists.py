@@ -1,5 +1,7 @@
 """Ranked lists: which queries are shown, and how right and wrong ones are marked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import same_color
@@ -65,6 +67,15 @@ def test_ranked_lists_frame_right_and_wrong_with_color_and_mark(tmp_path):
     np.testing.assert_array_equal(axes.images[-1].get_array(), sections["Worst"][0].gallery[-1])
     save(figure, tmp_path / "figures" / "ranked.png")  # warns, so fails, if a mark has no glyph
     assert size_of(tmp_path / "figures" / "ranked.png")[0] == 1350
+
+
+def test_nobody_is_neither_right_nor_wrong():
+    unknown = replace(ranked_list([True, False, True]), right=[None, True, None], average_precision=None)
+    (axes,) = ranked_lists({"": [unknown]}, "A search").axes
+    texts = [text.get_text() for text in axes.texts]
+    assert [text for text in texts if "c1" in text and "_" not in text] == ["0000 c1", "✓ 0001 c1", "0002 c1"]
+    assert not [text for text in texts if "AP" in text]
+    assert [same_color(patch.get_edgecolor(), "#009E73") for patch in axes.patches] == [False, False, True, False]
 
 
 def test_ranked_lists_of_nothing_are_refused():

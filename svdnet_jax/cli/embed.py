@@ -82,6 +82,8 @@ def _embed(options: Options, console: Console) -> None:
     embedder = inference.from_run(options.run) if options.run else inference.from_weights(options.weights or "", config)
     for line in found.remarks():
         say(console, line)
+    if embedder.weights.note:
+        say(console, f"{embedder.weights.source}: {embedder.weights.note}")
     embeddings = inference.embed_images(embedder, found.crops, options.kind, console)
     embeddings.save(options.out)
     n, d = embeddings.features.shape

@@ -195,6 +195,8 @@ def _network(options: Options) -> tuple[dict[str, Findings], "Seen"]:
         write_pretrained(options.export, embedder.weights)
     config = _with_data(embedder.config, options)
     dataset = inference.load_eval_dataset(config, console)
+    if embedder.weights.note:
+        say(console, f"{embedder.weights.source}: {embedder.weights.note}")
     say(console, f"{embedder.weights.source}, on {dataset.name}")
     embedded = inference.embed_test(embedder, dataset, console)
     if options.save:

@@ -82,14 +82,16 @@ class Model:
     backbone: str = "mini"
     """Backbone by name: mini (a small residual network for small images), resnet18, resnet34, resnet50, resnet101 or
     caffenet."""
-    layout: Literal["caffe", "keras", "torchvision"] = "caffe"
-    """Graph of a ResNet: caffe (stride in a stage's first 1x1, pool1 in ceil mode without padding; the paper's),
-    keras (the same with padded pool1) or torchvision (stride in the 3x3, padded pool1)."""
+    layout: Literal["caffe", "keras", "torchvision", "fastreid", "strongbaseline", "transreid"] = "caffe"
+    """Graph of a ResNet: caffe (the paper's), keras, torchvision, fastreid, strongbaseline or transreid. They differ in
+    the first pooling and in strides; pretrained weights mean something in theirs alone (docs/recipes.md)."""
     last_stride: Literal[1, 2] = 2
     """Stride of a ResNet's last stage."""
     weights: str | None = None
-    """Weights of the backbone to start from: a file (Keras .h5 or tfjs model.json, .safetensors, .pth, .caffemodel),
-    hf:owner/name, or the folder of a run. Not given: random."""
+    """Weights of the backbone to start from: a file of Keras (.h5, model.json), PyTorch (.safetensors, .pth, .ckpt,
+    .pth.tar) or Caffe (.caffemodel), hf:owner/name, or the folder of a run. Not given: random."""
+    keep_eigenlayer: bool = False
+    """Start from the Eigenlayer, and the neck before it, of the run that is `model.weights`; else they start anew."""
     neck: Literal["none", "batchnorm"] = "none"
     """Between pooled feature and Eigenlayer: nothing, or a BatchNorm whose shift stays zero (BNNeck)."""
     embedding_dim: int = 128

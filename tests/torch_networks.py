@@ -55,7 +55,8 @@ def projection(before: int, after: int, stride: int) -> nn.Module:
 class ResNet(nn.Module):
     """He et al. 2016, table 1, up to the last feature map.
 
-    `first_pooling` holds the options of `torch.nn.functional.max_pool2d` in which the releases differ.
+    `first_pooling` holds the options of `torch.nn.functional.max_pool2d` in which the releases differ, and
+    `first_relu` says whether a ReLU comes before it.
     """
 
     def __init__(
@@ -65,9 +66,11 @@ class ResNet(nn.Module):
         stride_in_1x1: bool,
         first_pooling: dict[str, int | bool],
         last_stride: int,
+        first_relu: bool = True,
     ):
         super().__init__()
-        self.first_pooling = first_pooling
+        self.first_pooling = {"kernel_size": 3, "stride": 2} | first_pooling
+        self.first_relu = first_relu
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         before = 64
@@ -86,8 +89,8 @@ class ResNet(nn.Module):
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = relu(self.bn1(self.conv1(x)))
-        x = max_pool2d(x, 3, 2, **self.first_pooling)
+        x = self.bn1(self.conv1(x))
+        x = max_pool2d(relu(x) if self.first_relu else x, **self.first_pooling)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
@@ -113,6 +116,20 @@ class CaffeNet(nn.Module):
         x = relu(self.conv4(x))
         x = self.pool(relu(self.conv5(x)))
         return relu(self.fc6(x.flatten(1)))
+
+
+GRAPHS = {
+    "caffe": {"stride_in_1x1": True, "first_pooling": {"ceil_mode": True}},
+    "keras": {"stride_in_1x1": True, "first_pooling": {"padding": 1}},
+    "torchvision": {"stride_in_1x1": False, "first_pooling": {"padding": 1}},
+    # fastreid/modeling/backbones/resnet.py
+    "fastreid": {"stride_in_1x1": False, "first_pooling": {"ceil_mode": True}},
+    # reid-strong-baseline, modeling/backbones/resnet.py: "add missed relu" is a comment.
+    "strongbaseline": {"stride_in_1x1": False, "first_pooling": {"padding": 1}, "first_relu": False},
+    # TransReID, model/backbones/resnet.py
+    "transreid": {"stride_in_1x1": False, "first_pooling": {"kernel_size": 2}, "first_relu": False},
+}
+"""What the layouts of `svdnet_jax.models.resnet.ResNet` are here."""
 
 
 def from_flax(leaf: np.ndarray) -> Tensor:

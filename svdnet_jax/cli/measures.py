@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from svdnet_jax.config.flags import Flag
+from svdnet_jax.reporting.ranks import write_ranks
 from svdnet_jax.retrieval.camera_pairs import CameraPairs, camera_pairs
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.distributions import Distributions, distance_distributions
 from svdnet_jax.retrieval.doubts import doubts
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.first_ranks import first_ranks
 from svdnet_jax.retrieval.intervals import Interval, report_intervals
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.multi_query import multi_query
@@ -21,8 +23,18 @@ from svdnet_jax.retrieval.results import Report
 from svdnet_jax.retrieval.self_out import By, SelfOut, is_one_set, leave_self_out
 from svdnet_jax.retrieval.single_shot import SingleShot, evaluate_single_shot
 
+if TYPE_CHECKING:  # Flax and all that belongs to training, which files of embeddings can do without
+    from svdnet_jax.data.types import Dataset
+    from svdnet_jax.runs.inference import Embedder
+
 FIGURES = ("cmc", "camera_pairs", "distances")
-"""Names of what is drawn."""
+"""Names of what is drawn of embeddings."""
+PICTURES = ("ranked_lists", "alike")
+"""Names of what is drawn of a network, whose images are there."""
+RANKS = "ranks.csv"
+"""The table of ranks, beside the figures."""
+SHOWN = 10
+"""Ranks in it."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,8 @@ class Measures:
     """95 % intervals of all numbers over the people of the test set: whole identities are resampled, as queries of one
     person are not independent."""
     figures: Path | None = None
-    """Folder for figures: CMC, cameras, distances."""
+    """Folder for figures (CMC, cameras, distances), a table of the first ten ranks of each query (ranks.csv) and, of a
+    network, ranked lists and what makes images alike."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,10 @@ class Findings:
     """By measure, of `report`."""
     self_out: SelfOut | None
     """The queries' own images, where these are left out."""
+    query: Embeddings
+    """The queries that were asked: with multi_query, means."""
+    gallery: Embeddings
+    cross_camera: bool
     notes: list[str]
     """What about the data makes the numbers mean something else than one would think."""
 
@@ -106,6 +123,9 @@ def run_evaluation(
         distance_distributions(query, gallery, *protocol) if asked.distances or drawn else None,
         report_intervals(report, query.pids) if asked.intervals else None,
         self_out,
+        query,
+        gallery,
+        cross_camera,
         doubts(plain, query, gallery, rerank),
     )
 
@@ -155,7 +175,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
 
 
 def draw(findings: Findings, folder: Path) -> list[Path]:
-    """Draws CMC, cameras and distances.
+    """Draws CMC, cameras and distances, and writes the table of ranks, by distance.
 
     Returns:
         The files.
@@ -176,4 +196,34 @@ def draw(findings: Findings, folder: Path) -> list[Path]:
         figures["distances"] = distributions({f"{findings.report.metric} distance": findings.distances})
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
-    return [folder / f"{name}.png" for name in figures]
+    sides = findings.query, findings.gallery
+    ranks = first_ranks(*sides, SHOWN, findings.report.metric, findings.cross_camera)
+    write_ranks(folder / RANKS, *sides, ranks)
+    return [*(folder / f"{name}.png" for name in figures), folder / RANKS]
+
+
+def draw_pictures(findings: Findings, kind: str, dataset: "Dataset", embedder: "Embedder", folder: Path) -> list[Path]:
+    """Draws ranked lists, and what makes images alike, of a data set that a network has embedded.
+
+    Args:
+        findings: Of one of its embeddings, whose queries are those of the data set.
+        kind: Which it is.
+        dataset: Its images.
+        embedder: The network.
+        folder: Where to.
+
+    Returns:
+        The files.
+    """
+    from svdnet_jax.reporting.figures.style import save
+    from svdnet_jax.runs.pictures import Ranked, alike_figure, ranked_figure
+
+    plain = findings.without_rerank or findings.report
+    ranked = Ranked(dataset, findings.query, findings.gallery, plain.ap, plain.metric, findings.cross_camera)
+    drawn = ranked_figure(ranked), alike_figure(ranked, embedder.apply_pixelwise, kind)
+    paths = []
+    for name, figure in zip(PICTURES, drawn, strict=True):
+        if figure is not None:
+            save(figure, folder / f"{name}.png")
+            paths.append(folder / f"{name}.png")
+    return paths

@@ -12,6 +12,7 @@ from typing import Literal
 from svdnet_jax.config.data import Data as Data
 from svdnet_jax.config.data import Synthetic as Synthetic
 from svdnet_jax.config.data import place_of
+from svdnet_jax.config.work import Compute, Log, Machines
 from svdnet_jax.methods import Method
 
 PhaseKind = Literal["base", "restraint", "relaxation", "final"]
@@ -23,16 +24,18 @@ class Model:
     """Backbone, Eigenlayer and classifier."""
 
     backbone: str = "mini"
-    """Backbone by name: mini (a small residual network for small images), resnet18, resnet34, resnet50, resnet101 or
-    caffenet."""
-    layout: Literal["caffe", "keras", "torchvision"] = "caffe"
-    """Graph of a ResNet: caffe (stride in a stage's first 1x1, pool1 in ceil mode without padding; the paper's),
-    keras (the same with padded pool1) or torchvision (stride in the 3x3, padded pool1)."""
+    """Backbone by name: mini (a small residual network for small images), resnet18, resnet34, resnet50, resnet101,
+    osnet_x1_0, osnet_x0_75, osnet_x0_5, osnet_x0_25 or caffenet."""
+    layout: Literal["caffe", "keras", "torchvision", "fastreid", "strongbaseline", "transreid"] = "caffe"
+    """Graph of a ResNet: caffe (the paper's), keras, torchvision, fastreid, strongbaseline or transreid. They differ in
+    the first pooling and in strides; pretrained weights mean something in theirs alone (docs/recipes.md)."""
     last_stride: Literal[1, 2] = 2
     """Stride of a ResNet's last stage."""
     weights: str | None = None
-    """Weights of the backbone to start from: a file (Keras .h5 or tfjs model.json, .safetensors, .pth, .caffemodel),
-    hf:owner/name, or the folder of a run. Not given: random."""
+    """Weights of the backbone to start from: a file of Keras (.h5, model.json), PyTorch (.safetensors, .pth, .ckpt,
+    .pth.tar) or Caffe (.caffemodel), hf:owner/name, or the folder of a run. Not given: random."""
+    keep_eigenlayer: bool = False
+    """Start from the Eigenlayer, and the neck before it, of the run that is `model.weights`; else they start anew."""
     neck: Literal["none", "batchnorm"] = "none"
     """Between pooled feature and Eigenlayer: nothing, or a BatchNorm whose shift stays zero (BNNeck)."""
     embedding_dim: int = 128
@@ -166,35 +169,6 @@ class Eval:
 
 
 @dataclass(frozen=True)
-class Compute:
-    """How the work is done. It changes nothing but rounding, so that a run may go on with other values."""
-
-    images: Literal["auto", "device", "host"] = "auto"
-    """Where the decoded training images lie: all of them on every device, or in host memory, from where batches are
-    sent ahead. auto: on the devices if they take a quarter of one's memory at most."""
-    steps_per_call: int = 0
-    """Optimizer steps that one call of the compiled program takes, at most: the largest number up to this that divides
-    --log-every, --checkpoint-every and the steps of all phases. 0: 1 on a CPU, else 10."""
-    cache: Path | None = Path("runs/compiled")
-    """Folder for compiled programs, which later runs use again; None keeps none."""
-
-
-@dataclass(frozen=True)
-class Machines:
-    """Several processes that train together, one a machine or one a device; each is started with the same command."""
-
-    coordinator: str | None = None
-    """Where process 0 listens, host:port; or auto, where SLURM, Open MPI, Kubernetes or a TPU pod say who is there. Not
-    given: this process works by itself."""
-    processes: int = 1
-    """How many there are (not with auto)."""
-    process: int = 0
-    """Which one this is, from 0 (not with auto)."""
-    timeout: int = 60
-    """Seconds without a sign of life after which a process counts as dead and the others end too."""
-
-
-@dataclass(frozen=True)
 class Config:
     """One training run: Step 0, then rounds of decorrelation, restraint and relaxation."""
 
@@ -226,6 +200,7 @@ class Config:
     eval: Eval = field(default_factory=Eval)
     compute: Compute = field(default_factory=Compute)
     machines: Machines = field(default_factory=Machines)
+    log: Log = field(default_factory=Log)
 
     @property
     def folder(self) -> Path:

@@ -24,8 +24,9 @@ PATH_FIELDS = (
     "compute.cache:",
 )
 """Beginnings of lines of `diff` that say where things lie."""
-RESUMABLE_FIELDS = (*PATH_FIELDS, "parallel:", "model.remat:", "compute.", "machines.")
-"""Those that do not make another run: where things lie, and how the work is done."""
+RESUMABLE_FIELDS = (*PATH_FIELDS, "parallel:", "model.remat:", "compute.", "machines.", "log.", "log:")
+"""Those that do not make another run: where things lie, how the work is done, and what is written beside the log, a
+section that older settings lack."""
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -46,7 +47,9 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 """Settings that had another name before version 0.2, by that name. To be taken out with version 0.3."""
 
 
-ADDED: Mapping[str, Any] = MappingProxyType({"data.more": [], "data.combine_all": False})
+ADDED: Mapping[str, Any] = MappingProxyType(
+    {"data.more": [], "data.combine_all": False, "model.keep_eigenlayer": False}
+)
 """Settings that older runs do not have, and what they did."""
 
 

@@ -88,12 +88,13 @@ def stamp(listing: DatasetIndex) -> str:
     return digest.hexdigest()
 
 
-def refuse_outside(listing: DatasetIndex, *others: Path) -> None:
+def refuse_outside(listing: DatasetIndex, *others: Path, setting: str = "data.outside") -> None:
     """Keeps a list or a link from naming files elsewhere: a stranger's manifest could show any image of yours.
 
     Args:
         listing: The data set.
         others: Folders that are allowed beside its own, as that where its images are unpacked.
+        setting: What allows it, for the message.
 
     Raises:
         DataError: Names the first image that lies elsewhere, and the setting that allows it.
@@ -112,7 +113,7 @@ def refuse_outside(listing: DatasetIndex, *others: Path) -> None:
             if not kept:
                 raise DataError(
                     f"{listing.root}: the {split} image {crop.name} is {os.path.realpath(crop.path)}, outside of "
-                    f"{allowed[0]}; if that is meant, give `data.outside`, else mend the list or the link"
+                    f"{allowed[0]}; if that is meant, give `{setting}`, else mend the list or the link"
                 )
 
 

@@ -40,9 +40,13 @@ class Dataset:
     """What a run trains and tests on."""
 
     name: str
+    """As it is shown."""
     train: Split
+    """Images to train on, of other people than the rest."""
     query: Split
+    """Images that are asked for."""
     gallery: Split
+    """Images that are searched."""
     people: Mapping[int, str] = field(default_factory=dict)
     """What identities are called that are texts on disk, by pid."""
     others: tuple["Dataset", ...] = ()

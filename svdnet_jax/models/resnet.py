@@ -19,7 +19,7 @@ from svdnet_jax.linalg import at_least_float32
 from svdnet_jax.models.conv_norm import ConvNorm, convolve
 from svdnet_jax.models.layers import Pool, caffe_max_pool, max_pool, relu
 
-Layout = Literal["caffe", "keras", "torchvision"]
+Layout = Literal["caffe", "keras", "torchvision", "fastreid", "strongbaseline", "transreid"]
 """Graphs of one and the same variables; weights only work in the one they were trained in (see `ResNet`)."""
 
 AS_SHORTCUT = nn.initializers.zeros_init()
@@ -76,10 +76,12 @@ def _add_shortcut(
 class ResNet(nn.Module):
     """Residual networks for ImageNet (He et al. 2016, table 1), in the graphs that pretrained weights come in.
 
-    The layouts have the same variables and differ in two places. ``caffe`` is the authors' release and the paper's:
-    the first pooling is Caffe's, without padding, and a stage's stride is in the first 1x1 convolution of a Bottleneck.
-    ``keras`` is the Keras graph of the same weights, whose first pooling is padded by one on every side.
-    ``torchvision`` is padded so too, and has the stride in the 3x3 convolution.
+    The layouts have the same variables and differ at the stem and in a stage's stride. ``caffe`` is the authors'
+    release and the paper's: the first pooling is Caffe's, without padding, and the stride is in the first 1x1
+    convolution of a Bottleneck. ``keras`` is the Keras graph of the same weights, whose first pooling is padded by
+    one on every side. ``torchvision`` is padded so too, and has the stride in the 3x3 convolution, as have the
+    graphs of toolkits for re-identification: ``fastreid`` with Caffe's pooling, ``strongbaseline`` without the ReLU
+    of the stem (Luo et al.'s code), and ``transreid`` without it and with a pooling of 2x2 windows.
     """
 
     stage_sizes: tuple[int, int, int, int]
@@ -114,9 +116,13 @@ class ResNet(nn.Module):
         remat: Any = nn.remat if self.remat else lambda block: block
         Block: Callable[..., nn.Module] = remat(BasicBlock)
         if self.bottleneck:
-            Block = partial(remat(Bottleneck), stride_in="conv2" if self.layout == "torchvision" else "conv1")
-        x = relu(conv_norm(x, 64, 7, stride=2, names=("stem", "bn_stem")))
-        x = caffe_max_pool(x, self.pool) if self.layout == "caffe" else self.pool(x, ((1, 1), (1, 1)))
+            Block = partial(remat(Bottleneck), stride_in="conv1" if self.layout in ("caffe", "keras") else "conv2")
+        x = conv_norm(x, 64, 7, stride=2, names=("stem", "bn_stem"))
+        x = x if self.layout in ("strongbaseline", "transreid") else relu(x)
+        if self.layout == "transreid":
+            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        else:
+            x = caffe_max_pool(x, self.pool) if self.layout in ("caffe", "fastreid") else self.pool(x, ((1, 1), (1, 1)))
         strides = (1, 2, 2, self.last_stride)
         for stage, (size, stride) in enumerate(zip(self.stage_sizes, strides, strict=True), start=1):
             channels = self.channels // 2 ** (4 - stage)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from svdnet_jax.config.schema import Model
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.caffenet import CaffeNet
+from svdnet_jax.models.osnet import osnet_x0_5, osnet_x0_25, osnet_x0_75, osnet_x1_0
 from svdnet_jax.models.resnet import MiniResNet, resnet18, resnet34, resnet50, resnet101
 
 
@@ -50,6 +51,10 @@ BACKBONES: Backbones = MappingProxyType(
         "resnet34": partial(_resnet, resnet34),
         "resnet50": partial(_resnet, resnet50),
         "resnet101": partial(_resnet, resnet101),
+        "osnet_x1_0": partial(_plain, osnet_x1_0),
+        "osnet_x0_75": partial(_plain, osnet_x0_75),
+        "osnet_x0_5": partial(_plain, osnet_x0_5),
+        "osnet_x0_25": partial(_plain, osnet_x0_25),
         "caffenet": partial(_plain, CaffeNet),
     }
 )
@@ -84,12 +89,17 @@ class SVDNet(nn.Module):
     embedding_dim: int
     """Outputs of the Eigenlayer; 0 leaves it out."""
     num_classes: int
+    """Training identities, K."""
     dropout: float = 0.5
+    """Share of the Eigenlayer's outputs that a training step leaves out."""
     neck: bool = False
     """Whether a BatchNorm stands between pooled feature and Eigenlayer (BNNeck, Luo et al. 2019)."""
     frozen_statistics: bool = False
+    """Whether the neck uses its stored statistics in training too; a backbone is told by itself."""
     eigenlayer_std: float = 0.01
+    """Standard deviation of the Eigenlayer's initial weight."""
     classifier_bias: bool = True
+    """Whether the classifier has one."""
     axis_name: str | None = None
     """Mapped axis over which the neck's statistics are taken."""
 
@@ -167,11 +177,16 @@ def create_backbone(name: str, **settings: Any) -> nn.Module:
     """Returns a backbone by name, for an `SVDNet` of your own.
 
     Args:
-        name: One of `BACKBONES`: mini, resnet18, resnet34, resnet50, resnet101 or caffenet.
+        name: One of `BACKBONES`: mini, resnet18, resnet34, resnet50, resnet101, osnet_x1_0, osnet_x0_75, osnet_x0_5,
+            osnet_x0_25 or caffenet.
         settings: Those of `svdnet_jax.config.schema.Model` that are about the backbone, such as ``last_stride=1``.
 
     Raises:
         ConfigError: No such backbone, or a setting that it does not have.
+
+    Examples:
+        >>> create_backbone("resnet50", last_stride=1).channels
+        2048
     """
     if name not in BACKBONES:
         raise ConfigError(f"no backbone {name!r}; choose one of {', '.join(BACKBONES)}")

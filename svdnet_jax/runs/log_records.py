@@ -46,7 +46,8 @@ def _compared(config: Config) -> dict[str, Any]:
         ("model", "weights"),
     ):
         del settings[section][place]
-    del settings["model"]["remat"]
+    # Of the Eigenlayer the record's `weights` speak.
+    del settings["model"]["remat"], settings["model"]["keep_eigenlayer"]
     return settings
 
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import optax
 from rich.console import Console
 
-from svdnet_jax.config.schema import Config
+from svdnet_jax.config.schema import Config, Model
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.data.types import Dataset, fingerprint, labels
-from svdnet_jax.errors import DataError
+from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.models.pretrained.load import Pretrained, load_pretrained
 from svdnet_jax.reporting.terminal import say
 from svdnet_jax.runs.base_run import BaseRun, after_base_run, read_base_run
@@ -25,6 +25,8 @@ RANDOM_WEIGHTS = (
     "No `model.weights` given: the backbone starts from random weights. Published results start from ImageNet's; "
     "the README says which files can be read."
 )
+
+EIGENLAYER_ANEW = "the Eigenlayer starts anew; `model.keep_eigenlayer` takes that of the run along, and its neck"
 
 
 class Start(NamedTuple):
@@ -46,24 +48,33 @@ def read_source(config: Config, console: Console) -> Pretrained | BaseRun | None
         if not base.verified:
             say(console, f"note: {base.folder}: {UNVERIFIED}")
         return base
-    weights = read_weights(config.model.weights)
+    weights = read_weights(config.model)
     check_start(config, weights)
+    if weights and weights.note:
+        say(console, f"{weights.source}: {weights.note}")
     if weights is None and config.model.backbone != "mini":
         say(console, RANDOM_WEIGHTS)
     return weights
 
 
-def read_weights(spec: str | None) -> Pretrained | None:
-    """Reads the weights that a backbone starts from, of a file or of another run; None for random ones.
+def read_weights(model: Model) -> Pretrained | None:
+    """Reads the weights that a network starts from, of a file or of another run; None for random ones.
 
     Raises:
-        ConfigError: They cannot be read.
+        ConfigError: They cannot be read, or an Eigenlayer is wanted of what has none.
     """
+    spec, keep = model.weights, model.keep_eigenlayer
     if spec is None:
         return None
     if RunDir(Path(spec)).is_run:
         trained = load_run(spec)
-        return as_pretrained(trained.state, f"{spec}, {finished_note(trained)}", (trained.config.model.layout,))
+        source = f"{spec}, {finished_note(trained)}" + (", with its Eigenlayer" if keep else "")
+        if keep and not trained.config.model.embedding_dim:
+            raise ConfigError(f"`model.keep_eigenlayer`: {spec} is a run without an Eigenlayer; leave it out")
+        weights = as_pretrained(trained.state, source, (trained.config.model.layout,), keep_eigenlayer=keep)
+        return weights if keep or not model.embedding_dim else weights._replace(note=EIGENLAYER_ANEW)
+    if keep:
+        raise ConfigError(f"`model.keep_eigenlayer`: {spec} is not the folder of a run; files hold a backbone alone")
     return load_pretrained(spec)
 
 

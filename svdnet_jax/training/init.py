@@ -10,7 +10,7 @@ from svdnet_jax.data.loader import mean_image
 from svdnet_jax.data.types import Split, labels
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.pretrained.convert import IMAGENET_MEAN, IMAGENET_STD
-from svdnet_jax.models.pretrained.load import Pretrained, check_fit, with_pretrained
+from svdnet_jax.models.pretrained.load import Pretrained, above_backbone, check_fit, with_pretrained
 from svdnet_jax.models.svdnet import SVDNet, create_model, parameter_paths
 from svdnet_jax.training.state import TrainState, init_state
 
@@ -82,14 +82,24 @@ def check_start(config: Config, weights: Pretrained | None) -> None:
         )
 
 
-def as_pretrained(state: TrainState, source: str, layouts: tuple[str, ...]) -> Pretrained:
-    """Returns the backbone of a trained state, for another run to start from; of a mean image, the mean colour."""
+def as_pretrained(
+    state: TrainState, source: str, layouts: tuple[str, ...], *, keep_eigenlayer: bool = False
+) -> Pretrained:
+    """Returns the backbone of a trained state, for another run to start from; of a mean image, the mean colour.
+
+    Args:
+        state: What was trained.
+        source: What it is, for the log.
+        layouts: Graphs in which its weights mean something.
+        keep_eigenlayer: Take Eigenlayer and neck along.
+    """
 
     def backbone(tree: Any) -> dict[str, np.ndarray]:
         return {path: np.asarray(leaf) for path, leaf in parameter_paths(tree.get("backbone", {})).items()}
 
     red, green, blue = np.asarray(state.pixels["mean"]).mean(axis=(0, 1)).tolist()
     std = np.asarray(state.pixels["std"]).ravel().tolist()
+    above = above_backbone(state.variables) if keep_eigenlayer else {}
     return Pretrained(
         params=backbone(state.params),
         batch_stats=backbone(state.batch_stats),
@@ -98,4 +108,5 @@ def as_pretrained(state: TrainState, source: str, layouts: tuple[str, ...]) -> P
         head=None,
         source=source,
         layouts=layouts,
+        eigenlayer={path: np.asarray(leaf) for path, leaf in above.items()} or None,
     )

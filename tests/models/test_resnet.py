@@ -71,9 +71,8 @@ def in_torch(networks, model, variables):
     network = networks.ResNet(
         model.stage_sizes,
         bottleneck=model.bottleneck,
-        stride_in_1x1=model.layout != "torchvision",
-        first_pooling={"ceil_mode": True} if model.layout == "caffe" else {"padding": 1},
         last_stride=model.last_stride,
+        **networks.GRAPHS[model.layout],
     ).double()
     leaves = parameter_paths(variables["params"]) | parameter_paths(variables["batch_stats"])
     state = {torch_name(path): networks.from_flax(leaf) for path, leaf in leaves.items()}
@@ -92,6 +91,10 @@ def in_torch(networks, model, variables):
         (ONE, True, "keras", 2, (64, 33), True),
         (ONE, True, "torchvision", 2, (65, 33), False),
         (ONE, True, "torchvision", 1, (64, 33), True),
+        (ONE, True, "fastreid", 1, (64, 33), True),
+        # With the batch's statistics the gradient of the stem's shift would be zero: without a ReLU nothing sees it.
+        (ONE, True, "strongbaseline", 1, (64, 33), True),
+        (ONE, True, "transreid", 1, (66, 33), True),
         (ONE, False, "caffe", 2, (64, 33), False),
         (ONE, False, "torchvision", 1, (65, 33), True),
         ((3, 4, 6, 3), True, "caffe", 2, (64, 33), True),

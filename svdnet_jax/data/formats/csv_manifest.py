@@ -54,19 +54,20 @@ def lacking(folder: Path) -> str:
     return f"no {FILE} there, nor {' and '.join(_TESTED)}"
 
 
-def read(root: Path, split: str | None = None) -> SplitFiles:
+def read(root: Path, split: str | None = None, *, unsaid: str = "") -> SplitFiles:
     """Reads a manifest.
 
     Args:
         root: The CSV file, or the folder of a manifest.csv or of a table for each split.
         split: Of all images of a table without a column that says it, whatever its name says.
+        unsaid: Of those of which nobody says it; not given: they are refused.
 
     Raises:
         ConfigError: A split is given, and the tables say it themselves.
         DataError: It cannot be used; names file and lines, what was found and what was expected.
     """
     files = _files(root)
-    tables = {file: read_table(file, split or said) for file, said in files.items()}
+    tables = {file: read_table(file, split or said or unsaid) for file, said in files.items()}
     if split and (len(files) > 1 or any(table.splits for table in tables.values())):
         raise ConfigError(f"`data.split` {split}: {root} says the splits itself; leave it out")
     one = next(iter(files)) if len(files) == 1 else None
@@ -87,7 +88,8 @@ def read(root: Path, split: str | None = None) -> SplitFiles:
     notes = list(dict.fromkeys(note for table in tables.values() for note in table.notes))
     people = texts.names_of(pids)
     if bare := [file.name for file, table in tables.items() if not table.splits]:
-        notes.append(f"no column split in {', '.join(bare)}: {split or 'the name of the file'} says it")
+        if said := split or ("the name of the file" if any(files.values()) else ""):
+            notes.append(f"no column split in {', '.join(bare)}: {said} says it")
         notes += [] if people else _apart(splits)
     sorted_splits = {name: tuple(sorted(crops, key=lambda crop: crop.name)) for name, crops in splits.items()}
     if not any("camera" in cells for table in tables.values() for _, cells in table.rows) and is_one_set(sorted_splits):

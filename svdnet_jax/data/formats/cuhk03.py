@@ -7,9 +7,6 @@ Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", 
 """
 
 import hashlib
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +20,10 @@ from svdnet_jax.data.formats.market_style import SplitFiles
 from svdnet_jax.data.index import SPLITS, ImageRecord
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
+from svdnet_jax.matlab import read_matlab
 from svdnet_jax.outputs import working_folder
 
 IMAGES = "cuhk-03.mat"
-MOST_SECONDS = 60
-"""To read the protocol's file, which takes less than one."""
 
 
 def lacking(folder: Path, kind: str) -> str:
@@ -90,37 +86,15 @@ def _images_file(folder: Path) -> Path | None:
     return next((path for path in (folder / IMAGES, folder / "cuhk03_release" / IMAGES) if path.is_file()), None)
 
 
-_READ_MAT = """
-import json, sys
-from scipy.io import loadmat
-table = loadmat(sys.argv[1])
-names = [str(cell[0]) for cell in table["filelist"].ravel()]
-numbers = {name: table[name].ravel().tolist() for name in sys.argv[2:]}
-print(json.dumps({"filelist": names, **numbers}))
-"""
-
-
 def _protocol(config: Path) -> dict[str, list[tuple[str, int, int]]]:
-    """Returns the name, identity and camera of the images of each split.
-
-    SciPy's reader of Matlab files can crash on a damaged one, so it has a process of its own.
-    """
-    wanted = ["labels", "camId", *(f"{split}_idx" for split in SPLITS)]
+    """Returns the name, identity and camera of the images of each split."""
+    wanted = ("filelist", "labels", "camId", *(f"{split}_idx" for split in SPLITS))
     try:
-        ended = subprocess.run(  # noqa: S603 - our own program, and the file is an argument of it
-            [sys.executable, "-c", _READ_MAT, str(config), *wanted],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=MOST_SECONDS,
-        )
-        if ended.returncode:
-            raise ValueError((ended.stderr.strip().splitlines() or ["its reader crashed"])[-1])
-        table = json.loads(ended.stdout)
+        table = {name: array.ravel().tolist() for name, array in read_matlab(config, wanted).items()}
         rows = list(zip(table["filelist"], table["labels"], table["camId"], strict=True))
         # Matlab counts from 1.
         return {split: [rows[_from_one(i)] for i in table[f"{split}_idx"]] for split in SPLITS}
-    except (ValueError, IndexError, TypeError, subprocess.TimeoutExpired) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise DataError(
             f"{config}: is not the protocol's file with filelist, labels, camId, train_idx, query_idx and gallery_idx "
             f"({error})"

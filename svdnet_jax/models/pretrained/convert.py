@@ -1,4 +1,4 @@
-"""Published ImageNet weights in our names and layouts: Keras, torchvision and timm, Caffe. Arrays only, no files.
+"""Published ImageNet weights in our names and layouts: Keras and Caffe, and what `torch_names` shares. No files.
 
 Our networks have no bias in a convolution and one epsilon in every BatchNorm; what others have besides is folded into
 the statistics, which leaves the network's output as it was: ``mean - bias`` and ``var + epsilon - EPSILON``. They
@@ -28,7 +28,6 @@ CAFFE_MEAN, CAFFE_STD = (123.68, 116.779, 103.939), (1.0, 1.0, 1.0)
 OLD_KERAS_EPSILON, NEW_KERAS_EPSILON = 1e-3, 1.001e-5
 
 KERAS_LEAVES = MappingProxyType({"gamma": "scale", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"})
-TORCH_LEAVES = MappingProxyType({"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"})
 # Blocks of each stage, and whether they are bottlenecks (He et al. 2016, table 1).
 NETWORKS = MappingProxyType(
     {
@@ -58,6 +57,11 @@ class Pretrained(NamedTuple):
     """What it was, for the log: name of the file and a short hash of the arrays."""
     layouts: tuple[str, ...] = ()
     """Layouts of `ResNet` in which the weights mean something, best first; empty: there is only one."""
+    eigenlayer: dict[str, np.ndarray] | None = None
+    """Of a run, where they are to go along: Eigenlayer and neck by path in the variables, such as
+    ``params/eigenlayer/kernel``."""
+    note: str = ""
+    """What was taken off the names and left out of the file, for the user; empty: nothing."""
 
 
 def from_keras(arrays: Mapping[str, np.ndarray], epsilons: Mapping[str, float]) -> Pretrained:
@@ -79,7 +83,7 @@ def from_keras(arrays: Mapping[str, np.ndarray], epsilons: Mapping[str, float]) 
         module = _module(layer)
         if re.fullmatch(r"fc\d+|predictions|probs", layer) and weight in ("kernel", "bias"):
             head[weight] = array
-        elif module is not None and weight in (KERAS_LEAVES if _is_norm(module) else ("kernel", "bias")):
+        elif module is not None and weight in (KERAS_LEAVES if is_norm(module) else ("kernel", "bias")):
             leaves[f"{module}/{KERAS_LEAVES.get(weight, weight)}"] = array
             default = NEW_KERAS_EPSILON if layer.endswith("_bn") else OLD_KERAS_EPSILON
             eps[module] = epsilons.get(layer, default)
@@ -90,41 +94,8 @@ def from_keras(arrays: Mapping[str, np.ndarray], epsilons: Mapping[str, float]) 
             "is a ResNet V2 (BatchNorm before the convolutions), another network than ours; "
             "take ResNet50 or ResNet101 of Keras applications, not ResNet50V2"
         )
-    _refuse(unknown, "a Keras ResNet-50, 101 or 152")
-    return _finish(leaves, eps, head, CAFFE_MEAN, CAFFE_STD, ("caffe", "keras"), bgr="stem/kernel")
-
-
-def from_torch(
-    arrays: Mapping[str, np.ndarray],
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    std: tuple[float, float, float] = IMAGENET_STD,
-) -> Pretrained:
-    """Converts a ResNet in torchvision's names, which timm shares: ``layer1.0.conv1.weight`` (O, I, H, W).
-
-    Args:
-        arrays: The state dict.
-        mean: What the network wants subtracted from RGB in [0, 255].
-        std: And then divided by.
-
-    Raises:
-        WeightsError: Names that a plain ResNet does not have.
-    """
-    leaves: Arrays = {}
-    head: Arrays = {}
-    unknown: list[str] = []
-    for name, array in arrays.items():
-        layer, _, weight = name.rpartition(".")
-        module = _torch_module(layer)
-        if layer == "fc" and weight in ("weight", "bias"):
-            head["kernel" if weight == "weight" else "bias"] = array.T
-        elif module is not None and _is_norm(module) and weight in TORCH_LEAVES:
-            leaves[f"{module}/{TORCH_LEAVES[weight]}"] = array
-        elif module is not None and not _is_norm(module) and weight == "weight":
-            leaves[f"{module}/kernel"] = _hwio(name, array)
-        elif module is None or not _is_norm(module) or weight != "num_batches_tracked":
-            unknown.append(name)
-    _refuse(unknown, "a plain torchvision or timm ResNet (no -D, SE, ResNeXt or V2 variant)")
-    return _finish(leaves, {}, head, mean, std, ("torchvision",), bgr=None)
+    refuse_unknown(unknown, "a Keras ResNet-50, 101 or 152")
+    return finish(leaves, eps, head, CAFFE_MEAN, CAFFE_STD, ("caffe", "keras"), bgr="stem/kernel")
 
 
 def from_caffe(layers: Mapping[str, Sequence[np.ndarray]]) -> Pretrained:
@@ -155,10 +126,10 @@ def from_caffe(layers: Mapping[str, Sequence[np.ndarray]]) -> Pretrained:
         elif name.startswith("scale"):
             leaves |= {f"{module}/scale": blobs[0].ravel(), f"{module}/bias": blobs[1].ravel()}
         else:
-            leaves[f"{module}/kernel"] = _hwio(name, blobs[0])
+            leaves[f"{module}/kernel"] = hwio(name, blobs[0])
             leaves |= {f"{module}/bias": blob.ravel() for blob in blobs[1:]}
-    _refuse(unknown, "a Caffe ResNet or CaffeNet")
-    return _finish(leaves, {}, head, CAFFE_MEAN, CAFFE_STD, ("caffe", "keras"), bgr="stem/kernel")
+    refuse_unknown(unknown, "a Caffe ResNet or CaffeNet")
+    return finish(leaves, {}, head, CAFFE_MEAN, CAFFE_STD, ("caffe", "keras"), bgr="stem/kernel")
 
 
 def _from_caffenet(layers: Mapping[str, Sequence[np.ndarray]]) -> Pretrained:
@@ -170,7 +141,7 @@ def _from_caffenet(layers: Mapping[str, Sequence[np.ndarray]]) -> Pretrained:
             unknown.append(name)
             continue
         kernel, bias = blobs[0], blobs[1].ravel()
-        kernel = _hwio(name, kernel) if name.startswith("conv") else kernel.reshape(kernel.shape[-2:])
+        kernel = hwio(name, kernel) if name.startswith("conv") else kernel.reshape(kernel.shape[-2:])
         if name == "fc6":
             if kernel.shape[1] != 256 * 6 * 6:
                 raise WeightsError(f"fc6 has {kernel.shape[1]} inputs; CaffeNet's has 9216 (256 x 6 x 6)")
@@ -178,9 +149,9 @@ def _from_caffenet(layers: Mapping[str, Sequence[np.ndarray]]) -> Pretrained:
             kernel = kernel.reshape(-1, 256, 6, 6).transpose(0, 2, 3, 1).reshape(len(kernel), -1)
         where = head if name in ("fc7", "fc8") else leaves
         where |= {f"{name}/kernel": kernel.T if name.startswith("fc") else kernel, f"{name}/bias": bias}
-    _refuse(unknown, "CaffeNet")
+    refuse_unknown(unknown, "CaffeNet")
     # The means of imagenet_mean.binaryproto's channels, rounded as in Caffe's own examples.
-    return _finish(leaves, {}, head, (123.0, 117.0, 104.0), CAFFE_STD, (), bgr="conv1/kernel")
+    return finish(leaves, {}, head, (123.0, 117.0, 104.0), CAFFE_STD, (), bgr="conv1/kernel")
 
 
 def describe(paths: Iterable[str]) -> str:
@@ -188,11 +159,13 @@ def describe(paths: Iterable[str]) -> str:
     paths = set(paths)
     if "fc6/kernel" in paths:
         return "a CaffeNet"
+    if "stage1_block1/gate/fc1/kernel" in paths:
+        return "an OSNet"
     blocks = {match[1] for path in paths if (match := re.match(r"(stage\d+_block\d+)/", path))}
     counts = tuple(sum(block.startswith(f"stage{stage}_") for block in blocks) for stage in (1, 2, 3, 4))
     bottleneck = "stage1_block1/conv3/kernel" in paths
     if not blocks:
-        return "no ResNet or CaffeNet"
+        return "no ResNet, OSNet or CaffeNet"
     kind = "bottleneck" if bottleneck else "basic"
     return f"a {NETWORKS.get((*counts, bottleneck), f'ResNet of {counts} {kind} blocks')}"
 
@@ -206,40 +179,37 @@ def _module(layer: str) -> str | None:
         kind, stage, letter, number, branch = old.groups()
         # a b c d ..., or in the deeper networks a b1 b2 b3 ...
         block = int(number) + 1 if number else ord(letter) - ord("a") + 1
-        return _block(kind == "bn", int(stage), block, ("1", "2a", "2b", "2c").index(branch))
+        return block_module(kind == "bn", int(stage), block, ("1", "2a", "2b", "2c").index(branch))
     if new := re.fullmatch(r"conv([2-5])_block(\d+)_([0-3])_(conv|bn)", layer):
         stage, number, branch, kind = new.groups()
-        return _block(kind == "bn", int(stage), int(number), int(branch))
+        return block_module(kind == "bn", int(stage), int(number), int(branch))
     return None
 
 
-def _torch_module(layer: str) -> str | None:
-    """Returns our module for a layer in torchvision's names."""
-    if layer in ("conv1", "bn1"):
-        return "stem" if layer == "conv1" else "bn_stem"
-    if match := re.fullmatch(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([1-3])|downsample\.([01]))", layer):
-        stage, block, kind, part, shortcut = match.groups()
-        return _block(kind == "bn" or shortcut == "1", int(stage) + 1, int(block) + 1, int(part or 0))
-    return None
-
-
-def _block(norm: bool, stage: int, block: int, part: int) -> str:
+def block_module(norm: bool, stage: int, block: int, part: int) -> str:
     """Returns our module in a block; stages count from 2 and part 0 is the shortcut, as in Keras and Caffe."""
     name = (f"bn{part}" if norm else f"conv{part}") if part else ("bn_shortcut" if norm else "shortcut")
     return f"stage{stage - 1}_block{block}/{name}"
 
 
-def _is_norm(module: str) -> bool:
+def is_norm(module: str) -> bool:
+    """Returns whether a module of ours is a BatchNorm."""
     return module.rpartition("/")[2].startswith("bn")
 
 
-def _hwio(name: str, kernel: np.ndarray) -> np.ndarray:
+def hwio(name: str, kernel: np.ndarray) -> np.ndarray:
+    """Returns a convolution's kernel (O, I, H, W) in our order of axes."""
     if kernel.ndim != 4:
         raise WeightsError(f"{name} has shape {kernel.shape}; a convolution has four dimensions")
     return kernel.transpose(2, 3, 1, 0)
 
 
-def _refuse(unknown: Sequence[str], network: str) -> None:
+def refuse_unknown(unknown: Sequence[str], network: str) -> None:
+    """Refuses weights that have no place.
+
+    Raises:
+        WeightsError: There are any; names some.
+    """
     if unknown:
         raise WeightsError(f"holds {len(unknown)} weights that {network} does not have: {some(unknown)}")
 
@@ -263,7 +233,7 @@ def some(names: Iterable[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _finish(
+def finish(
     leaves: Mapping[str, np.ndarray],
     epsilons: Mapping[str, float],
     head: dict[str, np.ndarray],
@@ -272,14 +242,27 @@ def _finish(
     layouts: tuple[str, ...],
     bgr: str | None,
 ) -> Pretrained:
-    """Checks numbers, folds biases and epsilons, turns BGR into RGB, sorts by collection."""
+    """Checks numbers, folds biases and epsilons, turns BGR into RGB, sorts by collection.
+
+    Args:
+        leaves: Weights by our paths.
+        epsilons: Of BatchNorm modules by our path, where it is not `EPSILON`.
+        head: What lies behind the feature.
+        rgb_mean: Subtracted from RGB in [0, 255].
+        rgb_std: And then divided by.
+        layouts: Of `Pretrained`.
+        bgr: Path of a kernel that expects BGR.
+
+    Raises:
+        WeightsError: Numbers that are no weights, or a bias that fits no BatchNorm.
+    """
     for name, array in {**leaves, **head}.items():
         check_numbers(name, array)
     folded = {path: array.astype(np.float64) for path, array in leaves.items()}
     for path in leaves:
         module, _, leaf = path.rpartition("/")
         mean = re.sub(r"conv(\d)$|(stem|shortcut)$", lambda m: f"bn{m[1]}" if m[1] else f"bn_{m[2]}", module) + "/mean"
-        if leaf == "bias" and not _is_norm(module) and mean in leaves:
+        if leaf == "bias" and not is_norm(module) and mean in leaves:
             if leaves[path].shape != leaves[mean].shape:
                 raise WeightsError(f"{path} has shape {leaves[path].shape}, unlike the statistics of its BatchNorm")
             folded[mean] -= folded.pop(path)

@@ -22,22 +22,24 @@ from svdnet_jax.models.pretrained.convert import (
     describe,
     from_caffe,
     from_keras,
-    from_torch,
     some,
 )
 from svdnet_jax.models.pretrained.convert import Pretrained as Pretrained
 from svdnet_jax.models.pretrained.readers import package, parsing, read_h5, read_safetensors, read_tfjs, read_torch
+from svdnet_jax.models.pretrained.state_dict import find_backbone
+from svdnet_jax.models.pretrained.torch_names import from_torch
 
 COLLECTIONS = ("params", "batch_stats", "head")
-PLAIN = re.compile(r"resnet(18|34|50|101|152)(\..+)?")
+PLAIN = re.compile(r"(resnet(18|34|50|101|152)|osnet_x(1_0|0_75|0_5|0_25))(\..+)?")
 """timm's names of networks that we have, perhaps with a tag of who trained it: ``resnet50.tv_in1k``."""
 
 
 def load_pretrained(spec: str) -> Pretrained:
     """Reads weights that others, or `write_pretrained`, published.
 
-    Keras applications (``.h5``, or tfjs' ``model.json`` with its shards beside it), torchvision and timm
-    (``.safetensors``, ``.pth``, ``.pt``), Caffe (``.caffemodel``) and our own ``.safetensors``.
+    Keras applications (``.h5``, or tfjs' ``model.json`` with its shards beside it), torchvision, timm and toolkits for
+    re-identification (``.safetensors``, ``.pth``, ``.pth.tar-60``, ``.pt``, ``.ckpt``), Caffe (``.caffemodel``) and our
+    own ``.safetensors``.
 
     Args:
         spec: Path of the file, or ``hf:owner/name`` or ``hf:owner/name:file`` for one on the Hugging Face hub, which
@@ -76,10 +78,11 @@ def with_pretrained(variables: Mapping[str, Any], weights: Pretrained) -> dict[s
 
     Args:
         variables: Collections ``params`` and, if the backbone has any, ``batch_stats``, each with ``backbone``.
-        weights: What `load_pretrained` returned; its head is not used.
+        weights: What `load_pretrained` returned; its head is not used. Eigenlayer and neck are replaced too if it has
+            them.
 
     Raises:
-        WeightsError: The weights are not those of this backbone; all that differs is listed.
+        WeightsError: The weights are not those of this network; all that differs is listed.
     """
     check_fit(variables, weights)
     changed = dict(variables)
@@ -88,11 +91,13 @@ def with_pretrained(variables: Mapping[str, Any], weights: Pretrained) -> dict[s
         new = {path: _like(leaf, getattr(weights, kind)[path]) for path, leaf in old.items()}
         if new:
             changed[kind] = {**variables[kind], "backbone": unflatten_dict(new, sep="/")}
-    return changed
+    old = flatten_dict(changed, sep="/")
+    moved = {path: _like(old[path], array) for path, array in (weights.eigenlayer or {}).items()}
+    return unflatten_dict({**old, **moved}, sep="/") if moved else changed
 
 
 def check_fit(variables: Mapping[str, Any], weights: Pretrained) -> None:
-    """Refuses weights of another backbone.
+    """Refuses weights of another backbone, or of another Eigenlayer or neck where they are to go along.
 
     Args:
         variables: As for `with_pretrained`, or their shapes.
@@ -121,6 +126,28 @@ def check_fit(variables: Mapping[str, Any], weights: Pretrained) -> None:
             f"`model.weights` {weights.source}: holds {there} and does not fit `model.backbone`, {here}: {listed}. "
             "Choose the backbone, or for CaffeNet the size of the images, that the file was made for"
         )
+    if weights.eigenlayer is None:
+        return
+    wanted = {path: leaf.shape for path, leaf in above_backbone(variables).items()}
+    found = {path: array.shape for path, array in weights.eigenlayer.items()}
+    if wanted != found:
+        raise WeightsError(
+            f"`model.keep_eigenlayer`: {weights.source}: {_above_words(found)}, here {_above_words(wanted)}; leave it "
+            "out, or give the run's `model.embedding_dim` and `model.neck`"
+        )
+
+
+def above_backbone(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the leaves of Eigenlayer and neck by path, such as ``params/eigenlayer/kernel``."""
+    leaves = flatten_dict({kind: variables.get(kind, {}) for kind in ("params", "batch_stats")}, sep="/")
+    return {path: leaf for path, leaf in leaves.items() if path.split("/")[1] in ("eigenlayer", "neck")}
+
+
+def _above_words(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Returns what Eigenlayer and neck there are, for messages."""
+    kernel = shapes.get("params/eigenlayer/kernel")
+    size = f"an Eigenlayer {kernel}" if kernel else "no Eigenlayer"
+    return f"{size} and {'a' if 'params/neck/scale' in shapes else 'no'} neck"
 
 
 def _like(old: jax.Array, new: np.ndarray) -> jax.Array:
@@ -144,13 +171,14 @@ def _read(path: Path) -> Pretrained:
         raise WeightsError("is a folder; give the file in it, such as model.json or model.safetensors")
     if not path.exists():
         raise WeightsError("no such file")
-    match path.suffix.lower():
+    # torchreid names its files model.pth.tar-60, after the epoch.
+    match PurePosixPath(re.sub(r"\.pth\.tar(-\d+)?$", ".pth", path.name.lower())).suffix:
         case ".json":
             return from_keras(*read_tfjs(path))
         case ".h5" | ".hdf5":
             return from_keras(*read_h5(path))
-        case ".pth" | ".pt" | ".bin":
-            return from_torch(read_torch(path), *_normalization(path))
+        case ".pth" | ".pt" | ".bin" | ".ckpt":
+            return _from_state_dict(read_torch(path), path)
         case ".caffemodel":
             return from_caffe(read_caffemodel(path))
         case ".safetensors":
@@ -158,11 +186,18 @@ def _read(path: Path) -> Pretrained:
             if any(name.startswith("params/") for name in arrays):
                 with parsing(path):
                     return _ours(arrays, metadata)
-            return from_torch(arrays, *_normalization(path))
+            return _from_state_dict(arrays, path)
     raise WeightsError(
         f"{path.suffix or 'a name without an ending'} is no kind of file that can be read: "
-        "known are .safetensors, .pth, .pt, .h5, .caffemodel and tfjs' model.json"
+        "known are .safetensors, .pth, .pth.tar, .pt, .ckpt, .h5, .caffemodel and tfjs' model.json"
     )
+
+
+def _from_state_dict(arrays: Mapping[str, np.ndarray], path: Path) -> Pretrained:
+    """Returns the backbone in a state dict of PyTorch."""
+    backbone, published = find_backbone(arrays), _normalization(path)
+    mean, std = backbone.pixels or published
+    return from_torch(backbone.arrays, mean, std, backbone.layouts)._replace(note=backbone.note)
 
 
 def _ours(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Pretrained:

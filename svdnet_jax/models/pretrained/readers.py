@@ -19,6 +19,11 @@ from svdnet_jax.errors import WeightsError
 
 EIGHT_BITS = "holds floating-point numbers of eight bits, too few to start from; take weights in float32 or bfloat16"
 
+AVERAGED = ("teacher", "ema", "model_ema", "ema_model", "state_dict_ema", "mean_teacher")
+"""Words for the network whose weights are averages over training, which is the one that is evaluated."""
+STATE_DICTS = ("state_dict", "model", "student", *AVERAGED)
+"""Where a checkpoint of PyTorch keeps weights, beside the optimizer and its like."""
+
 
 @contextlib.contextmanager
 def parsing(path: Path) -> Iterator[None]:
@@ -162,19 +167,29 @@ def _epsilons(node: Any) -> Iterator[tuple[str, float]]:
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """Reads a state dict in PyTorch's file format, alone or under ``state_dict`` or ``model``."""
+    """Reads a state dict in PyTorch's file format, alone or in a checkpoint.
+
+    Of a checkpoint with several, such as a student's and its teacher's, all names have that of their dict in front.
+
+    Raises:
+        WeightsError: Damaged, not a state dict, or what is no plain tensor.
+    """
     torch = package("torch", "'svdnet-jax[torch]'")
     with parsing(path), _without_programs(torch, path):
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+
+    def is_state_dict(value: Any) -> bool:
+        return isinstance(value, Mapping) and all(isinstance(item, torch.Tensor) for item in value.values())
+
+    if isinstance(loaded, Mapping):
+        held = {key: loaded[key] for key in STATE_DICTS if is_state_dict(loaded.get(key)) and loaded[key]}
+        if len(held) > 1:
+            loaded = {f"{key}.{name}": value for key, part in held.items() for name, value in part.items()}
+        elif held:
+            (loaded,) = held.values()
+    if not is_state_dict(loaded):
         raise WeightsError("holds no state dict (tensors by name); save model.state_dict()")
-    # DataParallel calls everything module.NAME.
-    prefix = "module." if all(str(name).startswith("module.") for name in loaded) else ""
-    arrays = {str(name).removeprefix(prefix): value.detach() for name, value in loaded.items()}
-    return {name: _numpy(name, value) for name, value in arrays.items()}
+    return {str(name): _numpy(str(name), value.detach()) for name, value in loaded.items()}
 
 
 def _numpy(name: str, tensor: Any) -> np.ndarray:

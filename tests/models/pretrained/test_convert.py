@@ -15,7 +15,8 @@ from svdnet_jax.errors import WeightsError
 from svdnet_jax.models import resnet
 from svdnet_jax.models.caffenet import CaffeNet
 from svdnet_jax.models.conv_norm import batch_norm
-from svdnet_jax.models.pretrained.convert import describe, from_caffe, from_keras, from_torch
+from svdnet_jax.models.pretrained.convert import describe, from_caffe, from_keras
+from svdnet_jax.models.pretrained.torch_names import from_torch
 
 # Folding adds and takes off numbers of the size of the statistics, in float32 in the files.
 FOLD = {"rtol": 1e-6, "atol": 1e-6}

@@ -77,7 +77,7 @@ def bomb(folder):
 BAD = {
     "missing": (lambda folder: folder / "none.h5", "no such file"),
     "folder": (lambda folder: folder, "is a folder; give the file in it"),
-    "kind": (text("weights.ckpt"), r"\.ckpt is no kind of file .*\.safetensors"),
+    "kind": (text("weights.onnx"), r"\.onnx is no kind of file .*\.safetensors"),
     "no ending": (text("weights"), "a name without an ending"),
     "tfjs cut": (shard(lambda path: cut(last(path))), "end in the middle of .*: one is cut short"),
     "tfjs more": (shard(lambda path: last(path).open("ab").write(b"1234")), "shards hold .* bytes, the list"),

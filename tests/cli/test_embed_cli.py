@@ -133,6 +133,10 @@ def test_a_manifest_gives_identities_and_cameras_and_its_splits(network, folder,
     query, gallery = (Embeddings.load(tmp_path / f"{split}.npz") for split in ("query", "gallery"))
     assert (query.names.tolist(), query.pids.tolist(), query.cameras.tolist()) == (["b.png"], [2], [1])
     assert (gallery.names.tolist(), gallery.pids.tolist()) == (["a.jpg", "in/c.bmp"], [1, 2])
+    assert (query.people, gallery.people) == ({2: "ben"}, {1: "anna", 2: "ben"})
+    (folder / "bare.csv").write_text("img_path,pid,camid\nb.png,ben,1\n")
+    assert main(["--images", str(folder / "bare.csv"), *network, "--out", str(tmp_path / "bare.npz")]) == 0
+    assert Embeddings.load(tmp_path / "bare.npz").person(0) == "ben"
     write(tmp_path / "secret.png")
     (folder / "list.txt").write_text("../secret.png\n")
     listed = ["--images", str(folder / "list.txt"), *network, "--out", str(tmp_path / "l.npz")]

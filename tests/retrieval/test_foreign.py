@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +243,4 @@ def test_the_table_of_what_is_read_names_tests_that_there_are():
 
 def test_identities_from_zero_are_numbered_from_one_and_junk_stays():
     assert from_one(SIDES["gallery"]).pids.tolist() == [2, 3, 1, -1, 3]
+    assert from_one(replace(SIDES["gallery"], people={0: "anna", 2: "ben"})).people == {1: "anna", 3: "ben"}

@@ -62,8 +62,9 @@ def draw_answers(
             )
         )
         row += len(near)
-    some = f"{len(shown)} of {len(answers)} queries" if len(shown) < len(answers) else f"{len(shown)} queries"
-    save(ranked_lists({"Query, and the nearest": rows}, f"{some}; under each image its pid, camera and distance"), path)
+    which = f"The first {len(shown)} of {len(answers)} queries: u" if len(shown) < len(answers) else "U"
+    title = f"{which}nder each image its pid, camera and distance"
+    save(ranked_lists({"Query, and the nearest": rows}, title), path)
 
 
 def _as_there(name: str, files: Mapping[str, Path]) -> str:

@@ -203,6 +203,8 @@ def _answer(index: Index, options: Options) -> None:
         say(console, table(answer))
     if len(answers) > SHOWN:
         say(console, f"These are the first {SHOWN} of {len(answers)} queries; --out FILE and --json give all.")
+    if options.figure:
+        say(console, f"figure: {options.figure}")
 
 
 def _embedded(index: Index, options: Options) -> tuple[Embeddings, Sequence[ImageRecord]]:

@@ -110,7 +110,8 @@ def _torch(path: Path, side: Side) -> Embeddings:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a parser that meets arbitrary bytes may raise anything
-        reason = " ".join(str(error).split())[:200]
+        said = " ".join(str(error).split())
+        reason = (said.partition("WeightsUnpickler error: ")[2] or said)[:120]
         raise ValueError(f"{path}: PyTorch refuses it as more than numbers ({reason}). {_conversion(path)}") from error
     if isinstance(found, torch.Tensor):
         return _bare(path, lambda _: _array(found))

@@ -218,7 +218,7 @@ def test_the_first_answers_are_drawn_from_a_folder(files, drawn, capsys):
     called(capsys, files, *asked, "--figure", files / "found.png", "--json")
     (axes,) = drawn[0].axes
     texts = [text.get_text() for text in axes.texts]
-    assert axes.get_title(loc="left") == "8 of 25 queries; under each image its pid, camera and distance"
+    assert axes.get_title(loc="left") == "The first 8 of 25 queries: under each image its pid, camera and distance"
     assert [text for text in texts if text.endswith(("0.18", "0.88", "1.13"))][:7] == [
         *("✗ 0 c2  0.18", "✗ 1 c0  0.88", "✗ 0 c1  1.13"),
         *("✗ 1 c0  0.18", "✗ 1 c1  0.88", "✗ 0 c2  1.13"),
@@ -230,7 +230,8 @@ def test_the_first_answers_are_drawn_from_a_folder(files, drawn, capsys):
     expected = [gray for number, rows in enumerate(found) for gray in (250 - 8 * number, *(8 * rows))]
     np.testing.assert_allclose(grays, expected, atol=2)  # of JPEG
     assert (files / "found.png").read_bytes().startswith(b"\x89PNG")
-    called(capsys, files, *asked, "--figure", files / "found.png")  # its own figure may be replaced
+    shown = called(capsys, files, *asked, "--figure", files / "found.png")  # its own figure may be replaced
+    assert shown.endswith(f"figure: {files / 'found.png'}\n")
 
 
 def test_pictures_that_are_not_there_or_lie_elsewhere_are_refused(files, drawn, capsys):

@@ -2,8 +2,10 @@
 
 import os
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,7 +102,7 @@ def test_what_pytorch_would_have_to_unpickle_is_refused_with_lines_that_convert(
     import torch
 
     torch.save(TORCHREID, tmp_path / "f.pt")
-    with pytest.raises(ValueError, match=r"f\.pt: PyTorch refuses it as more than numbers") as caught:
+    with pytest.raises(ValueError, match=r"f\.pt: PyTorch refuses it as more than numbers \(Unsupp") as caught:
         load_embeddings(tmp_path / "f.pt", "query")
     assert_same(converted(str(caught.value), tmp_path / "f.npz"), SIDES["query"])
     torch.save(Program(tmp_path / "ran"), tmp_path / "bad.pt")
@@ -227,6 +229,15 @@ def test_the_reader_of_matlab_files_has_so_much_memory_and_no_more(tmp_path, mon
     monkeypatch.setattr(matlab, "STARTED", -4 * matlab.UNFOLDED)
     with pytest.raises(ValueError, match=r"f\.mat: cannot be read as a Matlab file \(.*(memory|alloc|crashed|Memory)"):
         load_embeddings(tmp_path / "f.mat", "query")
+
+
+def test_the_table_of_what_is_read_names_tests_that_there_are():
+    root = Path(__file__).parents[2]
+    text = (root / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    table = text.partition("## Files of other programs")[2].partition("\nAll but the first")[0]
+    named = re.findall(r"`(test_\w+)`", table)
+    assert len(named) >= 6
+    assert all(callable(globals().get(name)) for name in named), named
 
 
 def test_identities_from_zero_are_numbered_from_one_and_junk_stays():

@@ -1,7 +1,10 @@
 """The networks once more, in plain PyTorch from the papers and the authors' prototxt: what ours are compared with.
 
-Nothing of svdnet_jax is imported. Attributes are named as in torchvision, so that ``state_dict`` looks like its files.
+Nothing of svdnet_jax is imported. Attributes are named as in torchvision, and of OSNet as in torchreid, so that
+``state_dict`` looks like its files.
 """
+
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -92,6 +95,75 @@ class ResNet(nn.Module):
         x = self.bn1(self.conv1(x))
         x = max_pool2d(relu(x) if self.first_relu else x, **self.first_pooling)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+class ConvBN(nn.Module):
+    """A convolution and its BatchNorm."""
+
+    def __init__(self, before: int, after: int, size: int = 1, stride: int = 1):
+        super().__init__()
+        self.conv = nn.Conv2d(before, after, size, stride, size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x))
+
+
+class Lite(nn.Module):
+    """Zhou et al. 2019, figure 3b: pointwise, then depthwise."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu(self.bn(self.conv2(self.conv1(x))))
+
+
+class OmniScale(nn.Module):
+    """Zhou et al. 2019, figure 4 and equations 3 and 4."""
+
+    def __init__(self, before: int, after: int):
+        super().__init__()
+        width = after // 4
+        self.conv1 = ConvBN(before, width)
+        self.conv2a = Lite(width)
+        for letter, depth in zip("bcd", (2, 3, 4), strict=True):
+            setattr(self, f"conv2{letter}", nn.Sequential(*(Lite(width) for _ in range(depth))))
+        # With biases, as in the published weights.
+        fc1, fc2 = nn.Conv2d(width, width // 16, 1), nn.Conv2d(width // 16, width, 1)
+        self.gate = nn.ModuleDict({"fc1": fc1, "fc2": fc2})
+        self.conv3 = ConvBN(width, after)
+        self.downsample = nn.Identity() if before == after else ConvBN(before, after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(self.conv1(x))
+        total = torch.zeros_like(y)
+        for stream in (self.conv2a, self.conv2b, self.conv2c, self.conv2d):
+            z = stream(y)
+            weights = self.gate["fc2"](relu(self.gate["fc1"](z.mean(dim=(2, 3), keepdim=True))))
+            total = total + torch.sigmoid(weights) * z
+        return relu(self.conv3(total) + self.downsample(x))
+
+
+class OSNet(nn.Module):
+    """Zhou et al. 2019, table 1, up to the last feature map, in torchreid's names of weights."""
+
+    def __init__(self, widths: tuple[int, ...]):
+        super().__init__()
+        self.conv1 = ConvBN(3, widths[0], 7, 2)
+        for stage, (before, after) in enumerate(pairwise(widths), start=2):
+            blocks: list[nn.Module] = [OmniScale(before, after), OmniScale(after, after)]
+            if stage < 4:
+                blocks.append(nn.Sequential(ConvBN(after, after), nn.ReLU(), nn.AvgPool2d(2)))
+            setattr(self, f"conv{stage}", nn.Sequential(*blocks))
+        self.conv5 = ConvBN(widths[-1], widths[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = max_pool2d(relu(self.conv1(x)), 3, 2, 1)
+        return relu(self.conv5(self.conv4(self.conv3(self.conv2(x)))))
 
 
 class CaffeNet(nn.Module):

@@ -87,6 +87,13 @@ def caffe_max_pool(x: Float[Array, "N H W C"], pool: Pool = max_pool) -> Float[A
     return pool(x, ((0, 1 - height % 2), (0, 1 - width % 2)))
 
 
+def halve(x: Float[Array, "N H W C"]) -> Float[Array, "N h w C"]:
+    """Takes means of 2x2 windows; a last row or column without a partner is dropped."""
+    n, height, width, channels = x.shape
+    windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2, channels)
+    return jnp.mean(windows, axis=(2, 4))
+
+
 def relu(x: Float[Array, "*N"]) -> Float[Array, "*N"]:
     """Returns max(x, 0); on accelerators its gradient looks at the result, so that what goes in need not be kept."""
     return nn.relu(x) if jax.default_backend() == "cpu" else _relu(x)

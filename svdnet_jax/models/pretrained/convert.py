@@ -159,11 +159,13 @@ def describe(paths: Iterable[str]) -> str:
     paths = set(paths)
     if "fc6/kernel" in paths:
         return "a CaffeNet"
+    if "stage1_block1/gate/fc1/kernel" in paths:
+        return "an OSNet"
     blocks = {match[1] for path in paths if (match := re.match(r"(stage\d+_block\d+)/", path))}
     counts = tuple(sum(block.startswith(f"stage{stage}_") for block in blocks) for stage in (1, 2, 3, 4))
     bottleneck = "stage1_block1/conv3/kernel" in paths
     if not blocks:
-        return "no ResNet or CaffeNet"
+        return "no ResNet, OSNet or CaffeNet"
     kind = "bottleneck" if bottleneck else "basic"
     return f"a {NETWORKS.get((*counts, bottleneck), f'ResNet of {counts} {kind} blocks')}"
 

@@ -25,6 +25,9 @@ def gram(W: Float[Array, "C D"]) -> Float[Array, "D D"]:
 
     In float32 at least. Products outside of that type's range are infinite or zero; `correlation` scales before.
 
+    Args:
+        W: The matrix, a projection direction a column.
+
     Raises:
         ValueError: W is no float matrix.
     """
@@ -41,8 +44,15 @@ def correlation(W: Float[Array, "C D"]) -> Float[Array, ""]:
     factor, of whatever size, and by order and sign of the columns. In float32 at least. NaN if all of W is zero
     or an entry NaN or infinite. XLA on a CPU takes entries below the smallest normal number (1e-38) for zero.
 
+    Args:
+        W: The matrix, a projection direction a column.
+
     Raises:
         ValueError: W is no float matrix.
+
+    Examples:
+        >>> print(correlation(jnp.eye(4)), correlation(jnp.ones((4, 4))))
+        1.0 0.25
     """
     check_matrix(W)
     W = at_least_float32(W)
@@ -56,8 +66,15 @@ def spectrum(W: Float[Array, "C D"]) -> Float[Array, " R"]:
 
     Not for use inside jit: as `decorrelate`, it looks at values and factorises in float64. In float32 at least.
 
+    Args:
+        W: The matrix, of any shape.
+
     Raises:
         ValueError: W is no float matrix, has NaN or Inf, or a singular value is too large for the type.
+
+    Examples:
+        >>> print(spectrum(jnp.array([[3.0, 0.0], [4.0, 0.0], [0.0, 2.0]])))
+        [5. 2.]
     """
     S = factorize(W)[1]
     return rounded(S, np.promote_types(W.dtype, np.float32))
@@ -86,6 +103,14 @@ def decorrelate(
     Raises:
         ValueError: W is no float matrix, has NaN or Inf, has more columns than rows, the method is unknown, the new
             matrix has an entry too large for W's dtype, or no routine factorises W rightly.
+
+    Examples:
+        >>> W = jax.random.normal(jax.random.key(0), (8, 4)) + 2.0
+        >>> US, image = decorrelate(W), jnp.ones(8)
+        >>> print(f"{correlation(W):.1f} becomes {correlation(US):.1f}")
+        0.3 becomes 1.0
+        >>> bool(jnp.allclose(jnp.linalg.norm(image @ W), jnp.linalg.norm(image @ US)))
+        True
     """
     if method not in get_args(Method):
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(get_args(Method))}")
@@ -177,8 +202,17 @@ def match_columns(old: Float[Array, "C D"], new: Float[Array, "C D"]) -> tuple[I
     expects. O(D²) after one matrix product. Zero columns count as cosine 0; ties go to the first column. Cosines are in
     float32 at least.
 
+    Args:
+        old: The matrix whose columns choose.
+        new: The matrix whose columns are chosen.
+
     Returns:
         Order and sign, such that ``new[:, order] * sign`` is the matched matrix, in its dtype.
+
+    Examples:
+        >>> order, sign = match_columns(jnp.eye(3), -jnp.eye(3)[:, ::-1])
+        >>> print(order, sign)
+        [2 1 0] [-1. -1. -1.]
     """
     units = (unit_columns(at_least_float32(W)) for W in (old, new))
     order, sign = _greedy(jnp.matmul(next(units).T, next(units), precision=jax.lax.Precision.HIGHEST))

@@ -24,14 +24,14 @@ COMMANDS |= {"check-data": COMMANDS["check_data"], "paper_tables": COMMANDS["all
 WITH_PRESET = {"train", "market_rri", "duke_rri", "cuhk03_rri", "paper_tables", *study.STUDIES}
 TEXTS = [
     path
-    for pattern in ("svdnet_jax/**/*.py", "experiments/*.py", "*.md", "docs/*.md")
+    for pattern in ("svdnet_jax/**/*.py", "experiments/*.py", "*.md", "docs/**/*.md")
     for path in sorted(ROOT.glob(pattern))
     if path.name not in ("hints.py", "CHANGELOG.md")  # about options of other toolkits, and of before
 ]
 NAMED = re.compile(r"(?<![\w-])--[a-zA-Z][\w.-]*\w")
 SECTIONS = {"--data", "--compute", "--machines", "--loss.penalty"}
 """Said of all options of a section."""
-OTHERS = re.compile(r"git|benchmarks\.|--help|--version|`--missing`|`--dtypes|pip install|var\(--|: #")
+OTHERS = re.compile(r"git|srun|benchmarks\.|--help|--version|`--missing`|`--dtypes|pip install|var\(--|: #")
 """Lines about other programs, and colors of a page."""
 
 

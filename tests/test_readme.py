@@ -1,13 +1,11 @@
 """The README says what the code does: its snippets run, its tables and those of the results come from stored logs."""
 
 import io
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from documents import run_python
 from rich.console import Console
 
 from svdnet_jax.reporting.log import after_rounds, read_log
@@ -91,14 +89,11 @@ def snippets():
 
 @pytest.mark.parametrize("code", snippets())
 def test_snippets_run(code):
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    assert run_python(code, JAX_NUM_CPU_DEVICES="8")
 
 
 def test_pictures_exist_and_links_lead_somewhere():
-    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         text = re.sub(r"```.*?```", "", document.read_text(), flags=re.S)
         links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text)
         for link in links:

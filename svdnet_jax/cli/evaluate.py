@@ -4,6 +4,7 @@
     svdnet evaluate --query q.npz --gallery g.npz --metric cosine --no-cross-camera --json
     svdnet evaluate --query q.npz --gallery g.npz --rerank --distances --camera-pairs --figures figures
     svdnet evaluate --query q.npz --gallery g.npz --intervals
+    svdnet evaluate --query all.npz --gallery all.npz --leave-self-out row    query set = gallery set
     svdnet evaluate --query gt_bbox.npz --gallery g.npz --multi-query
     svdnet evaluate --run runs/synthetic --data.root Market-1501-v15.09.15   a run on other data
     svdnet evaluate --weights resnet50.h5 --data.root Market-1501-v15.09.15  ImageNet weights as they are
@@ -14,14 +15,15 @@ in [0, 1], and valid_queries, with --rerank those of the new ranking and the oth
 was asked for under its name; for a network, one such object for each embedding.
 
 A file holds the arrays features (N, D), pids (N,), cameras (N,) and, if there are any, names (N,), as
-svdnet_jax.retrieval.Embeddings.save or np.savez writes them. Features are of any number type, pids and cameras
-integers of any type with a sign, which mean the same in both files; pid -1 marks junk, 0 distractors. Junk is left
-out here, but that re-ranking looks at it, as its authors' code does; toolkits drop it before, so for their re-ranked
-numbers drop it from the file. Features are taken as they are: for numbers published with cosine similarity or
-features of length 1, give --metric cosine. A vector that is common to all features changes nothing, however large;
-features in float64 are ranked by what float64 tells. Notes on stderr say where numbers may not mean what one thinks,
-such as a query's own image in the gallery. No file is written over that is read, nor one that is not of the kind
-written.
+svdnet_jax.retrieval.Embeddings.save or np.savez writes them; files of torchreid's names (qf, q_pids, q_camids, gf,
+...), layumi's pytorch_result.mat, .npy with a list beside it and PyTorch's .pt are read too (docs/evaluation.md).
+Features are of any number type, pids and cameras integers of any type with a sign, which mean the same in both files;
+pid -1 marks junk, 0 distractors. Junk is left out here, but that re-ranking looks at it, as its authors' code does;
+toolkits drop it before, so for their re-ranked numbers drop it from the file. Features are taken as they are: for
+numbers published with cosine similarity or features of length 1, give --metric cosine. A vector that is common to all
+features changes nothing, however large; features in float64 are ranked by what float64 tells. Notes on stderr say
+where numbers may not mean what one thinks, such as a query's own image in the gallery. No file is written over that is
+read, nor one that is not of the kind written.
 
 Market-1501's size (3 368 queries, 19 732 gallery images, D = 1024) takes about four seconds on two CPU cores, half of
 them for starting up, and with --rerank ten more; embedding that many images with a ResNet-50 takes about half an hour.
@@ -31,21 +33,40 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from svdnet_jax.cli.exits import fail, fail_on
-from svdnet_jax.cli.measures import FIGURES, Findings, Measures, as_json, draw, run_evaluation, text
+from svdnet_jax.cli.measures import (
+    FIGURES,
+    PICTURES,
+    RANKS,
+    Findings,
+    Measures,
+    as_json,
+    draw,
+    draw_pictures,
+    run_evaluation,
+    text,
+)
 from svdnet_jax.cli.source import Source, with_source
 from svdnet_jax.config.flags import Flag
 from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import is_bytes, is_figure, refuse_overwrite
+from svdnet_jax.outputs import is_bytes, is_csv, is_figure, refuse_overwrite
+from svdnet_jax.reporting.ranks import HEAD
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
-from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS, Embeddings
+from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS
+from svdnet_jax.retrieval.foreign import from_one, load_embeddings
 
+if TYPE_CHECKING:
+    from svdnet_jax.data.types import Dataset
+    from svdnet_jax.runs.inference import Embedder
+
+Seen = tuple["Dataset", "Embedder"]
+"""What a network was measured on, and the network."""
 CHOICE = "give --query and --gallery, or --run, or --weights"
 
 
@@ -54,9 +75,11 @@ class Options:
     """What to evaluate, and how."""
 
     query: Path | None = None
-    """Embeddings of the query images (.npz)."""
+    """Embeddings of the query images: .npz, .npy, .mat or .pt, also with the gallery in one file."""
     gallery: Path | None = None
-    """Embeddings of the gallery images (.npz)."""
+    """Embeddings of the gallery images, likewise."""
+    pids_from_zero: Flag = False
+    """Identities of --query and --gallery are numbered from 0: the pid 0 is a person and no distractor."""
     run: Path | None = None
     """Folder of a run: the network of its latest checkpoint."""
     weights: str | None = None
@@ -84,8 +107,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet evaluate") -> in
     options = tyro.cli(Options, args=argv, prog=prog, description=__doc__)
     try:
         _check(options)
-        findings = _files(options) if options.query else _network(options)
-        drawn = _draw(findings, options.measures.figures)
+        findings, seen = (_files(options), None) if options.query else _network(options)
+        drawn = _draw(findings, options.measures, seen)
     except (OSError, ValueError, MemoryError) as error:
         return fail_on(error)
     except KeyboardInterrupt:
@@ -109,8 +132,15 @@ def _check(options: Options) -> None:
     sources = files, options.run is not None, options.weights is not None
     if sum(sources) != 1 or (files and None in (options.query, options.gallery)):
         raise ConfigError(CHOICE)
+    if options.pids_from_zero and not files:
+        raise ConfigError("--pids-from-zero is for files of embeddings; give --query and --gallery, or leave it out")
     if files and (options.save or options.export or options.data != Source()):
         raise ConfigError("--save, --export and --data are for a network; give --run or --weights, or leave them out")
+    if options.measures.leave_self_out and not files:
+        raise ConfigError(
+            "--leave-self-out is for embeddings in files; a data set says it itself: images of the split query+gallery "
+            "in a manifest without a column camera, or folders train and test"
+        )
     if options.weights is None and (options.size or options.preset != Options.preset):
         raise ConfigError("--preset and --size are for --weights; files and runs have their own")
     if not 0 <= options.data.validation <= 10**6:
@@ -121,8 +151,10 @@ def _check(options: Options) -> None:
 def _check_outputs(options: Options, reads: list[Path | str | None]) -> None:
     kinds = ("",) if options.query else ("embedding", "pooled")
     for kind in kinds:
-        for name in FIGURES if options.measures.figures else ():
-            refuse_overwrite("--figures", (options.measures.figures or Path()) / kind / f"{name}.png", is_figure, reads)
+        if folder := options.measures.figures:
+            for name in (*FIGURES, *PICTURES):
+                refuse_overwrite("--figures", folder / kind / f"{name}.png", is_figure, reads)
+            refuse_overwrite("--figures", folder / kind / RANKS, is_csv(HEAD), reads)
         for name in ("query", "gallery") if options.save else ():
             refuse_overwrite("--save", (options.save or Path()) / kind / f"{name}.npz", IS_EMBEDDINGS, reads)
     if options.export:
@@ -130,16 +162,26 @@ def _check_outputs(options: Options, reads: list[Path | str | None]) -> None:
         refuse_overwrite("--export", options.export, made, reads)
 
 
-def _draw(findings: dict[str, Findings], folder: Path | None) -> list[Path]:
-    return [path for name, each in findings.items() for path in draw(each, folder / name)] if folder else []
+def _draw(findings: dict[str, Findings], asked: Measures, seen: "Seen | None") -> list[Path]:
+    folder, paths = asked.figures, []
+    for name, each in findings.items() if folder else ():
+        paths += draw(each, (folder or Path()) / name)
+        # A query that is the mean of several images is none of them.
+        if seen and not asked.multi_query:
+            paths += draw_pictures(each, name, *seen, (folder or Path()) / name)
+    return paths
 
 
 def _files(options: Options) -> dict[str, Findings]:
-    pair = Embeddings.load(options.query or ""), Embeddings.load(options.gallery or "")
+    pair = load_embeddings(options.query or "", "query"), load_embeddings(options.gallery or "", "gallery")
+    if options.pids_from_zero:
+        if not any((side.pids == 0).any() for side in pair):
+            raise ConfigError("--pids-from-zero: no pid is 0 in query or gallery; leave it out")
+        pair = from_one(pair[0]), from_one(pair[1])
     return {"": run_evaluation(*pair, options.metric or "euclidean", options.cross_camera, options.measures)}
 
 
-def _network(options: Options) -> dict[str, Findings]:
+def _network(options: Options) -> tuple[dict[str, Findings], "Seen"]:
     # Flax and all that belongs to training, which files of embeddings can do without.
     from svdnet_jax.models.pretrained.load import write_pretrained
     from svdnet_jax.runs import inference
@@ -162,7 +204,8 @@ def _network(options: Options) -> dict[str, Findings]:
             query.save(options.save / kind / "query.npz")
             gallery.save(options.save / kind / "gallery.npz")
     protocol = config.eval.metric, config.eval.cross_camera
-    return {kind: run_evaluation(*pair, *protocol, options.measures) for kind, pair in embedded.items()}
+    findings = {kind: run_evaluation(*pair, *protocol, options.measures) for kind, pair in embedded.items()}
+    return findings, (dataset, embedder)
 
 
 def _with_data(config: Config, options: Options) -> Config:

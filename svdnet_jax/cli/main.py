@@ -12,7 +12,7 @@ from svdnet_jax.reporting.terminal import say, terminal
 COMMANDS = {
     "train": "train, evaluate and report",
     "evaluate": "CMC and mAP of a run, of weights, or of embeddings in files",
-    "embed": "embed a folder of images",
+    "embed": "embed images: a folder, a list, a manifest",
     "export": "write a network to a file: ONNX or StableHLO",
     "search": "find the nearest images",
     "serve": "a local page to look into a run",

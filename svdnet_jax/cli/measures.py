@@ -3,25 +3,38 @@
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from svdnet_jax.config.flags import Flag
+from svdnet_jax.reporting.ranks import write_ranks
 from svdnet_jax.retrieval.camera_pairs import CameraPairs, camera_pairs
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.distributions import Distributions, distance_distributions
 from svdnet_jax.retrieval.doubts import doubts
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.first_ranks import first_ranks
 from svdnet_jax.retrieval.intervals import Interval, report_intervals
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.multi_query import multi_query
 from svdnet_jax.retrieval.rerank import Rerank
 from svdnet_jax.retrieval.results import Report
+from svdnet_jax.retrieval.self_out import By, SelfOut, is_one_set, leave_self_out
 from svdnet_jax.retrieval.single_shot import SingleShot, evaluate_single_shot
 
+if TYPE_CHECKING:  # Flax and all that belongs to training, which files of embeddings can do without
+    from svdnet_jax.data.types import Dataset
+    from svdnet_jax.runs.inference import Embedder
+
 FIGURES = ("cmc", "camera_pairs", "distances")
-"""Names of what is drawn."""
+"""Names of what is drawn of embeddings."""
+PICTURES = ("ranked_lists", "alike")
+"""Names of what is drawn of a network, whose images are there."""
+RANKS = "ranks.csv"
+"""The table of ranks, beside the figures."""
+SHOWN = 10
+"""Ranks in it."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +57,15 @@ class Measures:
     """So many random galleries of one image an identity, CUHK03's first protocol; 0 for none."""
     distances: Flag = False
     """Distances of right and wrong pairs, and thresholds for chosen rates of false matches."""
+    leave_self_out: By | None = None
+    """Of embeddings in files that are query and gallery at once: leave only a query's own image out of its ranking, the
+    gallery image of its name or in its row. The rule about cameras does not hold then."""
     intervals: Flag = False
     """95 % intervals of all numbers over the people of the test set: whole identities are resampled, as queries of one
     person are not independent."""
     figures: Path | None = None
-    """Folder for figures: CMC, cameras, distances."""
+    """Folder for figures (CMC, cameras, distances), a table of the first ten ranks of each query (ranks.csv) and, of a
+    network, ranked lists and what makes images alike."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +79,12 @@ class Findings:
     distances: Distributions | None
     intervals: dict[str, Interval] | None
     """By measure, of `report`."""
+    self_out: SelfOut | None
+    """The queries' own images, where these are left out."""
+    query: Embeddings
+    """The queries that were asked: with multi_query, means."""
+    gallery: Embeddings
+    cross_camera: bool
     notes: list[str]
     """What about the data makes the numbers mean something else than one would think."""
 
@@ -79,6 +102,9 @@ def run_evaluation(
     if not 0 <= asked.single_shot <= 10_000:
         raise ValueError(f"--single-shot {asked.single_shot}: must be from 0 to 10000 draws")
     rerank = Rerank(asked.k1, asked.k2, asked.weight) if asked.rerank else None
+    self_out = _self_out(query, gallery, asked) if asked.leave_self_out else None
+    if self_out:
+        query, gallery, cross_camera = self_out.query, self_out.gallery, True
     if asked.multi_query:
         query = multi_query(query, metric)
     protocol = metric, cross_camera
@@ -86,23 +112,36 @@ def run_evaluation(
     report = evaluate(query, gallery, *protocol, rerank=rerank) if rerank else plain
     single = None
     if asked.single_shot:
-        single = evaluate_single_shot(query, gallery, *protocol, repeats=asked.single_shot)
+        one_set = is_one_set(query, gallery)
+        single = evaluate_single_shot(query, gallery, *protocol, repeats=asked.single_shot, one_set=one_set)
     drawn = asked.figures is not None
     return Findings(
         report,
         plain if rerank else None,
-        camera_pairs(report, query, gallery) if asked.camera_pairs or drawn else None,
+        camera_pairs(report, query, gallery) if asked.camera_pairs or (drawn and not self_out) else None,
         single,
         distance_distributions(query, gallery, *protocol) if asked.distances or drawn else None,
         report_intervals(report, query.pids) if asked.intervals else None,
+        self_out,
+        query,
+        gallery,
+        cross_camera,
         doubts(plain, query, gallery, rerank),
     )
+
+
+def _self_out(query: Embeddings, gallery: Embeddings, asked: Measures) -> SelfOut:
+    """Returns the sets with each query's own image known; refuses what then means nothing."""
+    for option, given in (("--multi-query", asked.multi_query), ("--camera-pairs", asked.camera_pairs)):
+        if given:
+            raise ValueError(f"{option} is about cameras, and --leave-self-out knows none; leave one of them out.")
+    return leave_self_out(query, gallery, asked.leave_self_out or "name")
 
 
 def text(findings: Findings) -> str:
     """Returns all of it, for people."""
     intervals = _interval_text(findings.intervals) if findings.intervals else None
-    ranked = [findings.without_rerank, findings.report, intervals]
+    ranked: list[object] = [findings.self_out, findings.without_rerank, findings.report, intervals]
     parts = [*ranked, findings.single_shot, findings.pairs, findings.distances]
     return "\n\n".join(str(part) for part in parts if part is not None)
 
@@ -116,6 +155,9 @@ def _interval_text(intervals: dict[str, Interval]) -> str:
 def as_json(findings: Findings) -> dict[str, Any]:
     """Returns all of it, for programs; the numbers at the top are those of the protocol asked for."""
     values: dict[str, Any] = findings.report.metrics() | {"valid_queries": findings.report.valid_queries}
+    if findings.self_out:
+        own = findings.self_out
+        values["leave_self_out"] = {"by": own.by, "queries_in_gallery": own.found, "without_another": own.alone}
     if (rerank := findings.report.rerank) and findings.without_rerank:
         values["rerank"] = {"k1": rerank.k1, "k2": rerank.k2, "lambda": rerank.weight}
         values["without_rerank"] = findings.without_rerank.metrics()
@@ -133,7 +175,7 @@ def as_json(findings: Findings) -> dict[str, Any]:
 
 
 def draw(findings: Findings, folder: Path) -> list[Path]:
-    """Draws CMC, cameras and distances.
+    """Draws CMC, cameras and distances, and writes the table of ranks, by distance.
 
     Returns:
         The files.
@@ -154,4 +196,34 @@ def draw(findings: Findings, folder: Path) -> list[Path]:
         figures["distances"] = distributions({f"{findings.report.metric} distance": findings.distances})
     for name, figure in figures.items():
         save(figure, folder / f"{name}.png")
-    return [folder / f"{name}.png" for name in figures]
+    sides = findings.query, findings.gallery
+    ranks = first_ranks(*sides, SHOWN, findings.report.metric, findings.cross_camera)
+    write_ranks(folder / RANKS, *sides, ranks)
+    return [*(folder / f"{name}.png" for name in figures), folder / RANKS]
+
+
+def draw_pictures(findings: Findings, kind: str, dataset: "Dataset", embedder: "Embedder", folder: Path) -> list[Path]:
+    """Draws ranked lists, and what makes images alike, of a data set that a network has embedded.
+
+    Args:
+        findings: Of one of its embeddings, whose queries are those of the data set.
+        kind: Which it is.
+        dataset: Its images.
+        embedder: The network.
+        folder: Where to.
+
+    Returns:
+        The files.
+    """
+    from svdnet_jax.reporting.figures.style import save
+    from svdnet_jax.runs.pictures import Ranked, alike_figure, ranked_figure
+
+    plain = findings.without_rerank or findings.report
+    ranked = Ranked(dataset, findings.query, findings.gallery, plain.ap, plain.metric, findings.cross_camera)
+    drawn = ranked_figure(ranked), alike_figure(ranked, embedder.apply_pixelwise, kind)
+    paths = []
+    for name, figure in zip(PICTURES, drawn, strict=True):
+        if figure is not None:
+            save(figure, folder / f"{name}.png")
+            paths.append(folder / f"{name}.png")
+    return paths

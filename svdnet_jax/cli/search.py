@@ -3,14 +3,18 @@
     svdnet search --gallery g.npz --index people.npz --kind hnsw    builds an index and saves it
     svdnet search --index people.npz --query q.npz --k 10           asks it for the nearest
     svdnet search --gallery g.npz --query q.npz --k 10              the same without a file of an index
+    svdnet search --gallery g.npz --images photo.jpg --run runs/a   embeds what to search for
+    svdnet search --gallery g.npz --duplicates 0.01                 pairs of the gallery that are so near
+    svdnet search --gallery g.npz --images photo.jpg --run runs/a --figure found.png --pictures my_crops
     svdnet search --index people.npz --query q.npz --out nearest.csv --json
 
-Query and gallery are files of embeddings, as a run writes them (embeddings/) and svdnet embed makes them of a
-folder of images; both must be of one model. Nothing is left out of an answer, whatever identities and cameras say;
-svdnet evaluate is for measuring. Prints the nearest images of the first 20 queries with rank, distance, pid,
-camera and name; --out gives all as CSV (query, rank, name, pid, camera, distance, row), and --json as one object
-{"results": [{"query": name, "nearest": [{"name", "pid", "camera", "distance", "row"}, ...]}, ...]}, row being that of
-the gallery's file.
+Query and gallery are files of embeddings, as a run writes them (embeddings/), svdnet embed makes them of images, and
+other programs save them (docs/evaluation.md); both must be of one model. Nothing is left out of an answer, whatever
+identities and cameras say, but by --exclude-self and --max-distance; svdnet evaluate is for measuring. Prints the
+nearest images of the first 20 queries with rank, distance, pid, camera and name, the pid -1 as unknown; --out gives all
+as CSV (query, rank, name, pid, camera, distance, row), and --json as one object {"results": [{"query": name, "nearest":
+[{"name", "pid", "camera", "distance", "row"}, ...]}, ...]}, row being that of the gallery's file, and pid null where
+unknown. --duplicates prints, writes and gives {"duplicates": [{"name", "other", "distance", "row", "other_row"}, ...]}.
 
 Kind exact needs nothing more than this package. The others need FAISS (pip install 'svdnet-jax[faiss]'), but for
 approx, which is exact where there is no TPU. For Market-1501's gallery (19 732 images, D = 1024, drawn features) on two
@@ -20,35 +24,44 @@ takes about 1.3 s with any of them, nearly all of it for starting up; in a proce
 these three 1 ms or less.
 """
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any
 
 import tyro
 
+from svdnet_jax.cli.answers import (
+    HEAD,
+    PAIR_HEAD,
+    copies_note,
+    nearest,
+    pair_rows,
+    pair_table,
+    table,
+    write_answers,
+    write_pairs,
+)
 from svdnet_jax.cli.exits import fail, fail_on
+from svdnet_jax.config.flags import Flag
+from svdnet_jax.data.index import ImageRecord
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import is_csv, is_npz, refuse_overwrite, write_whole
-from svdnet_jax.reporting.terminal import as_cell, say, terminal
+from svdnet_jax.outputs import is_csv, is_figure, is_npz, refuse_overwrite
+from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
-from svdnet_jax.retrieval.doubts import NEAR
+from svdnet_jax.retrieval.duplicates import near_pairs
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.index import Index, Kind, build_index, load_index, save_index, search
+from svdnet_jax.retrieval.foreign import load_embeddings
+from svdnet_jax.retrieval.index import Index, Kind, build_index, load_index, save_index
 
-CHOICE = "give --gallery with --index, --query or both, or --index with --query"
+CHOICE = (
+    "give --gallery or --index, and what to do with it: --query, --images or --duplicates; or --gallery with --index, "
+    "which makes an index"
+)
 SHOWN = 20
 """Queries whose answers are printed."""
-COLUMNS = ("name", "pid", "camera", "distance", "row")
-HEAD = ("query", "rank", *COLUMNS)
-"""First line of a CSV."""
 IS_INDEX = is_npz("kind", "metric", "pids", "cameras", "names")
 """Whether a file is an index."""
-Answer = dict[str, Any]
-"""A query's name, and under `nearest` its images by `COLUMNS`."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +69,17 @@ class Options:
     """What to search in, and for what."""
 
     gallery: Path | None = None
-    """Embeddings to build an index of (.npz)."""
+    """Embeddings to build an index of: .npz, .npy, .mat or .pt."""
     index: Path | None = None
     """File of an index: written if there is a gallery, read if not."""
     query: Path | None = None
-    """Embeddings of the images to search for (.npz)."""
+    """Embeddings of the images to search for, likewise."""
+    images: Path | None = None
+    """What to search for: an image, a folder, a list (.txt) or a manifest, embedded by --run."""
+    run: Path | None = None
+    """Folder of the run that embeds --images, which is that of the gallery."""
+    outside: Flag = False
+    """Read --images that a list or a manifest names outside of its folder."""
     k: int | None = None
     """Images to find for each query, at most all there are. Not given: 10, or all of a smaller gallery."""
     kind: Kind | None = None
@@ -71,9 +90,19 @@ class Options:
     options: dict[str, int] = field(default_factory=dict)
     """What FAISS is to do other than by the gallery's size: nlist and nprobe of ivf; m, ef_construction and ef_search
     of hnsw; subquantisers of pq. Names and numbers in turn: --options nlist 64 nprobe 8."""
+    exclude_self: Flag = False
+    """Pass over images of the gallery that have the query's name."""
+    max_distance: float | None = None
+    """Farthest image that is an answer, in the metric's unit. Not given: any distance."""
+    duplicates: float | None = None
+    """List the pairs of the gallery that are at most so far apart; 0: those of equal features."""
+    figure: Path | None = None
+    """Picture (.png) of the first 8 queries and the 10 nearest images of each."""
+    pictures: Path | None = None
+    """Folder for --figure: the images lie there or in folders in it, by their paths or their names."""
     out: Path | None = None
     """File for all results as CSV. An older one of ours is replaced; any other file stays, and the command stops."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: Flag = False
     """Print all results as one JSON object, and nothing else."""
 
 
@@ -83,7 +112,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet search") -> int:
     try:
         _check(options)
         index = _index(options)
-        if options.query:
+        if options.duplicates is not None:
+            _duplicates(index, options)
+        if options.query or options.images:
             _answer(index, options)
     except (OSError, ValueError, MemoryError) as error:
         return fail_on(error)
@@ -94,15 +125,25 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet search") -> int:
 
 def _check(options: Options) -> None:
     """Refuses before any work what does not go together."""
-    if sum(given is not None for given in (options.gallery, options.index, options.query)) < 2:
+    asked = [name for name in ("query", "images", "duplicates") if getattr(options, name) is not None]
+    if not (options.gallery or options.index) or not (asked or (options.gallery and options.index)):
         raise ConfigError(CHOICE)
-    read = [path for path in (options.gallery, options.query) if path]
-    if options.index and options.gallery:
-        refuse_overwrite("--index", options.index, IS_INDEX, read)
-    if options.out:
-        refuse_overwrite("--out", options.out, is_csv(HEAD), [*read, options.index])
-    if options.query is None and (options.json or options.out):
-        raise ConfigError("--json and --out are for results; give --query")
+    if len(asked) > 1:
+        raise ConfigError(f"--{' and --'.join(asked)} are different questions; ask one at a time")
+    if (options.images is None) != (options.run is None) or (options.outside and not options.images):
+        raise ConfigError("--images, --run and --outside go together: the run embeds the images to search for")
+    _check_outputs(options)
+    if not asked and (options.json or options.out):
+        raise ConfigError("--json and --out are for results; give --query, --images or --duplicates")
+    of_searches = (options.k, options.max_distance, options.figure, options.exclude_self or None)
+    if asked in ([], ["duplicates"]) and any(given is not None for given in of_searches):
+        raise ConfigError("--k, --exclude-self, --max-distance and --figure are for searches; give --query or --images")
+    if (options.figure is None) != (options.pictures is None):
+        raise ConfigError("--figure and --pictures go together: the picture, and the folder where the images lie")
+    if options.pictures and not options.pictures.is_dir():
+        raise ConfigError(f"--pictures {options.pictures}: is no folder; give that of the images")
+    if options.max_distance is not None and not 0 <= options.max_distance < float("inf"):
+        raise ConfigError(f"--max-distance {options.max_distance}: must be a distance of 0 or more")
     if options.gallery is None and (options.kind or options.metric or options.options):
         raise ConfigError(
             "--kind, --metric and --options are for a new index, and an index that is read has its own; give --gallery "
@@ -110,11 +151,23 @@ def _check(options: Options) -> None:
         )
 
 
+def _check_outputs(options: Options) -> None:
+    """Refuses to write over what is read, or what is not ours."""
+    read = [path for path in (options.gallery, options.query, options.images) if path]
+    if options.index and options.gallery:
+        refuse_overwrite("--index", options.index, IS_INDEX, read)
+    if options.out:
+        head = HEAD if options.duplicates is None else PAIR_HEAD
+        refuse_overwrite("--out", options.out, is_csv(head), [*read, options.index])
+    if options.figure:
+        refuse_overwrite("--figure", options.figure, is_figure, [*read, options.index, options.out])
+
+
 def _index(options: Options) -> Index:
     """Returns the index that was asked for: read, or built and, if it has a name, saved."""
     if options.gallery is None:
         return load_index(options.index or "")
-    gallery = Embeddings.load(options.gallery)
+    gallery = load_embeddings(options.gallery, "gallery")
     index = build_index(gallery, options.kind or "exact", options.metric or "euclidean", options.options)
     if options.index:
         save_index(index, options.index)
@@ -126,63 +179,69 @@ def _index(options: Options) -> Index:
 
 def _answer(index: Index, options: Options) -> None:
     """Searches, and prints the results in the forms that were asked for."""
-    query = Embeddings.load(options.query or "")
-    answers = nearest(index, query, min(10, len(index.gallery.pids)) if options.k is None else options.k)
-    if copies := sum(_is_copy([image["distance"] for image in answer["nearest"]]) for answer in answers):
-        say(
-            terminal(stderr=True),
-            f"note: the nearest image of {copies} of {len(answers)} queries has the feature of the query: where it is "
-            "the same image, the query has found itself.",
-        )
+    query, crops = (load_embeddings(options.query, "query"), ()) if options.query else _embedded(index, options)
+    farthest = float("inf") if options.max_distance is None else options.max_distance
+    k = min(10, len(index.gallery.pids)) if options.k is None else options.k
+    answers = nearest(index, query, k, exclude_self=options.exclude_self, max_distance=farthest)
+    errors = terminal(stderr=True)
+    if note := copies_note(answers):
+        say(errors, note)
+    if options.exclude_self and not set(query.names.tolist()) & set(index.gallery.names.tolist()):
+        say(errors, "note: --exclude-self passed over nothing: no image of the gallery has the name of a query.")
+    if options.figure and options.pictures:
+        # matplotlib takes half a second to import.
+        from svdnet_jax.cli.ranked_answers import draw_answers
+
+        draw_answers(options.figure, options.pictures, answers, query, crops)
     if options.out:
-        _write(options.out, answers)
+        write_answers(options.out, answers)
     console = terminal()
     if options.json:
         say(console, json.dumps({"results": answers}))
         return
     for answer in answers[:SHOWN]:
-        say(console, _table(answer))
+        say(console, table(answer))
     if len(answers) > SHOWN:
         say(console, f"These are the first {SHOWN} of {len(answers)} queries; --out FILE and --json give all.")
+    if options.figure:
+        say(console, f"figure: {options.figure}")
 
 
-def nearest(index: Index, query: Embeddings, k: int) -> list[Answer]:
-    """Returns the k nearest images of each query, with what the gallery says of them; fewer where there are.
+def _embedded(index: Index, options: Options) -> tuple[Embeddings, Sequence[ImageRecord]]:
+    """Returns embeddings of the images to search for, of the kind that the gallery's are, and their files."""
+    # Flax and all that belongs to training, which searches by files can do without.
+    from svdnet_jax.data.found import find_images
+    from svdnet_jax.runs import inference
 
-    Raises:
-        ValueError: What `search` refuses.
-    """
-    neighbors, gallery = search(index, query, k), index.gallery
-    answers = []
-    for name, rows, distances in zip(query.names.tolist(), neighbors.rows, neighbors.distances, strict=True):
-        some = rows >= 0
-        rows, distances = rows[some], distances[some]
-        columns = (gallery.names[rows], gallery.pids[rows], gallery.cameras[rows], distances, rows)
-        lines = zip(*(column.tolist() for column in columns), strict=True)
-        answers.append({"query": name, "nearest": [dict(zip(COLUMNS, line, strict=True)) for line in lines]})
-    return answers
-
-
-def _is_copy(distances: Sequence[float]) -> bool:
-    return len(distances) > 0 and (distances[0] == 0 or distances[0] < NEAR * distances[-1])
-
-
-def _table(answer: Answer) -> str:
-    """Returns a query's name and its images, a line each."""
-    lines = [f"{answer['query']}", f"  {'rank':>4}  {'distance':>10}  {'pid':>6}  {'camera':>6}  name"]
-    for rank, image in enumerate(answer["nearest"], start=1):
-        numbers = f"{rank:>4}  {image['distance']:>10.4f}  {image['pid']:>6}  {image['camera']:>6}"
-        lines.append(f"  {numbers}  {image['name']}")
-    return "\n".join(lines) + "\n"
+    console, model = terminal(stderr=True), index.gallery.model
+    found = find_images(options.images or Path(), outside=options.outside)
+    embedder = inference.from_run(options.run or Path())
+    kinds = [kind for kind, made in embedder.models.items() if made == model]
+    if not kinds:
+        made = " or ".join(embedder.models.values())
+        raise ConfigError(
+            f"--run {options.run}: embeds as the model {made}, and the gallery is of {model or 'an unknown model'}; "
+            "distances between features of different models mean nothing. Embed the gallery by the same run"
+        )
+    for line in found.remarks():
+        say(console, line)
+    return inference.embed_images(embedder, found.crops, kinds[0], console), found.crops
 
 
-def _write(path: Path, answers: Sequence[Answer]) -> None:
-    text = StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow(HEAD)
-    for answer in answers:
-        for rank, image in enumerate(answer["nearest"], start=1):
-            # A name that is no text, for a file system takes any bytes, is in a CSV as it is printed.
-            name, *numbers = (image[column] for column in COLUMNS)
-            table.writerow((as_cell(answer["query"]), rank, as_cell(name), *numbers))
-    write_whole(path, text.getvalue().encode())
+def _duplicates(index: Index, options: Options) -> None:
+    """Lists pairs of the gallery."""
+    gallery = index.gallery
+    if not gallery.features.shape[1]:
+        raise ConfigError(f"--duplicates: an index of kind {index.kind} holds no features; give --gallery without it")
+    rows = pair_rows(near_pairs(gallery, options.duplicates or 0.0, index.metric), gallery.names)
+    if options.out:
+        write_pairs(options.out, rows)
+    console = terminal()
+    if options.json:
+        say(console, json.dumps({"duplicates": rows}))
+        return
+    say(console, f"{len(rows)} pairs of {len(gallery.pids)} images are at most {options.duplicates:g} apart")
+    if rows:
+        say(console, pair_table(rows[:SHOWN]))
+    if len(rows) > SHOWN:
+        say(console, f"These are the first {SHOWN}; --out FILE and --json give all.")

@@ -25,7 +25,7 @@ from rich.console import Console
 
 from svdnet_jax.cli.exits import fail, fail_on
 from svdnet_jax.config.flags import Flag
-from svdnet_jax.config.schema import Layout
+from svdnet_jax.config.layouts import Layout
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.terminal import say, terminal
 

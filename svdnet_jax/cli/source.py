@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from svdnet_jax.config.flags import Flag
-from svdnet_jax.config.schema import Config, Layout
+from svdnet_jax.config.layouts import Layout
+from svdnet_jax.config.schema import Config
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class Source:
     the built-in synthetic pedestrians."""
     layout: Layout = "auto"
     """How it is laid out; auto looks."""
+    camera_pattern: str | None = None
+    """For a folder an identity: regular expression whose first group is the camera in a file's name, as cam(\\d+)."""
     outside: Flag = False
     """Read images that a manifest or links name outside of the data set's folder."""
     cache: Path = Path("runs/data")
@@ -30,5 +33,5 @@ def with_source(config: Config, source: Source, *, replaced: bool) -> Config:
     data = replace(config.data, cache=source.cache)
     if replaced:
         data = replace(data, root=source.root, layout=source.layout, validation=source.validation)
-        data = replace(data, outside=source.outside)
+        data = replace(data, outside=source.outside, camera_pattern=source.camera_pattern)
     return replace(config, data=data)

@@ -11,8 +11,9 @@ from svdnet_jax.cli.exits import exit_code_of, fail
 from svdnet_jax.cli.help import short_help
 from svdnet_jax.cli.hints import hint_of
 from svdnet_jax.config.flags import TYRO_FLAGS
+from svdnet_jax.config.layouts import Layout
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.config.schema import Config, Layout
+from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import with_current_options
 from svdnet_jax.config.unused import refuse_unused
 from svdnet_jax.errors import ConfigError

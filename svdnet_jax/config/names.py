@@ -9,7 +9,22 @@ from typing import Any, get_args, get_type_hints
 from svdnet_jax.config.schema import Config
 
 ARGUMENTS = frozenset(
-    ("beside", "cross_camera", "gallery", "images", "index", "k", "k1", "k2", "kind", "query", "run", "size", "weights")
+    (
+        *(
+            "beside",
+            "cross_camera",
+            "duplicates",
+            "gallery",
+            "images",
+            "index",
+            "k",
+            "k1",
+            "k2",
+            "kind",
+            "leave_self_out",
+        ),
+        *("outside", "query", "run", "size", "split", "weights"),
+    )
 )
 """Arguments of the library's functions that are options of a command, under the same name."""
 _NAME = re.compile(r"(?<!`)`([a-z][a-z0-9_.]*)`(?!`)( False)?")

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from svdnet_jax.config.layouts import Layout
+from svdnet_jax.config.work import Compute, Log, Machines
 from svdnet_jax.methods import Method
 
 PhaseKind = Literal["base", "restraint", "relaxation", "final"]
 Parallel = Literal["auto", "pmap", "single"]
-Layout = Literal["auto", "market1501", "dukemtmc", "msmt17", "cuhk03-labelled", "cuhk03-detected", "manifest"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Data:
     pedestrians."""
     layout: Layout = "auto"
     """How the folder is laid out; auto looks."""
+    camera_pattern: str | None = None
+    """For a folder an identity: regular expression whose first group is the camera in a file's name, as cam(\\d+)."""
     outside: bool = False
     """Read images that a manifest or links name outside of the data set's folder; refused otherwise, as a stranger's
     list could name any image of yours."""
@@ -222,35 +225,6 @@ class Eval:
 
 
 @dataclass(frozen=True)
-class Compute:
-    """How the work is done. It changes nothing but rounding, so that a run may go on with other values."""
-
-    images: Literal["auto", "device", "host"] = "auto"
-    """Where the decoded training images lie: all of them on every device, or in host memory, from where batches are
-    sent ahead. auto: on the devices if they take a quarter of one's memory at most."""
-    steps_per_call: int = 0
-    """Optimizer steps that one call of the compiled program takes, at most: the largest number up to this that divides
-    --log-every, --checkpoint-every and the steps of all phases. 0: 1 on a CPU, else 10."""
-    cache: Path | None = Path("runs/compiled")
-    """Folder for compiled programs, which later runs use again; None keeps none."""
-
-
-@dataclass(frozen=True)
-class Machines:
-    """Several processes that train together, one a machine or one a device; each is started with the same command."""
-
-    coordinator: str | None = None
-    """Where process 0 listens, host:port; or auto, where SLURM, Open MPI, Kubernetes or a TPU pod say who is there. Not
-    given: this process works by itself."""
-    processes: int = 1
-    """How many there are (not with auto)."""
-    process: int = 0
-    """Which one this is, from 0 (not with auto)."""
-    timeout: int = 60
-    """Seconds without a sign of life after which a process counts as dead and the others end too."""
-
-
-@dataclass(frozen=True)
 class Config:
     """One training run: Step 0, then rounds of decorrelation, restraint and relaxation."""
 
@@ -282,6 +256,7 @@ class Config:
     eval: Eval = field(default_factory=Eval)
     compute: Compute = field(default_factory=Compute)
     machines: Machines = field(default_factory=Machines)
+    log: Log = field(default_factory=Log)
 
     @property
     def folder(self) -> Path:
@@ -291,7 +266,7 @@ class Config:
         if self.data.root is None:
             return Path("runs") / self.preset
         root = self.data.root.resolve()
-        name = root.stem if root.suffix == ".csv" else root.name
+        name = root.stem if root.suffix in (".csv", ".tsv", ".parquet") else root.name
         return Path("runs") / (name if self.preset == "synthetic" else f"{name}-{self.preset}")
 
 

@@ -15,8 +15,9 @@ from svdnet_jax.errors import ConfigError
 # weights that a run started from are in its checkpoint.
 PATH_FIELDS = ("out:", "data.cache:", "data.root:", "data.outside:", "model.weights:", "base_from:", "compute.cache:")
 """Beginnings of lines of `diff` that say where things lie."""
-RESUMABLE_FIELDS = (*PATH_FIELDS, "parallel:", "model.remat:", "compute.", "machines.")
-"""Those that do not make another run: where things lie, and how the work is done."""
+RESUMABLE_FIELDS = (*PATH_FIELDS, "parallel:", "model.remat:", "compute.", "machines.", "log.", "log:")
+"""Those that do not make another run: where things lie, how the work is done, and what is written beside the log, a
+section that older settings lack."""
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -26,7 +26,10 @@ def hold_out(dataset: Dataset, identities: int, seed: int, cross_camera: bool = 
     """
     train = dataset.train
     known, query = np.unique(train.pids), _first_of_each_camera(train)
-    fit = _answerable(train, query, cross_camera)
+    gallery = ~query
+    if _own_cameras(train):  # leave-self-out: all that are held out are query and gallery, as in the test set
+        query = gallery = np.ones(len(train), bool)
+    fit = _answerable(train, gallery, cross_camera)
     most = min(len(fit), len(known) - 2)
     if not 1 <= identities <= most:
         rule = "two images in each of two cameras" if cross_camera else "two images in one camera"
@@ -37,7 +40,7 @@ def hold_out(dataset: Dataset, identities: int, seed: int, cross_camera: bool = 
     held = np.random.default_rng(seed).choice(fit, identities, replace=False)
     out = np.isin(train.pids, held)
     name = f"{dataset.name} (validation: {identities} of {len(known)} training identities)"
-    return Dataset(name, _part(train, ~out), _part(train, out & query), _part(train, out & ~query))
+    return Dataset(name, _part(train, ~out), _part(train, out & query), _part(train, out & gallery))
 
 
 def _first_of_each_camera(split: Split) -> Bool[np.ndarray, " N"]:
@@ -49,9 +52,14 @@ def _first_of_each_camera(split: Split) -> Bool[np.ndarray, " N"]:
     return first
 
 
-def _answerable(split: Split, query: Bool[np.ndarray, " N"], cross_camera: bool) -> Int[np.ndarray, " K"]:
+def _own_cameras(split: Split) -> bool:
+    """Returns whether each image has a camera of its own, as where there are none and query set and gallery are one."""
+    return len(np.unique(split.cameras)) == len(split)
+
+
+def _answerable(split: Split, gallery: Bool[np.ndarray, " N"], cross_camera: bool) -> Int[np.ndarray, " K"]:
     """Identities that leave gallery images in every query's reach, in increasing order."""
-    left = np.unique(np.stack([split.pids, split.cameras], axis=1)[~query], axis=0)
+    left = np.unique(np.stack([split.pids, split.cameras], axis=1)[gallery], axis=0)
     pids, cameras = np.unique(left[:, 0], return_counts=True)
     # With gallery images of two cameras, a query of any camera has one of another.
     return pids[cameras >= (2 if cross_camera else 1)]

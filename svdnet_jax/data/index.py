@@ -43,6 +43,10 @@ class DatasetIndex:
     """What `counts` gives for the data set as its authors describe it."""
     unread: Unread = field(default_factory=dict)
     """What else lies in its folders, by kind."""
+    people: Mapping[int, str] = field(default_factory=dict)
+    """Names of identities that are texts on disk."""
+    notes: tuple[str, ...] = ()
+    """What was taken for what, where there was a choice."""
 
 
 def counts(listing: DatasetIndex) -> dict[str, int]:
@@ -75,12 +79,13 @@ def stamp(listing: DatasetIndex) -> str:
     return digest.hexdigest()
 
 
-def refuse_outside(listing: DatasetIndex, *others: Path) -> None:
+def refuse_outside(listing: DatasetIndex, *others: Path, setting: str = "data.outside") -> None:
     """Keeps a list or a link from naming files elsewhere: a stranger's manifest could show any image of yours.
 
     Args:
         listing: The data set.
         others: Folders that are allowed beside its own, as that where its images are unpacked.
+        setting: What allows it, for the message.
 
     Raises:
         DataError: Names the first image that lies elsewhere, and the setting that allows it.
@@ -99,7 +104,7 @@ def refuse_outside(listing: DatasetIndex, *others: Path) -> None:
             if not kept:
                 raise DataError(
                     f"{listing.root}: the {split} image {crop.name} is {os.path.realpath(crop.path)}, outside of "
-                    f"{allowed[0]}; if that is meant, give `data.outside`, else mend the list or the link"
+                    f"{allowed[0]}; if that is meant, give `{setting}`, else mend the list or the link"
                 )
 
 

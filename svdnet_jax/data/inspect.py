@@ -123,6 +123,7 @@ def _look(crop: ImageRecord) -> Look:
 
 
 def _notes(listing: DatasetIndex, looks: Mapping[str, Look]) -> Iterator[str]:
+    yield from listing.notes
     changed = Counter(change for look in looks.values() for change in look.changed)
     for change, number in changed.most_common():
         yield f"{number} images were {change}"
@@ -223,11 +224,12 @@ def _too_small(height: int, width: int) -> bool:
 def _copies(listing: DatasetIndex, looks: Mapping[str, Look]) -> Iterator[Finding]:
     """Returns files of equal bytes: of one identity they are waste, of two they are contradictions."""
     groups = defaultdict(list)
-    for split, crops in listing.splits.items():
-        for crop in crops:
-            label = _label(split, crop)
-            if looks[label].digest:
-                groups[looks[label].digest].append((label, crop.pid))
+    # One file that is query and gallery is no copy of itself.
+    places = {crop.path: (split, crop) for split, crops in listing.splits.items() for crop in crops}
+    for split, crop in places.values():
+        label = _label(split, crop)
+        if looks[label].digest:
+            groups[looks[label].digest].append((label, crop.pid))
     copies = [group for group in groups.values() if len(group) > 1]
     for people, text in ((False, "are copies of another of the same identity"), (True, "show two identities")):
         found = [group for group in copies if (len({pid for _, pid in group}) > 1) is people]

@@ -24,6 +24,7 @@ def load_dataset(
     say: Callable[[str], None] = _silent,
     *,
     outside: bool = False,
+    camera: str | None = None,
 ) -> Dataset:
     """Reads a data set; its images lie on disk and are mapped into memory.
 
@@ -39,14 +40,17 @@ def load_dataset(
         layout: How the data set lies on disk; ``auto`` looks. A prepared folder must have been made from it.
         say: Gets a line of what lies there and is not read, and of what is being done where that takes long.
         outside: Whether its list or its links may name images outside of its folder.
+        camera: As for `find_layout`.
 
     Raises:
         DataError: No data set there, or one that cannot be used; the message names file or folder and the remedy.
     """
     if is_prepared(root):
         return read_prepared(root, layout)
-    listing = find_layout(root, cache, layout, outside=outside)
+    listing = find_layout(root, cache, layout, outside=outside, camera=camera)
     refuse_strange(listing)
+    for note in listing.notes:
+        say(f"{listing.name}: {note}")
     if listing.unread:
         say(f"{listing.name}: {unread_line(listing.unread, listing.root)}")
     name = f"prepared-{stamp(listing)}"

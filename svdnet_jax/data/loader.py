@@ -26,6 +26,7 @@ class Batch(NamedTuple):
     """Images of one optimizer step."""
 
     images: UInt8[Array, "N H W 3"]
+    """RGB bytes of any one size."""
     labels: Int[Array, " N"]
     """Class numbers of the identities, 0 .. K-1."""
 

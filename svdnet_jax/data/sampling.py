@@ -26,6 +26,11 @@ def shuffle_batches(samples: int, batch_size: int, seed: int) -> BatchSampler:
         samples: Images there are.
         batch_size: Images of a batch.
         seed: Of all epochs together.
+
+    Examples:
+        >>> order = shuffle_batches(6, batch_size=4, seed=0)
+        >>> sorted(np.concatenate([order(0), order(1), order(2)]).tolist())  # two epochs
+        [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     """
 
     @lru_cache(maxsize=2)  # A batch can need the epochs on both sides of a border.
@@ -62,6 +67,12 @@ def pk_batches(classes: Int[np.ndarray, " N"], batch_size: int, per_identity: in
     Raises:
         ConfigError: K does not divide B.
         DataError: There are fewer than P identities.
+
+    Examples:
+        >>> people = np.array([7, 7, 7, 8, 8, 8, 9, 9, 9])
+        >>> batch = pk_batches(people, batch_size=6, per_identity=3, seed=0)(0)
+        >>> [int((people[batch] == person).sum()) for person in np.unique(people[batch])]
+        [3, 3]
     """
     if per_identity < 1 or batch_size % per_identity:
         raise ConfigError(

@@ -39,9 +39,13 @@ class Dataset:
     """What a run trains and tests on."""
 
     name: str
+    """As it is shown."""
     train: Split
+    """Images to train on, of other people than the rest."""
     query: Split
+    """Images that are asked for."""
     gallery: Split
+    """Images that are searched."""
 
 
 def labels(pids: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " N"], int]:

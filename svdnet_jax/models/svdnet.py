@@ -90,12 +90,17 @@ class SVDNet(nn.Module):
     embedding_dim: int
     """Outputs of the Eigenlayer; 0 leaves it out."""
     num_classes: int
+    """Training identities, K."""
     dropout: float = 0.5
+    """Share of the Eigenlayer's outputs that a training step leaves out."""
     neck: bool = False
     """Whether a BatchNorm stands between pooled feature and Eigenlayer (BNNeck, Luo et al. 2019)."""
     frozen_statistics: bool = False
+    """Whether the neck uses its stored statistics in training too; a backbone is told by itself."""
     eigenlayer_std: float = 0.01
+    """Standard deviation of the Eigenlayer's initial weight."""
     classifier_bias: bool = True
+    """Whether the classifier has one."""
     axis_name: str | None = None
     """Mapped axis over which the neck's statistics are taken."""
 
@@ -179,6 +184,10 @@ def create_backbone(name: str, **settings: Any) -> nn.Module:
 
     Raises:
         ConfigError: No such backbone, or a setting that it does not have.
+
+    Examples:
+        >>> create_backbone("resnet50", last_stride=1).channels
+        2048
     """
     if name not in BACKBONES:
         raise ConfigError(f"no backbone {name!r}; choose one of {', '.join(BACKBONES)}")

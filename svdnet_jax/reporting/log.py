@@ -2,7 +2,8 @@
 
 Events are `start`, `resume`, `step`, `phase`, `decorrelate` and `end`. A checkpoint stores the
 log's length and hash, so that a resumed run cuts what the killed process wrote afterwards: the file then
-reads as if nothing had happened, but for the line that says `resume`. A log that changed is refused.
+reads as if nothing had happened, but for the line that says `resume`. A log that changed is refused. docs/log.md says
+what each line holds.
 """
 
 import hashlib
@@ -207,6 +208,29 @@ def border_name(record: Record) -> str:
     if record["event"] == "decorrelate":
         return f"{record['round']} W = {_REPLACEMENTS[record['method']]}"
     return f"{record['round']} {record['phase']}" if record["round"] else str(record["phase"])
+
+
+def scalars(record: Record) -> dict[str, float]:
+    """Returns the numbers of a line that can be drawn over steps, such as `phase/embedding.mAP`; none of other lines.
+
+    Args:
+        record: A line; those of `step`, `phase` and `decorrelate` have such numbers.
+    """
+    if record["event"] not in ("step", "phase", "decorrelate"):
+        return {}
+    values = flatten({name: value for name, value in record.items() if name not in ("step", "round")})
+    return {f"{record['event']}/{name}": value for name, value in values.items() if isinstance(value, int | float)}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns dotted names -> values, as the options on the command line are called."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 def after_rounds(records: Sequence[Record]) -> list[Record]:

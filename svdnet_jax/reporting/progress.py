@@ -24,27 +24,37 @@ from rich.table import Table
 from rich.text import Text
 
 from svdnet_jax.reporting.log import Record, border_name, borders
-from svdnet_jax.reporting.terminal import duration, printable, say
+from svdnet_jax.reporting.terminal import clock, duration, printable, say
+from svdnet_jax.training.schedule import ScheduledPhase
 
 _EMBEDDINGS = ("embedding", "pooled")
 _MEASURES = ("rank1", "mAP", "mAP_market")
+_WIDE = 105
+"""Columns that a bar takes with the accuracy."""
 
 
 @contextmanager
-def progress(total_steps: int, console: Console, *, every: float = 2.0) -> Iterator[Callable[[Record], None]]:
-    """Shows a training run: phase, step of the whole run, loss, accuracy, images/s and time left.
+def progress(
+    schedule: Sequence[ScheduledPhase], console: Console, *, every: float = 2.0
+) -> Iterator[Callable[[Record], None]]:
+    """Shows a training run: phase, step of it and of the run, loss, accuracy, images/s, time passed and left.
 
     Args:
-        total_steps: Steps of the whole run if no rule stops it early.
+        schedule: Phases of the run; a rule may leave out the last ones.
         console: Where to show it.
         every: Without a terminal, seconds that lie at least between two lines for `step`.
 
     Yields:
-        `show(record)`, to be called with every line of the log as it is written.
+        `show(record)`, to be called with every line of the log as it is written, and with `Working.record`.
     """
+    phases, total_steps = {(each.kind, each.round): each for each in schedule}, schedule[-1].end
     bar = _bar(console, TextColumn("{task.fields[state]}", markup=False))
     task = bar.add_task("starting", total=total_steps, state="")
-    last = -every
+    last, started = -every, bar.get_time()
+
+    def step_of(record: Record) -> str:
+        phase = phases[record["phase"], record["round"]]
+        return f"{record['step'] - phase.start}/{phase.settings.steps}"
 
     def show(record: Record) -> None:
         nonlocal last
@@ -52,13 +62,20 @@ def progress(total_steps: int, console: Console, *, every: float = 2.0) -> Itera
         if event == "resume":
             bar.reset(task, completed=record["step"], total=total_steps)
             say(bar.console, f"resumed at step {record['step']}")
+        elif event == "working":
+            name, doing = border_name(record), record["doing"]
+            bar.update(task, description=f"{name} {step_of(record)}", completed=record["step"], state=doing)
+            if not console.is_terminal and doing != "training":
+                say(console, f"{name:13} {doing}")
         elif event == "step":
             name, state = border_name(record), _state(record)
-            bar.update(task, description=name, completed=record["step"], state=state)
+            shown = state if console.width >= _WIDE else _state(record, short=True)
+            bar.update(task, description=f"{name} {step_of(record)}", completed=record["step"], state=shown)
             if not console.is_terminal and time.monotonic() - last >= every:
                 last = time.monotonic()
-                place = f"{record['step']:>6}/{total_steps}"
-                say(console, f"{name:13} {place}  {state}  {_left(bar, task)} left")
+                place = f"step {step_of(record)}, {record['step']}/{total_steps} of the run"
+                passed = clock(bar.get_time() - started)
+                say(console, f"{name:13} {place}  {state}  {passed} passed, {_left(bar, task)} left")
         elif event in ("phase", "decorrelate"):
             bar.update(task, completed=record["step"])
             say(bar.console, _border(record))
@@ -158,16 +175,14 @@ def _bar(console: Console, *columns: ProgressColumn) -> Progress:
         _TimeColumn(),
         console=console,
         disable=not console.is_terminal,
-        # Long enough to take evaluations between phases into account.
-        speed_estimate_period=120.0,
+        # Long enough to take evaluations between phases into account, and for two lines of the log of a slow run.
+        speed_estimate_period=7200.0,
     )
 
 
-def _state(record: Record) -> str:
-    return (
-        f"loss {record['loss']:.3f}  accuracy {100 * record['accuracy']:.1f} %  "
-        f"{record['images_per_second']:.0f} images/s"
-    )
+def _state(record: Record, *, short: bool = False) -> str:
+    accuracy = "" if short else f"accuracy {100 * record['accuracy']:.1f} %  "
+    return f"loss {record['loss']:.3f}  {accuracy}{record['images_per_second']:.0f} images/s"
 
 
 def _left(bar: Progress, task: TaskID) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from svdnet_jax.outputs import write_whole
-from svdnet_jax.reporting.log import Record, after_rounds, border_name, borders
+from svdnet_jax.reporting.log import Record, after_rounds, border_name, borders, flatten
 from svdnet_jax.reporting.terminal import duration, printable
 
 _EMBEDDINGS = ("embedding", "pooled")
@@ -66,7 +66,7 @@ def write_report(
     if not after_rounds(records):
         raise ValueError("no phase of the run has ended yet: there is no result to report")
     last = after_rounds(records)[-1]
-    measures = _flatten({name: last[name] for name in _EMBEDDINGS})
+    measures = flatten({name: last[name] for name in _EMBEDDINGS})
     page = _render(
         title=title,
         cards=_cards(records, control),
@@ -78,8 +78,8 @@ def write_report(
         figures={caption: base64.b64encode(file.read_bytes()).decode() for caption, file in figures.items()},
         details={
             "All measures": {name: f"{_percent(value)} %" for name, value in measures.items()},
-            "Settings": _flatten(config),
-            "Environment": _flatten(environment),
+            "Settings": flatten(config),
+            "Environment": flatten(environment),
         },
     )
     write_whole(path, printable(page).encode())
@@ -154,14 +154,3 @@ def _comparison_rows(records: Sequence[Record], control: Sequence[Record]) -> li
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns dotted names -> values, as the options on the command line are called."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

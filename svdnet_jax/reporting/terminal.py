@@ -94,6 +94,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400 / 365.25:.0f} years"
 
 
+def clock(seconds: float) -> str:
+    """Returns a time as a clock that was started with the work shows it: ``0:42``, ``12:05``, ``1:02:03``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def _escaped(code: int) -> str:
     if code in _BYTE:
         return f"\\x{code - 0xDC00:02x}"

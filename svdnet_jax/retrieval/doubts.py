@@ -47,7 +47,8 @@ def doubts(report: Report, query: Embeddings, gallery: Embeddings, rerank: Reran
     if nobody := int((query.pids == 0).sum()):
         said.append(
             f"{nobody} queries have the pid 0, which marks distractors; to them it counts as an identity like any "
-            "other. If identities are numbered from 0, add 1 to every pid but -1, in query and gallery."
+            "other. If identities are numbered from 0, add 1 to every pid but -1, in query and gallery "
+            "(`svdnet evaluate --pids-from-zero` does)."
         )
     if report.gallery < LARGEST:
         said.append(

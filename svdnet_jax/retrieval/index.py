@@ -40,10 +40,12 @@ KEPT, OF_FAISS = ("features",), ("faiss", "sha256", "scale", "centre")
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """A gallery of N images made ready for searches; see `create_model`."""
+    """A gallery of N images made ready for searches; see `build_index`."""
 
     kind: Kind
+    """How it is searched."""
     metric: Metric
+    """Distance that it is searched by."""
     gallery: Embeddings
     """The images that can be found, with the model that all queries must be of. Features (N, D) as they were given for
     exact and approx, (N, 0) where FAISS holds them."""
@@ -102,13 +104,19 @@ def search(index: Index, query: Embeddings, k: int) -> Found:
     far as the k-th, and look in float32 only.)
 
     Args:
-        index: From `create_model` or `load_dataset`.
+        index: From `build_index`, or from a file by `load_index`.
         query: Q images; their identities and cameras are not looked at.
         k: From 1 to N.
 
     Raises:
         ValueError: k out of range, features of another length or another model than the gallery's, or of length zero
             under cosine.
+
+    Examples:
+        >>> gallery = Embeddings([[0.0, 0.0], [3.0, 4.0]], pids=[1, 2], cameras=[1, 1], names=["ann.jpg", "ben.jpg"])
+        >>> found = search(build_index(gallery), Embeddings([[0.0, 0.0]], pids=[-1], cameras=[0]), k=2)
+        >>> print(gallery.names[found.rows], found.distances)
+        [['ann.jpg' 'ben.jpg']] [[0. 5.]]
     """
     n, q, ready = len(index.gallery.pids), len(query.pids), index.ready
     d, of_query = len(ready.center), query.features.shape[1]

@@ -49,6 +49,15 @@ def evaluate(
     Raises:
         ValueError: No query has a right answer (the message says why and what to do), features of different
             length, an unknown metric, a zero feature under cosine, a block below 1.
+
+    Examples:
+        One query, and three gallery images by another camera: a stranger at distance 1, the person at 2 and at 3.
+
+        >>> query = Embeddings([[0.0]], pids=[5], cameras=[1])
+        >>> gallery = Embeddings([[1.0], [2.0], [3.0]], pids=[6, 5, 5], cameras=[2, 2, 2])
+        >>> report = evaluate(query, gallery)
+        >>> print(report.rank(1), report.rank(2), round(report.mAP, 3), round(report.mAP_market, 3))
+        0.0 1.0 0.583 0.417
     """
     if block < 1:
         raise ValueError(f"block must be at least 1; found {block}.")

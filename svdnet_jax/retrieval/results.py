@@ -50,8 +50,11 @@ class Report:
     """What `evaluate` found. Shares are in [0, 1]; means are over the valid queries."""
 
     metric: Metric
+    """Distance that the gallery was ranked by."""
     cross_camera: bool
+    """Whether a query's own camera was left out for its identity."""
     rerank: Rerank | None
+    """Settings of re-ranking; None without."""
     cmc: Float[np.ndarray, " g"]
     """cmc[k - 1] is rank-k: the share of valid queries with a right answer among the first k."""
     mAP: float  # noqa: N815 - as the field writes it
@@ -70,6 +73,7 @@ class Report:
     first_hit: Int[np.ndarray, " q"]
     """Rank of each query's first right answer; 0 for queries that do not count."""
     right: RightAnswers
+    """Ranks and gallery rows of all right answers."""
     queries: int
     """All queries."""
     valid_queries: int

@@ -9,18 +9,17 @@ Source: Li et al., "DeepReID", CVPR 2014: one gallery is drawn for all queries, 
 draws anew for each query, 10 times, and takes its mAP from the whole gallery.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int32, Int64
+from jaxtyping import Array, Bool, Float, Int32
 
 from svdnet_jax.retrieval.distances import Metric, Points, offsets, points, too_close
+from svdnet_jax.retrieval.draws import Draws, draw, drawn_themselves, random_orders
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.protocol import explain_no_match, match
 from svdnet_jax.retrieval.ranking import MAX_BLOCK_ELEMENTS
@@ -90,23 +89,6 @@ class SingleShot:
         )
 
 
-class Draws(NamedTuple):
-    """What each of R draws shows to V queries; images by position in the gallery without junk."""
-
-    shown: Int64[np.ndarray, "r i"]
-    """The image of each identity, pid 0 aside."""
-    right: Int64[np.ndarray, "r v"]
-    """The right answer of each query, which stands in for the image of its identity."""
-    identity: Int64[np.ndarray, " v"]
-    """Column of `shown` that holds the query's identity; -1 for a query of pid 0."""
-    distractors: Int64[np.ndarray, " d"]
-    """Images of pid 0, which every draw shows."""
-
-    def only(self, queries: Int64[np.ndarray, " w"]) -> "Draws":
-        """Returns the same draws for some of the queries."""
-        return self._replace(right=self.right[:, queries], identity=self.identity[queries])
-
-
 def evaluate_single_shot(
     query: Embeddings,
     gallery: Embeddings,
@@ -115,6 +97,7 @@ def evaluate_single_shot(
     *,
     repeats: int = 10,
     seed: int = 0,
+    one_set: bool = False,
     block: int = 256,
 ) -> SingleShot:
     """Draws one gallery image per identity, rank them for each query, and take the mean over repeated draws.
@@ -137,6 +120,8 @@ def evaluate_single_shot(
         cross_camera: Whether a query's ranking leaves out the images of its pid and camera.
         repeats: Draws. The first of many are the same as those of few.
         seed: Of the draws.
+        one_set: Whether query set and gallery are one, each image with a camera of its own, as `leave_self_out` gives
+            them: what a draw shows does not ask in it (VehicleID's protocol; Liu et al., CVPR 2016).
         block: Queries ranked at a time, fewer where draws show more than 262 144 images. Sets memory and speed, not
             the result.
 
@@ -167,8 +152,10 @@ def evaluate_single_shot(
             exact = points(query, valid[again], gallery, matches.kept, metric, np.float64)
             ranks[:, again], _ = _ranks(exact, drawn.only(again), block)
     n = drawn.shown.shape[1] + len(drawn.distractors)
-    cmc = np.stack([np.cumsum(np.bincount(each, minlength=n + 1)[1:]) / len(valid) for each in ranks])
-    precision = (1 / ranks).mean(axis=1)
+    asked = ~drawn_themselves(drawn, gallery.cameras[matches.kept], query.cameras[valid], one_set)
+    counted = [each[some] for each, some in zip(ranks, asked, strict=True)]
+    cmc = np.stack([np.cumsum(np.bincount(each, minlength=n + 1)[1:]) / len(each) for each in counted])
+    precision = np.array([(1 / each).mean() for each in counted])
     return SingleShot(
         metric=metric,
         cross_camera=cross_camera,
@@ -183,53 +170,6 @@ def evaluate_single_shot(
         identities=drawn.shown.shape[1],
         distractors=len(drawn.distractors),
     )
-
-
-def random_orders(n: int, repeats: int, seed: int) -> Iterator[Int64[np.ndarray, " n"]]:
-    """Returns the random order of N gallery images that makes each draw."""
-    generator = np.random.Generator(np.random.Philox(seed))
-    for _ in range(repeats):
-        yield generator.permutation(n)
-
-
-def draw(
-    orders: Iterator[Int64[np.ndarray, " g"]],
-    pids: Int64[np.ndarray, " g"],
-    cameras: Int64[np.ndarray, " g"],
-    query_pids: Int64[np.ndarray, " v"],
-    query_cameras: Int64[np.ndarray, " v"] | None,
-) -> Draws:
-    """Evaluates the draws, by the rules of `evaluate_single_shot`; O(R (G + V)) after sorting the pids once.
-
-    Args:
-        orders: A permutation of the gallery's positions for each draw.
-        pids: Of the gallery without junk.
-        cameras: Likewise.
-        query_pids: Of the valid queries.
-        query_cameras: Likewise; None where the rule about cameras does not hold.
-    """
-    people, person = np.unique(pids, return_inverse=True)
-    own, named = np.searchsorted(people, query_pids), people != 0
-    shown, right = [], []
-    for order in orders:
-        first = _first(order, person, len(people))
-        answer = first[own]
-        if query_cameras is not None:
-            # Where the first is of the query's camera, the first of any other camera is what the rule leaves.
-            other = order[cameras[order] != cameras[first][person[order]]]
-            left = _first(other, person, len(people))[own]
-            answer = np.where(cameras[answer] == query_cameras, left, answer)
-        shown.append(first[named])
-        right.append(answer)
-    # Pids are sorted and not negative, so pid 0, where there is one, is person 0.
-    return Draws(np.stack(shown), np.stack(right), own - np.sum(~named), np.flatnonzero(pids == 0))
-
-
-def _first(order: Int64[np.ndarray, " n"], person: Int64[np.ndarray, " g"], people: int) -> Int64[np.ndarray, " p"]:
-    """Returns each person's first image in an order; -1 for those without one."""
-    first = np.full(people, -1)
-    first[person[order[::-1]]] = order[::-1]  # of several written to one place the last stays
-    return first
 
 
 def _ranks(ready: Points, draws: Draws, block: int) -> tuple[Int32[np.ndarray, "r v"], Float[np.ndarray, "r v"]]:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from svdnet_jax.config.schema import Config, Data, Eval
 from svdnet_jax.data.holdout import hold_out
+from svdnet_jax.data.index import SHOWN
 from svdnet_jax.data.load import load_dataset
 from svdnet_jax.data.synthetic import generate
 from svdnet_jax.data.types import DISTRACTOR, JUNK, Dataset
@@ -48,7 +49,8 @@ def _load(data: Data, console: Console) -> Dataset:
             with counting("Drawing pedestrians", generate.count_images(data.synthetic), console) as advance:
                 generate.write_synthetic(root, data.synthetic, advance)
     size = data.height, data.width
-    dataset = load_dataset(root, data.cache, size, data.layout, partial(say, console), outside=data.outside)
+    told = partial(say, console)
+    dataset = load_dataset(root, data.cache, size, data.layout, told, outside=data.outside, camera=data.camera_pattern)
     return dataset if data.root else replace(dataset, name="synthetic pedestrians")
 
 
@@ -65,7 +67,23 @@ def count_valid(dataset: Dataset, settings: Eval) -> int:
     matches = protocol.match(query, gallery, settings.cross_camera)
     if not matches.count.any():
         raise DataError(f"{dataset.name}: {protocol.explain_no_match(query, gallery, matches)}")
+    if not settings.cross_camera:
+        _refuse_selves(dataset)
     return int((matches.count > 0).sum())
+
+
+def _refuse_selves(dataset: Dataset) -> None:
+    """Keeps queries from finding themselves, where no rule leaves them out."""
+    rows = {name: row for row, name in enumerate(dataset.gallery.names.tolist())}
+    pairs = [(row, rows[name]) for row, name in enumerate(dataset.query.names.tolist()) if name in rows]
+    pairs = [(q, g) for q, g in pairs if dataset.query.pids[q] == dataset.gallery.pids[g]]
+    # Two files of one name may be two images: looked at are as many as it takes to know.
+    if any(np.array_equal(dataset.query.images[q], dataset.gallery.images[g]) for q, g in pairs[:SHOWN]):
+        raise DataError(
+            f"{dataset.name}: {len(pairs)} of {len(dataset.query)} queries are in the gallery too, the first is "
+            f"{dataset.query.names[pairs[0][0]]}, and with `eval.cross_camera` False each would find itself; leave "
+            "that option out: without cameras only a query's own image is left out"
+        )
 
 
 def summary(dataset: Dataset, valid: int) -> str:

@@ -7,7 +7,8 @@
     eigenlayer/        W at a few borders of phases, for the figures
     embeddings/        query and gallery, by embedding; base/ has those of Step 0
     identities/        results of each phase, summed over the queries of each test identity: for intervals
-    figures/           what report.html shows
+    figures/           what report.html shows, and ranks.csv, the heads of all ranked lists
+    tensorboard/       the numbers of the log for TensorBoard, with `log.tensorboard`
     report.html
 
 The log alone is worth something too: somebody may have kept it and deleted the rest.
@@ -62,6 +63,11 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def tensorboard(self) -> Path:
+        """The folder of events for TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
@@ -84,6 +90,11 @@ class RunDir:
     def figure(self, name: str) -> Path:
         """Returns the path of a figure."""
         return self.figures / f"{name}.png"
+
+    @property
+    def ranks(self) -> Path:
+        """The table of ranks."""
+        return self.figures / "ranks.csv"
 
     def embeddings(self, name: str, split: Literal["query", "gallery"], *, base: bool = False) -> Path:
         """Returns the path of the embeddings of a split: the final ones, or those of Step 0."""

@@ -1,4 +1,4 @@
-"""What a run needs, before it starts: memory, and on a CPU the time."""
+"""What a run needs, before it starts: the size of its network, memory, and on a CPU the time."""
 
 import os
 from timeit import repeat
@@ -20,6 +20,8 @@ FEW = 2000
 """Images that are trained on in some minutes by any network."""
 LITTLE = 600.0
 """Seconds of a run that nobody has to be told of."""
+PARTS = ("backbone", "neck", "eigenlayer", "classifier")
+"""Of a network, in the order in which an image goes through them."""
 COPIES = 3
 """Of the weights: themselves, their gradient and the momentum."""
 
@@ -61,7 +63,40 @@ def refuse_too_large(config: Config, model: SVDNet, state: TrainState, device: j
         )
 
 
-def tell_time(config: Config, model: SVDNet, state: TrainState) -> str:
+def network_operations(config: Config, model: SVDNet, state: TrainState) -> float:
+    """Returns the floating-point operations of one image through the network, forth; 0 where XLA does not count them.
+
+    A multiplication with its addition counts twice, as XLA counts them.
+
+    Args:
+        config: Settings of the run.
+        model: Its network.
+        state: Its state, or the shapes of one.
+    """
+    x = jax.ShapeDtypeStruct((1, *input_size(config.data), 3), jnp.float32)
+    program = jax.jit(lambda variables, x: model.apply(variables, x, train=False)).lower(state.variables, x)
+    return float((program.cost_analysis() or {}).get("flops", 0.0))
+
+
+def tell_network(config: Config, params: Any, operations: float) -> str:
+    """Returns a line about the size of a network: its parameters by part, and operations an image.
+
+    Args:
+        config: Settings of the run.
+        params: Its parameters, or their shapes.
+        operations: From `network_operations`.
+    """
+    known = [part for part in PARTS if part in params]
+    rest = [part for part in params if part not in known]
+    sizes = {part: sum(leaf.size for leaf in jax.tree.leaves(params[part])) for part in (*known, *rest)}
+    parts = ", ".join(f"{part} {size:,}" for part, size in sizes.items() if size)
+    height, width = input_size(config.data)
+    many = f"{operations / 1e9:.2g} billion" if operations >= 1e9 else f"{operations / 1e6:.2g} million"
+    counted = f"; {many} operations an image of {height} x {width}" if operations else ""
+    return f"Network: {sum(sizes.values()):,} parameters ({parts}){counted}"
+
+
+def tell_time(config: Config, forth: float) -> str:
     """Returns about how long a run takes on CPUs, from the operations of its network; empty where that is little.
 
     The speed is that of a matrix product, measured here, times `EFFICIENCY`. Images are counted as if nothing were
@@ -69,15 +104,11 @@ def tell_time(config: Config, model: SVDNet, state: TrainState) -> str:
 
     Args:
         config: Settings of the run.
-        model: Its network.
-        state: Its state, or the shapes of one.
+        forth: From `network_operations`.
     """
     steps = build_schedule(config)[-1].end - (config.base.steps if config.base_from else 0)
     if steps * config.data.batch_size < FEW:
         return ""
-    x = jax.ShapeDtypeStruct((1, *input_size(config.data), 3), jnp.float32)
-    program = jax.jit(lambda variables, x: model.apply(variables, x, train=False)).lower(state.variables, x)
-    forth = float((program.cost_analysis() or {}).get("flops", 0.0))
     operations = 3 * forth * steps * config.data.batch_size  # back takes twice what forth takes
     seconds = operations / (EFFICIENCY * product_speed())
     if seconds < LITTLE:

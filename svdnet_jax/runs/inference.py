@@ -3,9 +3,8 @@
 The data is a data set, to measure on, or any folder of images, to search in.
 """
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,7 @@ from svdnet_jax.config.schema import Config, input_size
 from svdnet_jax.config.validate import MOST_PIXELS
 from svdnet_jax.data.index import SHOWN, ImageRecord
 from svdnet_jax.data.resizing import resize_image
-from svdnet_jax.data.types import JUNK, Dataset
-from svdnet_jax.data.unread import FOLDERS, IMAGES, Unread, by_kind, unread_line, why_not
+from svdnet_jax.data.types import Dataset
 from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.models.pretrained.load import Pretrained, load_pretrained
 from svdnet_jax.models.svdnet import Outputs, SVDNet, create_model
@@ -33,10 +31,12 @@ from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.runs.dataset import count_valid, load_configured_dataset
 from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.load import finished_note, load_run
+from svdnet_jax.runs.pictures import Pixels
 from svdnet_jax.training.eval_fn import make_eval_fn, make_eval_fn_resized
 from svdnet_jax.training.evaluation import embed_split
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.init import as_pretrained, pixel_statistics, with_weights
+from svdnet_jax.training.pixel_features import make_pixel_fn
 from svdnet_jax.training.state import TrainState, init_state
 
 
@@ -47,6 +47,8 @@ class Embedder(NamedTuple):
     """To bytes of any size."""
     apply_resized: Callable[[Float32[np.ndarray, "B H W 3"]], Outputs]
     """To pixels in [0, 255] of the network's size."""
+    apply_pixelwise: Pixels
+    """To either: the features of pixels, whose means are the embeddings."""
     kinds: tuple[str, ...]
     """Its embeddings that mean something: ``embedding`` and ``pooled``."""
     config: Config
@@ -111,8 +113,10 @@ def _embedder(
     config: Config, model: SVDNet, state: TrainState, kinds: tuple[str, ...], weights: Pretrained
 ) -> Embedder:
     variables, models = jax.device_put(state.variables), fingerprints(state.variables, config, kinds)
-    apply, resized = make_eval_fn(model, input_size(config.data)), make_eval_fn_resized(model)
-    return Embedder(partial(apply, variables), partial(resized, variables), kinds, config, weights, models)
+    size = input_size(config.data)
+    apply, resized, pixelwise = make_eval_fn(model, size), make_eval_fn_resized(model), make_pixel_fn(model, size)
+    applied = partial(apply, variables), partial(resized, variables), partial(pixelwise, variables)
+    return Embedder(*applied, kinds, config, weights, models)
 
 
 def load_eval_dataset(config: Config, console: Console) -> Dataset:
@@ -141,57 +145,6 @@ def embed_test(embedder: Embedder, dataset: Dataset, console: Console) -> dict[s
         )
         query, gallery = look(dataset.query), look(dataset.gallery)
     return {kind: (query[kind], gallery[kind]) for kind in embedder.kinds}
-
-
-class FoundImages(NamedTuple):
-    """What a folder of images holds."""
-
-    crops: tuple[ImageRecord, ...]
-    """Its images."""
-    unread: Unread
-    """What else is there, by kind."""
-
-
-def find_images(folder: Path) -> FoundImages:
-    """Returns all images in a folder and the folders in it, sorted by their paths there, which are their names.
-
-    Nobody knows whom they show: pids are -1, as for junk, and cameras 0.
-
-    Args:
-        folder: Hidden files and folders, links to folders, and files that are not named like `IMAGES` are not read.
-
-    Raises:
-        DataError: No folder, or no images in it.
-        OSError: A folder may not be looked into.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: is no folder; give one with images in it")
-    paths, unread = {}, []
-    for path, kind in _entries(folder):
-        if kind is None:
-            paths[path.relative_to(folder).as_posix()] = path
-        elif kind:
-            unread.append((kind, path))
-    crops = tuple(ImageRecord(paths[name], JUNK, 0, name) for name in sorted(paths))
-    if not crops:
-        there = f" ({unread_line(by_kind(unread), folder)})" if unread else ""
-        raise DataError(f"{folder}: no image there; expected files named {', '.join(f'*{e}' for e in IMAGES)}{there}")
-    return FoundImages(crops, by_kind(unread))
-
-
-def _entries(folder: Path) -> Iterator[tuple[Path, str | None]]:
-    """Returns everything in a folder and the folders in it, but these themselves, and why it is not read."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            kind = why_not(entry, IMAGES)
-            if kind != FOLDERS:
-                yield Path(entry.path), kind
-            elif entry.is_symlink():  # it may lead in a circle
-                yield Path(entry.path), "links to folders"
-            elif entry.name.startswith("."):
-                yield Path(entry.path), "hidden folders"
-            else:
-                yield from _entries(Path(entry.path))
 
 
 def embed_images(embedder: Embedder, crops: Sequence[ImageRecord], kind: str | None, console: Console) -> Embeddings:

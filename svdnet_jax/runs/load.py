@@ -22,8 +22,11 @@ class TrainedRun(NamedTuple):
     """The latest checkpoint of a run."""
 
     config: Config
+    """Settings of the run."""
     model: SVDNet
+    """Its network."""
     state: TrainState
+    """Weights, statistics, optimizer and position."""
     finished: bool
     """Whether all phases were done."""
     verified: bool = True

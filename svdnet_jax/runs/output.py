@@ -36,12 +36,15 @@ class RunOutput(NamedTuple):
     """Shows a line of the log to people."""
     start: RunPosition
     """Where this process began."""
+    write_event: Callable[[Record], None] = lambda record: None
+    """Writes a line of the log for TensorBoard, where somebody asked for it and there is a log."""
 
 
 def log_record(output: RunOutput, record: Record, *, show: bool = True) -> None:
     """Writes a line of the log, and shows it."""
     if output.log:
         output.log.write(record)
+        output.write_event(record)
         if show:
             output.show(record)
 
@@ -94,5 +97,7 @@ def copy_base_run(
     for record in base.steps:
         # Not shown: nobody wants to see the lines of training that is not going on.
         log_record(output, record, show=False)
+    place = {name: base.phase[name] for name in ("phase", "round", "step")}
+    output.show({"event": "working", "doing": "evaluating", **place})
     save_border(output, PhaseEnded(base.phase, state, evaluate(state)))
     save_checkpoint(output, SaveDue(state, 0.0, base.phase["embedding"], {}))

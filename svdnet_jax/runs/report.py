@@ -5,33 +5,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
 
-from svdnet_jax.config.schema import Config, Eval
+from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import to_json
 from svdnet_jax.data.synthetic.generate import contact_sheet
 from svdnet_jax.data.types import Dataset, Split
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.reporting.figures import distances as distance_figures
 from svdnet_jax.reporting.figures import training as figures
-from svdnet_jax.reporting.figures.ranked import RankedList, choose_queries, ranked_lists
 from svdnet_jax.reporting.figures.retrieval import cmc
 from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import Record, after_rounds, border_name
+from svdnet_jax.reporting.ranks import write_ranks
 from svdnet_jax.reporting.report import write_report
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.first_ranks import first_ranks
 from svdnet_jax.retrieval.intervals import Sums
-from svdnet_jax.retrieval.metrics import ranked_list
 from svdnet_jax.retrieval.results import Report
 from svdnet_jax.runs.directory import RunDir, load_eigenlayer, load_identities, read_environment, save_embeddings
+from svdnet_jax.runs.pictures import SHOWN, Pixels, Ranked, alike_figure, ranked_figure
 from svdnet_jax.training.schedule import build_schedule
 
 TRAINED = {"Command": "command", "Begun": "begun"}
 """Facts that the environment of a run tells."""
-SHOWN = 10
-"""Gallery images in a ranked list."""
 
 
 def write_artifacts(
@@ -43,6 +41,7 @@ def write_artifacts(
     gallery: Mapping[str, Embeddings],
     reports: Mapping[str, Report],
     facts: Mapping[str, str],
+    pixels: Pixels,
 ) -> Path:
     """Writes embeddings, figures and report of a finished run.
 
@@ -55,6 +54,7 @@ def write_artifacts(
         gallery: The same of the gallery.
         reports: What their evaluation found, by the same names.
         facts: What a reader must know to judge the numbers.
+        pixels: The network's features of pixels.
 
     Returns:
         The report.
@@ -70,10 +70,7 @@ def write_artifacts(
         **_distances(run_dir, config, query, gallery),
         **_gram(run_dir),
         "singular_values": ("Spectrum of W", figures.singular_values(_spectra(records))),
-        "ranked_lists": (
-            "Queries and their nearest gallery images, by the Eigenlayer's output",
-            _ranked(reports["embedding"].ap, config.eval, dataset, query["embedding"], gallery["embedding"]),
-        ),
+        **_lists(run_dir, config, dataset, query["embedding"], gallery["embedding"], reports["embedding"], pixels),
     }
     pictures = {}
     for name, (caption, figure) in drawn.items():
@@ -130,6 +127,32 @@ def _distances(
     return {"distances": (caption, distance_figures.distributions(by_moment))}
 
 
+def _lists(
+    run_dir: RunDir,
+    config: Config,
+    dataset: Dataset,
+    query: Embeddings,
+    gallery: Embeddings,
+    report: Report,
+    pixels: Pixels,
+) -> dict[str, tuple[str, Any]]:
+    """Writes the table of ranks; returns ranked lists and what makes pairs alike, as caption and figure."""
+    protocol = config.eval.metric, config.eval.cross_camera
+    write_ranks(run_dir.ranks, query, gallery, first_ranks(query, gallery, SHOWN, *protocol))
+    ranked = Ranked(dataset, query, gallery, report.ap, *protocol)
+    by = "by the Eigenlayer's output" if config.model.embedding_dim else "by the pooled feature"
+    name = run_dir.ranks.relative_to(run_dir.path).as_posix()
+    caption = f"Queries and their nearest gallery images, {by}; {name} has all queries"
+    drawn = {
+        "ranked_lists": (caption, ranked_figure(ranked)),
+        "alike": (
+            f"What makes queries and their nearest gallery images alike, and what sets them apart, {by}",
+            alike_figure(ranked, pixels, "embedding"),
+        ),
+    }
+    return {name: (caption, figure) for name, (caption, figure) in drawn.items() if figure is not None}
+
+
 def _gram(run_dir: RunDir) -> dict[str, tuple[str, Any]]:
     """Returns the Gram matrices at borders, as caption and figure; nothing where no W was kept."""
     moments = {"base": "after Step 0", "decorrelate": "after the first SVD", "relaxation": "after the last relaxation"}
@@ -143,35 +166,6 @@ def _gram(run_dir: RunDir) -> dict[str, tuple[str, Any]]:
 
 def _spectra(records: Sequence[Record]) -> dict[str, np.ndarray]:
     return {border_name(record): np.array(record["spectrum"]) for record in after_rounds(records)}
-
-
-def _ranked(
-    ap: Float[np.ndarray, " q"], settings: Eval, dataset: Dataset, query: Embeddings, gallery: Embeddings
-) -> Any:
-    protocol: dict[str, Any] = {"metric": settings.metric, "cross_camera": settings.cross_camera}
-    sections = {}
-    for heading, chosen in choose_queries(ap).items():
-        rows = []
-        for index in chosen:
-            nearest, right, distances = ranked_list(query, gallery, int(index), SHOWN, **protocol)
-            captions = [f"c{dataset.gallery.cameras[i]}  {d:.2f}" for i, d in zip(nearest, distances, strict=True)]
-            rows.append(
-                RankedList(
-                    query=dataset.query.images[index],
-                    query_caption=f"{dataset.query.pids[index]:04d} c{dataset.query.cameras[index]}",
-                    gallery=list(dataset.gallery.images[nearest]),
-                    right=right,
-                    captions=captions,
-                    average_precision=float(ap[index]),
-                )
-            )
-        if rows:
-            sections[heading] = rows
-    title = (
-        f"The {SHOWN} nearest gallery images of the queries with the best, the median and the worst average "
-        "precision; under each its camera and distance"
-    )
-    return ranked_lists(sections, title)
 
 
 def _sheet(split: Split, identities: int = 6, columns: int = 12) -> np.ndarray:

@@ -1,7 +1,7 @@
 """`train`: a run from settings to report. Here data, training, evaluation and reporting meet."""
 
 from collections.abc import Callable, Generator
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from math import gcd
 from pathlib import Path
@@ -29,6 +29,7 @@ from svdnet_jax.models.svdnet import SVDNet, create_model
 from svdnet_jax.outputs import write_json
 from svdnet_jax.reporting.log import check_records, open_log, read_log
 from svdnet_jax.reporting.progress import print_table, progress
+from svdnet_jax.reporting.tensorboard import check_tensorboard, event_file
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.runs.base_run import BaseRun
 from svdnet_jax.runs.checkpoint import Checkpoints, open_checkpoints
@@ -36,7 +37,7 @@ from svdnet_jax.runs.conclusion import conclusion
 from svdnet_jax.runs.dataset import count_valid, load_configured_dataset, summary
 from svdnet_jax.runs.directory import RunDir, open_run_dir
 from svdnet_jax.runs.environment import environment
-from svdnet_jax.runs.estimate import refuse_too_large, tell_time
+from svdnet_jax.runs.estimate import network_operations, refuse_too_large, tell_network, tell_time
 from svdnet_jax.runs.evaluate import divisible_batches, with_fingerprints
 from svdnet_jax.runs.log_records import end_record, report_facts, start_record
 from svdnet_jax.runs.output import RunOutput, copy_base_run, log_record, save_border, save_checkpoint
@@ -46,9 +47,10 @@ from svdnet_jax.runs.start import Start, read_source, restore_or_start
 from svdnet_jax.training.compile import steps_per_call
 from svdnet_jax.training.eval_fn import EvalFn, make_eval_fn
 from svdnet_jax.training.evaluation import EvalResult, evaluate_model
-from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged
+from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged, Working
 from svdnet_jax.training.init import initial_state
 from svdnet_jax.training.loop import Task, compile_phases, make_optimizers, run_rri
+from svdnet_jax.training.pixel_features import PixelFn, make_pixel_fn
 from svdnet_jax.training.schedule import build_schedule
 from svdnet_jax.training.state import TrainState, init_state
 from svdnet_jax.training.stopping import asked_to_stop
@@ -79,7 +81,7 @@ def train(
         DataError: Data that cannot be used.
         TrainingDiverged: The loss is no longer finite; checkpoints and log are intact.
     """
-    devices, time_needed = preflight(config, model)
+    devices, operations, time_needed = preflight(config, model)
     chosen = diff(to_json(Config()), to_json(config))
     assert_same_on_all_hosts(
         "settings", str([line for line in chosen if not line.startswith((*PATH_FIELDS, "machines."))])
@@ -100,28 +102,34 @@ def train(
         assert_same_on_all_hosts("images or identities", fingerprint(dataset))
         say(console, summary(dataset, count_valid(dataset, config.eval)))
         session = _prepare(config, dataset, source, model, devices)
+        say(console, tell_network(config, session.fresh.params, operations))
         state, latest = _train(session, run_dir, source, console)
         if report:
+            if not latest:
+                say(console, "Evaluating the final state")
             _report(session, run_dir, state, latest or session.task.evaluate(state), console)
     return run_dir.path
 
 
-def preflight(config: Config, model: SVDNet | None = None) -> tuple[MeshContext, str]:
+def preflight(config: Config, model: SVDNet | None = None) -> tuple[MeshContext, float, str]:
     """Refuses settings that cannot work before anything is made: values, names, sizes, freeze patterns, memory.
 
     Returns:
-        The devices of the run, and what to say of the time that it takes.
+        The devices of the run, the operations of its network for an image, and what to say of the time that it takes.
 
     Raises:
         ConfigError: Names the setting.
     """
     validate(config)
+    if config.log.tensorboard:
+        check_tensorboard()
     network = model or create_model(config.model, num_classes=2)
     state = jax.eval_shape(lambda: init_state(network, input_size(config.data), config.seed))
     make_optimizers(state.params, config)
     devices = create_mesh(config)
     refuse_too_large(config, network, state, jax.local_devices()[0], devices.count)
-    return devices, tell_time(config, network, state) if jax.default_backend() == "cpu" else ""
+    forth = network_operations(config, network, state)
+    return devices, forth, tell_time(config, forth) if jax.default_backend() == "cpu" else ""
 
 
 class _Session(NamedTuple):
@@ -132,6 +140,7 @@ class _Session(NamedTuple):
     fresh: TrainState
     """The state to begin from: before the first step, or of a base run after its last."""
     infer: EvalFn
+    pixels: PixelFn
     devices: MeshContext
 
 
@@ -147,7 +156,7 @@ def _prepare(
     evaluate = partial(evaluate_model, infer=infer, dataset=dataset, settings=divisible_batches(config.eval, devices))
     compiled = compile_phases(network, fresh.params, config, devices)
     task = Task(config, build_schedule(config), compiled, evaluate, steps_per_call(config))
-    return _Session(task, dataset, fresh, infer, devices)
+    return _Session(task, dataset, fresh, infer, make_pixel_fn(network, input_size(config.data)), devices)
 
 
 def _train(
@@ -161,18 +170,24 @@ def _train(
     task = session.task
     with (
         open_checkpoints(run_dir.checkpoints, checkpoint_metric) as saved,
-        progress(task.schedule[-1].end, console) as show,
+        progress(task.schedule, console) as show,
         asked_to_stop(jax.process_count() > 1) as stop_signal,
+        ExitStack() as stack,
     ):
         base = source if isinstance(source, BaseRun) else None
         start = restore_or_start(task, session.fresh, base, session.dataset, run_dir, saved, console)
         output = _open_output(session, run_dir, saved, show, start.position)
+        if output.log and task.config.log.tensorboard:
+            board = event_file(run_dir.tensorboard, read_log(output.log.path))
+            output = output._replace(write_event=stack.enter_context(board))
         _log_start(output, session, start, source)
         state, latest = start.state, None
         # Closed also where writing fails, so that the loader's thread is gone before the interpreter is.
         with closing(_events(session, start, stop_signal)) as events:
             for event in events:
                 match event:
+                    case Working():
+                        output.show(event.record)
                     case StepLogged(record):
                         log_record(output, record)
                         latest = None
@@ -247,7 +262,9 @@ def _report(session: _Session, run_dir: RunDir, state: TrainState, evaluation: E
     check_records(run_dir.log, records)
     facts = report_facts(task.config, dataset, records[0])
     reports = {"embedding": evaluation.embedding, "pooled": evaluation.pooled}
-    report = write_artifacts(run_dir, task.config, dataset, records, query, gallery, reports, facts)
+    # This host works alone here, so by its own copy of the weights.
+    pixels = partial(session.pixels, jax.device_get(state.variables))
+    report = write_artifacts(run_dir, task.config, dataset, records, query, gallery, reports, facts, pixels)
     print_table(records, console)
     if shown := conclusion(run_dir, task.config.rri, records):
         say(console, shown)

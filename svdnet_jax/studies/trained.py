@@ -118,6 +118,6 @@ def _finish(config: Config, console: Console, among: Plan | None) -> None:
 
 def _digest(config: Config) -> str:
     """Returns a few letters that differ between settings, and that a new option leaves as they were."""
-    others = ("out", "seed", "preset", "compute", "machines")
+    others = ("out", "seed", "preset", "compute", "machines", "log.")
     changed = [each for each in diff(to_json(Config()), to_json(config)) if not each.startswith(others)]
     return sha256("\n".join(changed).encode()).hexdigest()[:6]

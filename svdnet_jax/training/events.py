@@ -4,15 +4,31 @@ The state of an event is donated to the next step: use it before the next event 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from svdnet_jax.training.evaluation import EvalResult
+from svdnet_jax.training.schedule import ScheduledPhase
 from svdnet_jax.training.state import TrainState
 
 Record = dict[str, Any]
 """A line of the log."""
 Unreported = Mapping[str, Sequence[float]]
 """Loss and accuracy of the steps since the last line of the log."""
+
+
+class Working(NamedTuple):
+    """Something begins that takes a while and ends without an event of its own: to be shown, and not logged."""
+
+    doing: Literal["compiling", "training", "evaluating"]
+    phase: ScheduledPhase
+    step: int
+    """Steps of the run that are done."""
+
+    @property
+    def record(self) -> Record:
+        """What is shown of it, in the form of a line of the log."""
+        place = {"phase": self.phase.kind, "round": self.phase.round, "step": self.step}
+        return {"event": "working", "doing": self.doing, **place}
 
 
 class StepLogged(NamedTuple):
@@ -47,4 +63,4 @@ class SaveDue(NamedTuple):
     unreported: Unreported
 
 
-Event = StepLogged | Decorrelated | PhaseEnded | SaveDue
+Event = Working | StepLogged | Decorrelated | PhaseEnded | SaveDue

@@ -23,7 +23,7 @@ from svdnet_jax.errors import Stopped
 from svdnet_jax.models.svdnet import SVDNet
 from svdnet_jax.training.compile import TrainCall, make_train_call, step_config
 from svdnet_jax.training.evaluation import EvalResult
-from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged, Unreported
+from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged, Unreported, Working
 from svdnet_jax.training.optimizer import make_optimizer
 from svdnet_jax.training.schedule import ScheduledPhase, build_schedule
 from svdnet_jax.training.state import TrainState, begin_phase
@@ -124,17 +124,20 @@ def run_rri(
         TrainingDiverged: The loss is no longer finite.
     """
     latest: EvalResult | None = None
+    uncompiled = {each.call for each in task.compiled.values()}
     while (index := int(state.cursor.phase)) < len(task.schedule):
         phase = task.schedule[index]
         if phase.kind == "restraint" and int(state.cursor.step) == 0:
+            yield Working("evaluating", phase, int(state.step))
             before = latest or task.evaluate(state)
             state = _decorrelate(state, task.config, phase.round)
             yield Decorrelated(_decorrelation_record(phase, state, before, task), state)
             del before
         latest = None  # its features take memory that training may need
         started = time.monotonic() - phase_seconds
-        state = yield from _train_phase(state, phase, task, loader, stop_signal, started, unreported or {})
+        state = yield from _train_phase(state, phase, task, loader, stop_signal, started, unreported or {}, uncompiled)
         phase_seconds, unreported = time.monotonic() - started, None
+        yield Working("evaluating", phase, phase.end)
         latest = task.evaluate(state)
         yield PhaseEnded(_phase_record(phase, state, latest, phase_seconds), state, latest)
         state, phase_seconds = _begin_next(state, index, latest, task), 0.0
@@ -150,8 +153,12 @@ def _train_phase(
     stop_signal: Callable[[], int],
     started: float,
     unreported: Unreported,
+    uncompiled: set[TrainCall],
 ) -> Generator[Event, None, TrainState]:
-    """Takes the steps of a phase that are left. Metrics are fetched when the next call is already running."""
+    """Takes the steps of a phase that are left. Metrics are fetched when the next call is already running.
+
+    Its program is compiled in the first call, and then taken out of those that are uncompiled.
+    """
     config, steps, compiled = task.config, task.steps_per_call, task.compiled[phase.kind]
     images_per_call = steps * config.data.batch_size
     since, sharding = time.monotonic(), state.step.sharding
@@ -161,8 +168,14 @@ def _train_phase(
         rates = [phase.learning_rate_at(step) for step in range(done - steps, done)]
         samples = next(loader.batches)
         rates_on_devices: Any = replicate_on(np.array(rates, np.float32), sharding)
+        compiling = compiled.call in uncompiled
+        if compiling:
+            yield Working("compiling", phase, phase.start + done - steps)
         with jax.transfer_guard("disallow"):
             state, metrics = compiled.call(state, loader.device_data, samples, rates_on_devices)
+        if compiling:
+            uncompiled.remove(compiled.call)
+            yield Working("training", phase, phase.start + done - steps)
         pending = (*pending, metrics)
         if due:
             record, since = step_record(due, since, images_per_call)

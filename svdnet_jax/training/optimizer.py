@@ -90,6 +90,14 @@ def make_optimizer(
 
     Raises:
         ConfigError: A pattern that no path matches, or nothing left to train.
+
+    Examples:
+        >>> params = {"eigenlayer": {"kernel": jnp.ones(2)}, "classifier": {"kernel": jnp.ones(2)}}
+        >>> restrained = make_optimizer(params, freeze=("eigenlayer/*",))
+        >>> opt_state = with_learning_rate(restrained.init(params), 0.1)
+        >>> updates, _ = restrained.update(params, opt_state, params)
+        >>> print(updates["eigenlayer"]["kernel"], updates["classifier"]["kernel"] < 0)
+        [0. 0.] [ True  True]
     """
     phase = Phase(steps=1, freeze=tuple(freeze), multipliers=tuple(lr_multipliers))
     groups = weight_groups(params, phase, settings)
@@ -126,7 +134,12 @@ def make_optimizer(
 
 
 def with_learning_rate(opt_state: Any, learning_rate: Float[Array, ""] | float) -> Any:
-    """Returns the optimizer's state with another learning rate; no program is compiled anew for it."""
+    """Returns the optimizer's state with another learning rate; no program is compiled anew for it.
+
+    Args:
+        opt_state: State of an optimizer of `make_optimizer`.
+        learning_rate: Per step, before the multipliers.
+    """
     return _with_rate(opt_state, jnp.asarray(learning_rate, jnp.float32))
 
 

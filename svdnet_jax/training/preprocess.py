@@ -56,7 +56,17 @@ def augment(
 
 
 def make_preprocess(config: AugmentConfig) -> Preprocess:
-    """Returns the augmentation of the settings; with a size alone it only resizes."""
+    """Returns the augmentation of the settings; with a size alone it only resizes.
+
+    Args:
+        config: Size that the network sees, and what is changed at random.
+
+    Examples:
+        >>> preprocess = make_preprocess(AugmentConfig((64, 32), flip=True))
+        >>> images, mean = jnp.zeros((2, 128, 48, 3), jnp.uint8), jnp.zeros((1, 1, 3))
+        >>> preprocess(jax.random.key(0), images, mean, WHOLE).shape
+        (2, 64, 32, 3)
+    """
 
     def preprocess(
         key: PRNGKeyArray, images: UInt8[Array, "N h w 3"], mean: Float[Array, "#H #W 3"], share: Share

@@ -32,15 +32,19 @@ class TrainState(flax.struct.PyTreeNode):
     """Weights, statistics, optimizer, position and randomness of a run."""
 
     params: PyTree[Array]
+    """Trained weights; their paths are what freeze patterns speak of."""
     batch_stats: PyTree[Array]
+    """Running statistics of BatchNorm."""
     pixels: PyTree[Array]
     """What is subtracted from pixels, and what divides them."""
     opt_state: PyTree[Array]
+    """Of the optimizer of the phase; `begin_phase` makes it."""
     step: Int[Array, ""]
     """Optimizer steps done in all; also the position in the stream of batches."""
     rng: PRNGKeyArray
     """Key of the run, never changed: the key of a step is folded from it and the step."""
     cursor: Cursor
+    """Position in the phase schedule of a run; a loop of your own does not need it."""
 
     @property
     def variables(self) -> dict[str, PyTree[Array]]:

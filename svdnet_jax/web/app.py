@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from svdnet_jax.errors import DataError
 from svdnet_jax.web import answers
+from svdnet_jax.web.alike import alike_picture
 from svdnet_jax.web.guard import Guard
 from svdnet_jax.web.load import Served
 from svdnet_jax.web.pictures import Thumbnails
@@ -30,8 +31,9 @@ MOST_ASKED = 2**18
 SECONDS = 30.0
 """For a request to arrive as a whole."""
 READERS, DECODERS, SEARCHERS = 8, 1, 2
-"""Uploads that are received and decoded, and searches that are made, at a time; others wait for their turn. Each
-search uses all cores: of 20 000 images, ten clients are served twice as fast by two at a time as by four."""
+"""Uploads that are received, images that a network looks at, and searches that are made, at a time; others wait for
+their turn. Each search uses all cores: of 20 000 images, ten clients are served twice as fast by two at a time as by
+four."""
 LOADERS = 2
 """Embeddings that are read, listed or mapped at a time, beside the searches."""
 FILES = {
@@ -93,15 +95,18 @@ def create_app(served: Served, allowed: Callable[[str], bool]) -> Guard:
         return await _threaded(lambda: answers.map_points(answers.source_of(served, key)), loaders)
 
     async def about(request: Request) -> Any:
-        return answers.about(served) | {"images": f"/image/{stamp}/", "most_uploaded": MOST_UPLOADED}
+        addresses = {"images": f"/image/{stamp}/", "alike": f"/alike/{stamp}/"}
+        return answers.about(served) | addresses | {"most_uploaded": MOST_UPLOADED}
 
     async def image(request: Request) -> Any:
         kind, row = request.path_params["kind"], request.path_params["row"]
         if kind not in served.pictures or row >= served.counts[kind]:
             raise answers.NotThere("no such image")
-        content = await _threaded(partial(thumbnails.get, kind, row), None)
-        # Its address is another one at each start of the server.
-        return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
+        return _jpeg(await _threaded(partial(thumbnails.get, kind, row), None))
+
+    async def alike(request: Request) -> Any:
+        asked = [request.path_params[name] for name in ("source", "kind", "row", "found", "what")]
+        return _jpeg(await _threaded(partial(alike_picture, served, *asked), decoders))
 
     routes = [
         *(Route(path, _file(*named), methods=["GET"]) for path, named in FILES.items()),
@@ -112,6 +117,11 @@ def create_app(served: Served, allowed: Callable[[str], bool]) -> Guard:
         Route("/api/search", _answered(search), methods=["POST"]),
         Route("/api/embed", _answered(embed), methods=["POST"]),
         Route(f"/image/{stamp}/{{kind:str}}/{{row:int}}", _answered(image), methods=["GET"]),
+        Route(
+            f"/alike/{stamp}/{{source:str}}/{{kind:str}}/{{row:int}}/{{found:int}}/{{what:str}}",
+            _answered(alike),
+            methods=["GET"],
+        ),
     ]
     return Guard(Starlette(routes=routes), allowed)
 
@@ -147,6 +157,11 @@ def _answered(work: Callable[[Request], Awaitable[Any]]) -> Endpoint:
         return found if isinstance(found, Response) else _json(found)
 
     return endpoint
+
+
+def _jpeg(content: bytes) -> Response:
+    # Its address is another one at each start of the server.
+    return Response(content, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

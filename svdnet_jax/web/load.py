@@ -10,14 +10,16 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 from rich.console import Console
 
-from svdnet_jax.config.schema import Config, Layout
+from svdnet_jax.config.layouts import Layout
+from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import from_json
+from svdnet_jax.data.found import find_images
 from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.reporting.terminal import say
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.runs.dataset import load_configured_dataset
 from svdnet_jax.runs.directory import RunDir, read_settings
-from svdnet_jax.runs.inference import Embedder, find_images, from_run
+from svdnet_jax.runs.inference import Embedder, from_run
 from svdnet_jax.web.panel import Panel, evaluated_panel, own_panel
 from svdnet_jax.web.pictures import Pictures, from_arrays, from_folder
 from svdnet_jax.web.projection import Map, project

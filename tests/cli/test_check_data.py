@@ -124,7 +124,7 @@ def test_checking_does_not_import_the_command_line_of_training():
     ("text", "said"),
     [
         (None, "no data set found"),
-        ("path;identity;split\n", "line 1: found the columns path;identity;split"),
+        ("path|identity|split\n", "line 1: found the columns path|identity|split"),
         (GOOD + "e.jpg,anna,1,train\n", "line 6: found no file e.jpg"),
     ],
 )

@@ -14,6 +14,7 @@ from svdnet_jax.cli.embed import main
 from svdnet_jax.cli.search import main as search
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import input_size
+from svdnet_jax.data.found import find_images
 from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.models.svdnet import create_model
 from svdnet_jax.retrieval.embeddings import Embeddings
@@ -62,7 +63,7 @@ def folder(tmp_path):
 
 
 def embedded(embedder, folder, kind=None):
-    return inference.embed_images(embedder, inference.find_images(folder).crops, kind, Console(quiet=True))
+    return inference.embed_images(embedder, find_images(folder).crops, kind, Console(quiet=True))
 
 
 def test_images_are_those_of_a_folder_in_the_order_of_names(embedder, folder):
@@ -101,7 +102,7 @@ def test_a_picture_stored_turned_is_embedded_like_the_upright_one(embedder, fold
     exif = Image.Exif()
     exif[274] = 6
     stored.save(folder / "turned.png", exif=exif)
-    crops = inference.find_images(folder).crops
+    crops = find_images(folder).crops
     found = inference.embed_images(embedder, crops, None, Console())
     by_name = dict(zip(found.names.tolist(), found.features, strict=True))
     np.testing.assert_array_equal(by_name["turned.png"], by_name["upright.png"])
@@ -119,6 +120,27 @@ def test_what_is_not_embedded_is_counted(network, folder, tmp_path, capsys):
         "1 hidden folders (first: .git), 1 links that lead nowhere (first: gone.png), 1 links to folders "
         "(first: linked)\n"
     ) in capsys.readouterr().out
+
+
+def test_a_manifest_gives_identities_and_cameras_and_its_splits(network, folder, tmp_path, capsys):
+    mine = folder / "mine.csv"
+    mine.write_text("path,identity,camera,split\nb.png,ben,1,query\na.jpg,anna,1,gallery\nin/c.bmp,ben,2,gallery\n")
+    for split in ("query", "gallery"):
+        asked = ["--images", str(mine), "--split", split, *network, "--out", str(tmp_path / f"{split}.npz")]
+        assert main(asked) == 0
+    out = capsys.readouterr().out
+    assert "gallery.npz: 2 images of 2 people, " in out
+    query, gallery = (Embeddings.load(tmp_path / f"{split}.npz") for split in ("query", "gallery"))
+    assert (query.names.tolist(), query.pids.tolist(), query.cameras.tolist()) == (["b.png"], [2], [1])
+    assert (gallery.names.tolist(), gallery.pids.tolist()) == (["a.jpg", "in/c.bmp"], [1, 2])
+    write(tmp_path / "secret.png")
+    (folder / "list.txt").write_text("../secret.png\n")
+    listed = ["--images", str(folder / "list.txt"), *network, "--out", str(tmp_path / "l.npz")]
+    assert main(listed) == 2
+    assert "if that is meant, give --outside" in capsys.readouterr().err
+    assert main([*listed, "--outside"]) == 0
+    assert main(["--images", str(folder), "--split", "query", *network, "--out", str(tmp_path / "l.npz")]) == 2
+    assert "--split is for a manifest" in capsys.readouterr().err
 
 
 def test_batches_do_not_matter(embedder, folder):
@@ -144,6 +166,28 @@ def test_what_was_embedded_can_be_searched(network, embedder, folder, tmp_path, 
     embedded(embedder, folder, "embedding").save(mine)
     assert search(["--index", index, "--query", mine, "--k", "2"]) == 2
     assert "distances between features of different models mean nothing" in capsys.readouterr().err
+
+
+def test_a_photograph_is_embedded_as_the_gallery_was_and_searched_for(embedder, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(inference, "from_run", lambda _: embedder)
+    for kind in embedder.kinds:
+        embedded(embedder, folder, kind).save(tmp_path / "g.npz")
+        asked = ["--gallery", str(tmp_path / "g.npz"), "--images", str(folder / "in" / "c.bmp"), "--run", "runs/a"]
+        assert search([*asked, "--json", "--k", "2"]) == 0
+        captured = capsys.readouterr()
+        (answer,) = json.loads(captured.out)["results"]
+        assert (answer["query"], answer["nearest"][0]["name"], answer["nearest"][0]["pid"]) == (
+            "c.bmp",
+            "in/c.bmp",
+            None,
+        )
+        assert answer["nearest"][0]["distance"] < 1e-4 < answer["nearest"][1]["distance"]
+    drawn = ["--figure", str(tmp_path / "found.png"), "--pictures", str(folder)]
+    assert search([*asked, "--exclude-self", *drawn]) == 0
+    assert (tmp_path / "found.png").is_file()
+    Embeddings(np.ones((2, 3)), [1, 2], [1, 1], model="other").save(tmp_path / "g.npz")
+    assert search(asked) == 2
+    assert "and the gallery is of other; distances between features of different models" in capsys.readouterr().err
 
 
 def test_images_that_cannot_be_decoded_are_named_together(embedder, folder):
@@ -177,7 +221,7 @@ def test_what_cannot_be_embedded_is_refused_before_any_work(folder, tmp_path, ca
     assert "give --run or --weights" in refused(folder)
     assert "give --run or --weights" in refused(folder, *weights, "--run", "runs/x")
     assert "empty: no image there; expected files named *.bmp, *.gif, *.jpeg" in refused(tmp_path / "empty", *weights)
-    assert "nope: is no folder; give one with images in it" in refused(tmp_path / "nope", *weights)
+    assert "nope: is no folder and no file; give a folder of images" in refused(tmp_path / "nope", *weights)
     assert "--preset big: unknown; choose one of " in refused(folder, *weights, "--preset", "big")
     assert "w.h5: no such file" in refused(folder, *weights)
     assert "no run folder" in refused(folder, "--run", str(tmp_path))

@@ -1,5 +1,6 @@
 """`svdnet evaluate`: what it prints, and what it refuses with exit code 2."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from svdnet_jax.retrieval.camera_pairs import camera_pairs
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.intervals import report_intervals
-from svdnet_jax.retrieval.metrics import evaluate
+from svdnet_jax.retrieval.metrics import evaluate, ranked_list
 from svdnet_jax.retrieval.multi_query import multi_query
 from svdnet_jax.retrieval.rerank import Rerank
 from svdnet_jax.retrieval.single_shot import evaluate_single_shot
@@ -132,7 +133,17 @@ def test_multi_query_is_that_of_the_library(files, capsys):
 def test_figures_are_drawn_where_asked(files, capsys, json_only):
     folder = files / "figures"
     assert main([*arguments(files), "--rerank", "--figures", str(folder), *(["--json"] if json_only else [])]) == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["camera_pairs.png", "cmc.png", "distances.png"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("camera_pairs.png", "cmc.png", "distances.png", "ranks.csv")
+    ]
+    query, gallery = (Embeddings.load(files / name) for name in ("q.npz", "g.npz"))
+    with (folder / "ranks.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    rows, right, distances = ranked_list(query, gallery, 2, 10)
+    mine = [line for line in lines if line["query"] == query.names[2]]
+    assert [line["name"] for line in mine] == gallery.names[rows].tolist()
+    assert [line["right"] == "1" for line in mine] == right.tolist()
+    assert [float(line["distance"]) for line in mine] == pytest.approx(distances)
     out = capsys.readouterr().out
     assert json.loads(out) if json_only else f"figures: {folder / 'cmc.png'}" in out
 
@@ -230,12 +241,41 @@ def test_a_query_that_finds_itself_is_noted_beside_the_numbers(files, capsys):
     assert f"{alone} of {len(images)} queries" in capsys.readouterr().err
 
 
-def test_identities_numbered_from_zero_are_noted(files, capsys):
+def test_identities_numbered_from_zero_are_noted_and_an_option_numbers_them_from_one(files, capsys):
+    for name in ("q.npz", "g.npz"):
+        e = Embeddings.load(files / name)
+        nobody = e.pids == 0  # no distractors, whom numbering from 0 has no place for
+        Embeddings(e.features, np.where(nobody, 6, e.pids), e.cameras).save(files / name)
+    expected = evaluated(capsys, *arguments(files), "--distances", "--single-shot", "2")
+    assert "no pid is 0 in query or gallery; leave it out" in refused(capsys, *arguments(files), "--pids-from-zero")
     for name in ("q.npz", "g.npz"):
         e = Embeddings.load(files / name)
         Embeddings(e.features, np.where(e.pids < 0, -1, e.pids - 1), e.cameras).save(files / name)
     assert main(arguments(files)) == 0
-    assert "queries have the pid 0, which marks distractors" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert "queries have the pid 0, which marks distractors" in captured.err
+    assert "svdnet evaluate --pids-from-zero" in captured.err
+    found = evaluated(capsys, *arguments(files), "--distances", "--single-shot", "2", "--pids-from-zero")
+    assert found == expected
+    assert evaluated(capsys, *arguments(files), "--distances", "--single-shot", "2") != expected
+
+
+def evaluated(capsys, *argv):
+    """What --json says."""
+    assert main([*argv, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_one_file_of_another_program_with_both_sides_is_read(files, capsys):
+    expected = evaluated(capsys, *arguments(files))
+    sides = {short: Embeddings.load(files / f"{short}.npz") for short in "qg"}
+    held = {
+        f"{short}{end}": getattr(e, kind)
+        for short, e in sides.items()
+        for kind, end in (("features", "f"), ("pids", "_pids"), ("cameras", "_camids"))
+    }
+    np.savez(files / "torchreid.npz", **held)
+    assert evaluated(capsys, *arguments(files, "torchreid.npz", "torchreid.npz")) == expected
 
 
 @pytest.mark.parametrize(
@@ -257,3 +297,4 @@ def test_options_that_would_change_nothing_are_refused(more, said, files, capsys
 def test_both_files_are_needed(files, capsys):
     assert main(arguments(files)[:2]) == 2
     assert "give --query and --gallery" in capsys.readouterr().err
+    assert "--pids-from-zero is for files of embeddings" in refused(capsys, "--run", "x", "--pids-from-zero")

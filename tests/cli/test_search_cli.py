@@ -9,8 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_data import write
 
+from svdnet_jax.cli import ranked_answers
 from svdnet_jax.cli.search import main
+from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.index import build_index, load_index, search
 
@@ -86,9 +89,9 @@ def test_the_first_queries_are_printed_and_all_are_written(files, capsys):
     # Off by (1/8, 1/8) from image 5, and by (7/8, 1/8) from image 6: exact in float32.
     assert lines[:4] == [
         "q00.jpg",
-        "  rank    distance     pid  camera  name",
-        "     1      0.1768       0       2  g05.jpg",
-        "     2      0.8839       1       0  g06.jpg",
+        "  rank    distance      pid  camera  name",
+        "     1      0.1768        0       2  g05.jpg",
+        "     2      0.8839        1       0  g06.jpg",
     ]
     assert (lines.count(lines[1]), "q19.jpg" in lines, "q20.jpg" in lines) == (20, True, False)
     assert lines[-1] == "These are the first 20 of 25 queries; --out FILE and --json give all."
@@ -133,6 +136,126 @@ def test_an_index_that_is_read_is_not_written_over(files, capsys):
         called(capsys, files, "--gallery", "g.npz", "--index", "i.npz")
 
 
+def test_the_query_itself_is_passed_over_by_its_name(files, capsys):
+    gallery = Embeddings.load(files / "g.npz")
+    twice = gallery.names.copy()
+    twice[7] = twice[3]  # two images of one name are both the query
+    Embeddings(gallery.features, gallery.pids, gallery.cameras, twice, gallery.model).save(files / "t.npz")
+    for k in (4, 7, 29, 30):
+        asked = ("--gallery", "t.npz", "--query", "t.npz", "--k", k, "--exclude-self", "--json")
+        answers = json.loads(called(capsys, files, *asked))["results"]
+        for row, answer in enumerate(answers):
+            left = [other for other in range(30) if twice[other] != twice[row]]
+            order = sorted(left, key=lambda other: (abs(other - row), other))
+            assert [image["row"] for image in answer["nearest"]] == order[:k]
+    assert "passed over" not in capsys.readouterr().err
+    assert main(["--gallery", str(files / "g.npz"), "--query", str(files / "q.npz"), "--exclude-self", "--json"]) == 0
+    assert "--exclude-self passed over nothing" in capsys.readouterr().err
+    assert "--k must be between 1 and the 30" in refused(
+        capsys, files, "--gallery", "g.npz", "--query", "g.npz", "--exclude-self", "--k", "31"
+    )
+
+
+def test_answers_end_at_a_distance(files, capsys):
+    asked = ("--gallery", "g.npz", "--query", "q.npz", "--max-distance", 1.2)
+    answers = json.loads(called(capsys, files, *asked, "--json"))["results"]
+    # At 0.18, 0.88 and 1.13 from the line's images, but for the last, beyond which there is none.
+    assert [len(answer["nearest"]) for answer in answers] == [3] * 24 + [2]
+    assert max(image["distance"] for answer in answers for image in answer["nearest"]) <= 1.2
+    assert len(json.loads(called(capsys, files, *asked, "--k", 1, "--json"))["results"][0]["nearest"]) == 1
+    assert "q00.jpg\n  nothing so near\n" in called(capsys, files, *asked[:-1], 0.1)
+
+
+def test_nobody_is_unknown_and_not_minus_one(files, capsys):
+    asked = ("--gallery", "g.npz", "--query", "g.npz", "--k", 4)
+    assert "\n     1      0.0000  unknown       0  g00.jpg\n" in called(capsys, files, *asked, "--out", "all.csv")
+    with (files / "all.csv").open(newline="") as file:
+        assert [row["pid"] for row in csv.DictReader(file)][:4] == ["unknown", "unknown", "unknown", "0"]
+    found = json.loads(called(capsys, files, *asked, "--json"))["results"][0]["nearest"]
+    assert [image["pid"] for image in found] == [None, None, None, 0]
+
+
+def test_pairs_of_the_gallery_that_are_near_are_listed(files, capsys):
+    asked = ("--gallery", "g.npz", "--duplicates", 1)
+    rows = [
+        {"name": f"g{n:02d}.jpg", "other": f"g{n + 1:02d}.jpg", "distance": 1.0, "row": n, "other_row": n + 1}
+        for n in range(29)
+    ]
+    assert json.loads(called(capsys, files, *asked, "--json")) == {"duplicates": rows}
+    lines = called(capsys, files, *asked, "--out", "pairs.csv").splitlines()
+    assert lines[:3] == [
+        "29 pairs of 30 images are at most 1 apart",
+        "  distance  names",
+        "         1  g00.jpg  g01.jpg",
+    ]
+    assert (len(lines), lines[-1]) == (23, "These are the first 20; --out FILE and --json give all.")
+    with (files / "pairs.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == [{name: str(value) for name, value in row.items()} for row in rows]
+    called(capsys, files, "--gallery", "g.npz", "--index", "i.npz", "--metric", "cosine")
+    first = json.loads(called(capsys, files, "--index", "i.npz", "--duplicates", 1e-3, "--json"))["duplicates"][0]
+    assert first["distance"] < 1e-3
+    assert called(capsys, files, *asked[:-1], 0) == "0 pairs of 30 images are at most 0 apart\n"
+
+
+@pytest.fixture
+def drawn(files, monkeypatch):
+    """Pictures of the first gallery images and queries, each of a gray of its own, and the figures that were drawn."""
+    for row in range(30):
+        write(files / "photos" / "gallery" / f"g{row:02d}.jpg", (8 * row,) * 3)
+    for row in range(25):
+        write(files / "photos" / "query" / f"q{row:02d}.jpg", (250 - 8 * row,) * 3)
+    figures = []
+    monkeypatch.setattr(ranked_answers, "save", lambda figure, path: figures.append(figure) or save(figure, path))
+    return figures
+
+
+def test_the_first_answers_are_drawn_from_a_folder(files, drawn, capsys):
+    gallery, query = (Embeddings.load(files / name) for name in ("g.npz", "q.npz"))
+    renamed = [f"/their/machine/{name}" for name in query.names]
+    pids = [5, 2, *[-1] * 23]
+    Embeddings(query.features, pids, query.cameras, renamed, query.model).save(files / "q.npz")
+    asked = ("--gallery", "g.npz", "--query", "q.npz", "--k", 3, "--pictures", files / "photos")
+    called(capsys, files, *asked, "--figure", files / "found.png", "--json")
+    (axes,) = drawn[0].axes
+    texts = [text.get_text() for text in axes.texts]
+    assert axes.get_title(loc="left") == "The first 8 of 25 queries: under each image its pid, camera and distance"
+    assert [text for text in texts if text.endswith(("0.18", "0.88", "1.13"))][:7] == [
+        *("✗ 0 c2  0.18", "✗ 1 c0  0.88", "✗ 0 c1  1.13"),
+        *("✗ 1 c0  0.18", "✗ 1 c1  0.88", "✗ 0 c2  1.13"),
+        "1 c1  0.18",
+    ]
+    assert (texts.count("unknown"), texts.count("5 c0")) == (6, 1)
+    found = search(build_index(gallery), query, 3).rows[:8]
+    grays = [int(np.asarray(image.get_array()).mean().round()) for image in axes.images]
+    expected = [gray for number, rows in enumerate(found) for gray in (250 - 8 * number, *(8 * rows))]
+    np.testing.assert_allclose(grays, expected, atol=2)  # of JPEG
+    assert (files / "found.png").read_bytes().startswith(b"\x89PNG")
+    shown = called(capsys, files, *asked, "--figure", files / "found.png")  # its own figure may be replaced
+    assert shown.endswith(f"figure: {files / 'found.png'}\n")
+
+
+def test_pictures_that_are_not_there_or_lie_elsewhere_are_refused(files, drawn, capsys):
+    asked = ("--gallery", "g.npz", "--query", "q.npz", "--figure", files / "f.png")
+    assert "--figure and --pictures go together" in refused(capsys, files, *asked)
+    assert "--pictures nope: is no folder" in refused(capsys, files, *asked, "--pictures", "nope")
+    (files / "photos" / "gallery" / "g05.jpg").unlink()
+    with_folder = (*asked, "--pictures", files / "photos")
+    assert "g05.jpg: is not in the folder of images" in refused(capsys, files, *with_folder)
+    write(files / "secret.jpg")
+    (files / "photos" / "gallery" / "g05.jpg").symlink_to(files / "secret.jpg")
+    assert "leads out of the folder" in refused(capsys, files, *with_folder)
+    (files / "f.png").write_bytes(b"somebody's picture")
+    assert "exists and is not what this command writes" in refused(capsys, files, *with_folder)
+    twice = ("--gallery", "g.npz", "--duplicates", "1", "--figure", files / "new.png", "--pictures", files / "photos")
+    assert "--figure are for searches" in refused(capsys, files, *twice)
+
+
+@needs_faiss
+def test_an_index_without_features_has_no_duplicates(files, capsys):
+    called(capsys, files, "--gallery", "g.npz", "--index", "i.npz", "--kind", "flat")
+    assert "an index of kind flat holds no features" in refused(capsys, files, "--index", "i.npz", "--duplicates", 1)
+
+
 @needs_faiss
 def test_faiss_is_reached_with_its_options(tmp_path, capsys):
     features = np.random.default_rng(0).normal(size=(700, 8))
@@ -149,9 +272,10 @@ def test_faiss_is_reached_with_its_options(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ((), "give --gallery with --index, --query or both, or --index with --query"),
-        (("--gallery", "g.npz"), "give --gallery with --index"),
-        (("--query", "q.npz"), "give --gallery with --index"),
+        ((), "give --gallery or --index, and what to do with it: --query, --images or --duplic"),
+        (("--gallery", "g.npz"), "give --gallery or --index, and what to do"),
+        (("--index", "i.npz"), "give --gallery or --index, and what to do"),
+        (("--query", "q.npz"), "give --gallery or --index, and what to do"),
         (("--gallery", "g.npz", "--index", "i.npz", "--json"), "--json and --out are for results; give --query"),
         (("--index", "i.npz", "--query", "q.npz", "--kind", "flat"), "for a new index, and an index that is read has"),
         (("--index", "nope.npz", "--query", "q.npz"), "nope.npz"),
@@ -163,6 +287,13 @@ def test_faiss_is_reached_with_its_options(tmp_path, capsys):
             "i.npz: would be written over",
         ),
         (("--gallery", "g.npz", "--query", "q.npz", "--k", "31"), "--k must be between 1 and the 30 images"),
+        (("--gallery", "g.npz", "--query", "q.npz", "--duplicates", "1"), "--query and --duplicates are different"),
+        (("--gallery", "g.npz", "--images", "photos"), "--images, --run and --outside go together"),
+        (("--gallery", "g.npz", "--query", "q.npz", "--run", "r"), "--images, --run and --outside go together"),
+        (("--gallery", "g.npz", "--duplicates", "1", "--k", "0"), "are for searches; give --query or --images"),
+        (("--gallery", "g.npz", "--index", "i.npz", "--exclude-self"), "are for searches; give --query or --images"),
+        (("--gallery", "g.npz", "--query", "q.npz", "--max-distance", "nan"), "must be a distance of 0 or more"),
+        (("--gallery", "g.npz", "--duplicates", "-1"), "--duplicates -1.0: must be a distance of 0 or more"),
         (("--gallery", "g.npz", "--query", "q.npz", "--options", "m", "3"), "kind exact has no options; found m"),
     ],
 )
@@ -184,9 +315,9 @@ def test_a_missing_faiss_is_named_with_its_line(files, capsys, monkeypatch):
 
 
 def test_a_stop_says_so(files, capsys, monkeypatch):
-    def stop(*_):
+    def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("svdnet_jax.cli.search.search", stop)
+    monkeypatch.setattr("svdnet_jax.cli.search.nearest", stop)
     assert main(["--gallery", str(files / "g.npz"), "--query", str(files / "q.npz")]) == 130
     assert capsys.readouterr().err == "stopped\n"

@@ -17,7 +17,9 @@ def split(*rows):
 
 
 def test_identities_and_protocol_are_checked_before_training():
-    fine = Dataset("d", split((1, 1), (2, 1)), split((3, 1)), split((3, 2), (0, 1), (-1, 1)))
+    gallery = split((3, 2), (0, 1), (-1, 1))
+    gallery = dataclasses.replace(gallery, images=gallery.images + 1)  # else the query would be in it
+    fine = Dataset("d", split((1, 1), (2, 1)), split((3, 1)), gallery)
     check_identities(fine)
     assert count_valid(fine, Config().eval) == 1
     same_camera = Dataset("d", fine.train, split((3, 2), (-1, 2)), fine.gallery)

@@ -9,6 +9,7 @@ import foreign_weights
 import numpy as np
 import small_data
 from fake_run import fake_run
+from scipy.io import savemat
 
 from svdnet_jax.config.serialize import from_json
 from svdnet_jax.data.cache import read_prepared, write_prepared
@@ -18,6 +19,7 @@ from svdnet_jax.errors import ConfigError, DataError, LogError
 from svdnet_jax.models.pretrained.load import load_pretrained
 from svdnet_jax.reporting.log import check_records, read_log
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.foreign import load_embeddings
 from svdnet_jax.retrieval.index import build_index, load_index, save_index
 from svdnet_jax.runs.directory import RunDir, load_eigenlayer, read_environment, read_settings
 
@@ -51,6 +53,24 @@ def embeddings(folder: Path) -> Target:
 def compressed(folder: Path) -> Target:
     np.savez_compressed(folder / "c.npz", features=np.ones((6, 4)), pids=np.arange(6), cameras=np.ones(6, int))
     return Target([folder / "c.npz"], lambda: Embeddings.load(folder / "c.npz"))
+
+
+def torchreid(folder: Path) -> Target:
+    arrays = {"qf": np.ones((3, 4)), "q_pids": np.arange(3), "q_camids": np.ones(3, int)}
+    np.savez(folder / "t.npz", **arrays)
+    return Target([folder / "t.npz"], lambda: load_embeddings(folder / "t.npz", "query"))
+
+
+def matlab(folder: Path) -> Target:
+    arrays = {"query_f": np.ones((3, 4)), "query_label": np.arange(3), "query_cam": np.ones(3, int)}
+    savemat(folder / "m.mat", arrays)
+    return Target([folder / "m.mat"], lambda: load_embeddings(folder / "m.mat", "query"))
+
+
+def bare(folder: Path) -> Target:
+    np.save(folder / "b.npy", np.ones((3, 4)))
+    (folder / "b.csv").write_text("pid,camera,name\n1,1,a\n2,1,b\n3,2,c\n")
+    return Target([folder / "b.npy", folder / "b.csv"], lambda: load_embeddings(folder / "b.npy", "query"))
 
 
 def index(folder: Path) -> Target:
@@ -96,6 +116,24 @@ def manifest(folder: Path) -> Target:
     text = "path,identity,camera,split\na.jpg,1,1,train\nb.jpg,2,1,train\nc.jpg,3,1,query\nd.jpg,3,2,gallery\n"
     root = small_data.write_manifest(folder / "csv", text)
     return _data(root, [root / "manifest.csv"], folder)
+
+
+def table(folder: Path) -> Target:
+    """As OML has it, between semicolons; query set and gallery are one."""
+    rows = ("label;path;split;is_query;is_gallery", "1;a.jpg;train;;", "2;b.jpg;train;;")
+    text = "\n".join((*rows, "3;c.jpg;validation;True;True", "3;d.jpg;validation;True;True", ""))
+    root = small_data.write_manifest(folder / "oml", text, name="oml.csv")
+    return _data(root / "oml.csv", [root / "oml.csv"], folder)
+
+
+def vehicleid(folder: Path) -> Target:
+    root = folder / "vehicleid"
+    for number in range(1, 7):
+        small_data.write(root / "image" / f"000000{number}.jpg", (40 * number, 9, 9))
+    (lists := root / "train_test_split").mkdir()
+    (lists / "train_list.txt").write_text("0000001 11\n0000002 11\n0000003 12\n")
+    (lists / "test_list_800.txt").write_text("0000004 3\n0000005 3\n0000006 4\n")
+    return _data(root, sorted(lists.iterdir()), folder)
 
 
 def msmt17(folder: Path) -> Target:
@@ -158,8 +196,8 @@ def _weights(path: Path, paths: list[Path] | None = None) -> Target:
 READERS = {
     made.__name__: made
     for made in (
-        *(embeddings, compressed, index, prepared, eigenlayer, settings, environment, log),
-        *(market, manifest, msmt17, cuhk03, cuhk03_release, cache),
+        *(embeddings, compressed, torchreid, matlab, bare, index, prepared, eigenlayer, settings, environment, log),
+        *(market, manifest, table, vehicleid, msmt17, cuhk03, cuhk03_release, cache),
         *(weights_h5, weights_tfjs, weights_safetensors, weights_caffe),
     )
 }

@@ -1,6 +1,6 @@
 """Tries to break the package, and prints what came of it: files, command lines, kills, full disks.
 
-    python tests/hostile/table.py                                        what the table in docs/hostile.md is made with
+    python tests/hostile/table.py                                        what the table in docs/resuming.md is made with
     python tests/hostile/table.py --inputs 100 --lines 20 --kills 2 --disks 1
 
 Each family is tried in a process of its own, so that its memory is its own; inputs are spread evenly over the families

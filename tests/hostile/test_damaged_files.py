@@ -16,7 +16,7 @@ from readers import READERS, REFUSALS, sample
 pytestmark = pytest.mark.usefixtures("as_user")
 
 
-SLOW = ("cuhk03",)
+SLOW = ("cuhk03", "matlab")
 """Read in a process of its own each time, so tried less often here than in the table."""
 
 

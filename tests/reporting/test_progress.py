@@ -2,12 +2,16 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from fake_run import fake_run
 from rich.console import Console
 
+from svdnet_jax.config.schema import Config
 from svdnet_jax.reporting.progress import counting, print_table, progress
+from svdnet_jax.training.events import Working
+from svdnet_jax.training.schedule import build_schedule
 
 
 def plain():
@@ -18,12 +22,19 @@ def terminal():
     return Console(file=io.StringIO(), width=100, force_terminal=True, color_system="truecolor")
 
 
+def plan(rounds=1, steps=900):
+    """The phases that `fake_run` tells of."""
+    config = Config()
+    base = replace(config.base, steps=steps, milestones=())
+    return build_schedule(replace(config, base=base, rri=replace(config.rri, rounds=rounds)))
+
+
 def lines_of(console):
     return console.file.getvalue().splitlines()
 
 
 def show_all(console, records, every=0.0):
-    with progress(records[-1]["step"], console, every=every) as show:
+    with progress(plan(max(record.get("round", 0) for record in records)), console, every=every) as show:
         for record in records:
             show(record)
 
@@ -37,8 +48,10 @@ def test_without_a_terminal_a_run_is_plain_lines():
     steps = [r for r in records if r["event"] == "step"]
     assert sum("images/s" in line for line in lines) == len(steps)
     first = lines[0]
-    assert re.match(r"base +30/1260 +loss 4\.102 +accuracy 1\.7 % +602 images/s", first)
-    assert any(re.match(r"2 relaxation +1260/1260", line) for line in lines)
+    place = r"base +step 30/900, 30/1260 of the run +loss 4\.102 +accuracy 1\.7 % +602 images/s +0:00 passed, \? left"
+    assert re.fullmatch(place, first)
+    assert any(re.match(r"2 restraint +step 60/90, 1140/1260 of the run", line) for line in lines)
+    assert any(re.match(r"2 relaxation +step 90/90, 1260/1260 of the run", line) for line in lines)
     assert any("1 W = US" in line and "0.046 -> 1.000" in line for line in lines)
     assert any("embedding rank-1 64.6 mAP 51.2" in line for line in lines)
     assert lines[-1] == "all rounds done after 1260 steps, 4 min 01 s of training"
@@ -47,16 +60,58 @@ def test_without_a_terminal_a_run_is_plain_lines():
 def test_time_left_is_that_of_the_whole_run():
     now = 0.0
     console = Console(file=io.StringIO(), width=80, get_time=lambda: now)
-    with progress(300, console, every=0.0) as show:
+    with progress(plan(rounds=0, steps=300), console, every=0.0) as show:
         for step in (100, 110, 120):
             now += 20.0  # the first line is no measure of speed: it includes compilation
             show(fake_run()[1] | {"step": step})
     # 10 steps take 20 s, so 190 take 380 s and 180 take 360 s.
     assert [line.rpartition("images/s")[2].strip() for line in lines_of(console)] == [
-        "? left",
-        "6 min 20 s left",
-        "6 min 00 s left",
+        "0:20 passed, ? left",
+        "0:40 passed, 6 min 20 s left",
+        "1:00 passed, 6 min 00 s left",
     ]
+
+
+def test_a_line_of_a_long_run_has_hours():
+    now = 0.0
+    console = Console(file=io.StringIO(), width=80, get_time=lambda: now)
+    with progress(plan(rounds=0, steps=30_000), console, every=0.0) as show:
+        for step in (100, 110, 120):
+            now += 1861.0
+            show(fake_run()[1] | {"step": step})
+    assert [line.rpartition("images/s")[2].strip() for line in lines_of(console)] == [
+        "31:01 passed, ? left",
+        "1:02:02 passed, 64 d 09 h left",
+        "1:33:03 passed, 64 d 09 h left",
+    ]
+
+
+@pytest.mark.parametrize("make", [plain, terminal])
+def test_compiling_and_evaluating_are_said_while_they_last(make):
+    console, (base, restraint, _) = make(), plan(rounds=1)
+    shown = []
+    with progress([base, restraint], console) as show:
+        for event in (
+            Working("compiling", restraint, 900),
+            Working("training", restraint, 900),
+            Working("evaluating", restraint, 990),
+        ):
+            show(event.record)
+            if console.is_terminal:
+                bar = console._live_stack[-1].get_renderable()
+                written = Console(file=io.StringIO(), width=100)
+                written.print(bar)
+                shown.append(" ".join(written.file.getvalue().split()))
+    if console.is_terminal:
+        places = ("1 restraint 0/90", "1 restraint 0/90", "1 restraint 90/90")
+        for line, place, doing in zip(shown, places, ("compiling", "training", "evaluating"), strict=True):
+            assert line.startswith(place)
+            assert doing in line
+    else:  # a line each, but none that training goes on
+        assert [line.split() for line in lines_of(console)] == [
+            ["1", "restraint", "compiling"],
+            ["1", "restraint", "evaluating"],
+        ]
 
 
 def test_step_lines_keep_their_distance_and_borders_are_always_shown():
@@ -78,10 +133,27 @@ def test_on_a_terminal_the_bar_shows_phase_step_and_results():
     assert " left" not in text  # no plain line beside the bar
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_bar_is_not_cut(width):
+    now = 0.0
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, get_time=lambda: now)
+    with progress(plan(rounds=4), console) as show:
+        for record in [r for r in fake_run(rounds=4) if r["event"] == "step"][:-1]:
+            now += 600.0
+            show(record)
+        written = Console(file=io.StringIO(), width=width)
+        written.print(console._live_stack[-1].get_renderable())
+    (line,) = written.file.getvalue().splitlines()
+    assert "4 relaxation 60/90" in line
+    assert "1590/1620" in line
+    assert "images/s 10 min 00 s" in line
+    assert ("accuracy" in line) == (width == 120)
+
+
 def test_a_run_stopped_early_ends_with_a_full_bar():
     console, records = terminal(), fake_run(rounds=1)
     records[-1] = records[-1] | {"stopped": "stable"}
-    with progress(5000, console) as show:
+    with progress(plan(rounds=4), console) as show:
         for record in records:
             show(record)
     assert "1080/1080" in console.file.getvalue().rpartition("done")[2]
@@ -90,7 +162,7 @@ def test_a_run_stopped_early_ends_with_a_full_bar():
 
 def test_a_resumed_run_goes_on_counting_from_its_step():
     console = terminal()
-    with progress(200, console) as show:
+    with progress(plan(rounds=0, steps=200), console) as show:
         show({"event": "resume", "step": 100})
     assert "resumed at step 100" in console.file.getvalue()
     assert "100/200" in console.file.getvalue()

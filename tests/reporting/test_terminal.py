@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from rich.table import Table
 from small_data import write
 
 from svdnet_jax.cli.exits import fail
+from svdnet_jax.config.schema import Config
 from svdnet_jax.reporting.figures import training as figures
 from svdnet_jax.reporting.progress import counting, print_table, progress
-from svdnet_jax.reporting.terminal import duration, printable, say, terminal
+from svdnet_jax.reporting.terminal import clock, duration, printable, say, terminal
+from svdnet_jax.training.schedule import build_schedule
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("svdnet_jax", "experiments") for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -127,11 +130,21 @@ def test_times_have_their_units(seconds, text):
     assert duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00"), (59.9, "0:59"), (725, "12:05"), (3599, "59:59"), (3723, "1:02:03"), (100 * 3600, "100:00:00")],
+)
+def test_a_clock_has_hours_where_there_are_some(seconds, text):
+    assert clock(seconds) == text
+
+
 def test_the_bar_says_the_time_in_units_too():
     now = 0.0
     file = io.StringIO()
     console = Console(file=file, width=120, force_terminal=True, color_system=None, get_time=lambda: now)
-    with progress(30_000, console) as show:
+    config = Config()
+    phases = build_schedule(replace(config, base=replace(config.base, steps=30_000), rri=replace(config.rri, rounds=0)))
+    with progress(phases, console) as show:
         for step in (100, 110, 120):
             now += 20.0
             show(fake_run()[1] | {"step": step})
@@ -167,13 +180,13 @@ def test_figures_draw_dollars_and_underscores():
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a file name")
 def test_a_file_name_that_is_no_text_goes_through_everything(tmp_path, capsys, monkeypatch):
     from svdnet_jax.cli import evaluate, search
+    from svdnet_jax.data.found import find_images
     from svdnet_jax.retrieval.embeddings import Embeddings
-    from svdnet_jax.runs import inference
 
     name = os.fsdecode(b"caf\xe9.jpg")
     write(tmp_path / "photos" / name, (9, 9, 9), size=(8, 16))
     write(tmp_path / "photos" / "b.jpg", (200, 9, 9), size=(8, 16))
-    crops = inference.find_images(tmp_path / "photos").crops
+    crops = find_images(tmp_path / "photos").crops
     assert [crop.name for crop in crops] == ["b.jpg", name]
     made = Embeddings([[0.0, 1.0], [1.0, 0.0]], [1, 2], [1, 2], [crop.name for crop in crops])
     file = tmp_path / os.fsdecode(b"caf\xe9.npz")

@@ -14,9 +14,11 @@ from hypothesis import assume, given, settings
 from test_metrics import clusters, has_answer, line
 
 from svdnet_jax.retrieval import single_shot
+from svdnet_jax.retrieval.draws import random_orders
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import evaluate
-from svdnet_jax.retrieval.single_shot import evaluate_single_shot, random_orders
+from svdnet_jax.retrieval.self_out import is_one_set, leave_self_out
+from svdnet_jax.retrieval.single_shot import evaluate_single_shot
 
 # Means of shares and of reciprocals of the same integers on both sides: only the order of sums differs.
 SUMS = 1e-12
@@ -263,3 +265,27 @@ def test_ids_and_cameras_may_be_any_integers():
     query = Embeddings([[0.0]], [far], [-far])
     gallery = Embeddings([[1.0], [2.0], [3.0]], [far, far - 1, far], [-far, 0, 7])
     assert evaluate_single_shot(query, gallery).cmc.tolist() == [0, 1]
+
+
+def test_where_query_set_and_gallery_are_one_the_gallery_is_drawn_and_the_rest_asks():
+    """VehicleID's protocol, by hand: one image of each identity is a draw's gallery, the others are its queries."""
+    random = np.random.default_rng(4)
+    pids = np.array([1, 1, 2, 2, 2, 3, 3, 3, 3, 5])
+    every = Embeddings(random.normal(size=(10, 3)), pids, [1] * 10)
+    own = leave_self_out(every, every, "row")
+    assert is_one_set(own.query, own.gallery)
+    assert not is_one_set(every, every)
+    found = evaluate_single_shot(own.query, own.gallery, repeats=7, seed=3, one_set=True)
+    first, inverse = [], []
+    for order in random_orders(10, 7, 3):
+        shown = {pid: next(i for i in order if pids[i] == pid) for pid in set(pids.tolist())}
+        ranks = []
+        for q in set(range(9)) - set(shown.values()):  # the last image is alone: it shows, and never asks
+            distance = {pid: np.linalg.norm(every.features[q] - every.features[i]) for pid, i in shown.items()}
+            ranks.append(1 + sum(far < distance[pids[q]] for far in distance.values()))
+        assert len(ranks) == 10 - 4
+        first.append(np.mean(np.array(ranks) == 1))
+        inverse.append(np.mean(1 / np.array(ranks)))
+    assert found.rank(1) == pytest.approx(np.mean(first))
+    assert found.mAP == pytest.approx(np.mean(inverse))
+    assert found.identities == 4

@@ -56,7 +56,7 @@ def test_this_machine_says_what_it_has():
 def told(config):
     model = create_model(config.model, num_classes=2)
     state = jax.eval_shape(lambda: init_state(model, input_size(config.data), 0))
-    return estimate.tell_time(config, model, state)
+    return estimate.tell_time(config, estimate.network_operations(config, model, state))
 
 
 def test_the_time_of_a_long_run_is_told_and_grows_with_its_steps(monkeypatch):
@@ -76,6 +76,22 @@ def test_a_short_run_and_one_that_goes_on_from_step_0_are_told_less(monkeypatch,
     assert told(Config()) == ""
     config = PRESETS["short-resnet50"]
     assert "9000 steps" in told(replace(config, base_from=tmp_path))
+
+
+def test_the_network_is_told_with_its_parts_and_operations():
+    config = PRESETS["short-resnet50"]
+    model = create_model(config.model, num_classes=751)
+    state = jax.eval_shape(lambda: init_state(model, input_size(config.data), 0))
+    line = estimate.tell_network(config, state.params, estimate.network_operations(config, model, state))
+    # He et al. 2016: ResNet-50 has 25.6 million parameters, 2.05 of them of the classifier of ImageNet, and does 4.1
+    # billion multiplications an image; 3.8 where the stride is in the 1x1, less those with the zeros around a map.
+    whole, backbone, eigenlayer, classifier = (int(n.replace(",", "")) for n in re.findall(r"\d[\d,]+\d", line)[:4])
+    assert eigenlayer == 2048 * 1024
+    assert classifier == (1024 + 1) * 751
+    assert backbone == pytest.approx(25.6e6 - 2.05e6, rel=0.01)
+    assert whole == backbone + eigenlayer + classifier
+    operations = float(re.search(r"; ([\d.]+) billion operations an image of 224 x 224", line)[1])
+    assert 2 * 3.6 <= operations <= 2 * 3.8
 
 
 def test_the_speed_of_a_product_is_measured():

@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from svdnet_jax.cli.export import main
+from svdnet_jax.data.found import find_images
 from svdnet_jax.export import network, onnx_file, stablehlo
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.runs import inference, load_run
@@ -86,7 +87,7 @@ def test_the_ten_lines_without_jax_embed_a_folder_as_the_run_does(export, finish
     run_elsewhere(WITHOUT_JAX, tmp_path, blocked=("jax", "jaxlib", "flax", "svdnet_jax"))
     found = Embeddings.load(tmp_path / "mine.npz")
     embedder = inference.from_run(finished)
-    expected = inference.embed_images(embedder, inference.find_images(crops).crops, None, Console(quiet=True))
+    expected = inference.embed_images(embedder, find_images(crops).crops, None, Console(quiet=True))
     assert len(found.names) == 4
     assert [name.removeprefix("my_crops/") for name in found.names] == expected.names.tolist()
     assert (found.model, found.pids.tolist()) == (expected.model, expected.pids.tolist())

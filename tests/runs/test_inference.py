@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 from compiles import counted
+from rich.console import Console
 
 from experiments import cuhk03_rri, duke_rri
 from experiments.market_rri import main
@@ -24,7 +25,11 @@ from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.pretrained.load import Pretrained, write_pretrained
 from svdnet_jax.models.svdnet import create_model, parameter_paths
 from svdnet_jax.reporting.log import read_log
+from svdnet_jax.retrieval.direct import between
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.pixel_parts import pixel_parts
+from svdnet_jax.runs import inference, pictures
+from svdnet_jax.runs.dataset import load_configured_dataset
 from svdnet_jax.runs.load import load_run
 from svdnet_jax.training.init import as_pretrained, check_start
 from svdnet_jax.training.state import init_state
@@ -60,6 +65,33 @@ def test_a_run_evaluated_from_its_folder_gives_what_its_log_says(trained, worksh
         # The run wrote its own from memory, the others are of its checkpoint.
         (model,) = models(trained / "embeddings" / kind) | models(tmp_path / kind)
         assert model.endswith(f"-{kind}")
+
+
+def test_a_network_draws_lists_and_what_makes_images_alike(trained, workshop, tmp_path, capsys):
+    options = ("--run", trained, "--data.cache", workshop / "data", "--figures", tmp_path)
+    evaluate(capsys, *options, "--metric", "cosine")
+    for kind in ("embedding", "pooled"):
+        names = {path.name for path in (tmp_path / kind).iterdir()}
+        assert names == {"alike.png", "camera_pairs.png", "cmc.png", "distances.png", "ranked_lists.png", "ranks.csv"}
+    (tmp_path / "pooled" / "alike.png").write_text("somebody's")
+    assert evaluate_cli.main([*map(str, options)]) == 2
+    assert "alike.png: exists and is not what this command writes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_parts_of_a_run_add_up_to_the_distances_of_its_evaluation(metric, trained, workshop):
+    """Of the very embeddings that the run has kept, by both of them."""
+    config = dataclasses.replace(PRESETS["tiny"].data, cache=workshop / "data")
+    dataset = load_configured_dataset(dataclasses.replace(PRESETS["tiny"], data=config), Console(quiet=True))
+    images = np.stack([dataset.query.images[3], dataset.gallery.images[5]])
+    for kind, pixels in inference.from_run(trained).apply_pixelwise(images).items():
+        query, gallery = (Embeddings.load(trained / "embeddings" / kind / f"{s}.npz") for s in ("query", "gallery"))
+        ((distance,),) = between(query.features[3:4], gallery.features, np.array([[5]]), metric == "cosine")
+        parts = pixel_parts(*np.asarray(pixels), metric, pictures.gallery_center(gallery, metric))
+        together = parts.apart_query.sum() + parts.apart_gallery.sum()
+        assert together == pytest.approx(distance if metric == "cosine" else distance**2, rel=1e-3)
+        assert parts.alike_query.sum() == pytest.approx(parts.similarity, rel=1e-6)
+        assert parts.alike_gallery.sum() == pytest.approx(parts.similarity, rel=1e-6)
 
 
 def test_a_run_is_evaluated_on_a_manifest_of_other_people(trained, workshop, tmp_path, capsys):

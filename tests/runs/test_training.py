@@ -1,5 +1,6 @@
 """The main job as a user runs it, on the tiny preset: what it prints, writes, refuses, and how it goes on."""
 
+import csv
 import dataclasses
 import html
 import json
@@ -83,7 +84,7 @@ def test_the_folder_holds_what_the_design_promises(finished):
     assert {"python", "packages", "devices", "commit"} <= environment.keys()
 
 
-FIGURES = ("cmc", "contact_sheet", "curves", "distances", "gram", "ranked_lists", "rounds", "singular_values")
+FIGURES = ("alike", "cmc", "contact_sheet", "curves", "distances", "gram", "ranked_lists", "rounds", "singular_values")
 
 
 def test_the_log_has_the_format_that_other_programs_read(finished):
@@ -138,6 +139,17 @@ def test_the_embeddings_of_step_0_are_kept(finished):
         assert query.model == gallery.model
 
 
+def test_the_table_of_ranks_is_that_of_the_embeddings(finished):
+    query, gallery = (Embeddings.load(finished / "embeddings" / "embedding" / f"{s}.npz") for s in ("query", "gallery"))
+    with (finished / "figures" / "ranks.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 10 * len(query.pids)
+    first = [line for line in lines if line["rank"] == "1"]
+    assert [line["query"] for line in first] == query.names.tolist()
+    rank1 = evaluate(query, gallery).rank(1)
+    assert np.mean([line["right"] == "1" for line in first]) == pytest.approx(rank1)  # all queries count here
+
+
 def distances(folder):
     """The caption of the figure of distances."""
     (found,) = re.findall("<figcaption>(Distances [^<]*)</figcaption>", (folder / "report.html").read_text())
@@ -187,6 +199,9 @@ def test_what_is_printed(finished, workshop, capsys):
     assert re.search(r"\d+ queries of 8 other identities, \d+ of them valid", out)
     assert out.startswith(
         "Devices: 8 x cpu (cpu), --parallel auto No --data.root given: built-in synthetic pedestrians."
+    )
+    assert re.search(
+        r"Network: 375,132 parameters \(.*eigenlayer 32,768.*\); [\d.]+ million operations an image of 32 x 16", out
     )
     assert "2 relaxation" in out
     assert "mAP_market" in out

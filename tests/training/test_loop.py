@@ -24,7 +24,7 @@ from svdnet_jax.runs import checkpoint
 from svdnet_jax.training.compile import steps_per_call
 from svdnet_jax.training.eval_fn import make_eval_fn
 from svdnet_jax.training.evaluation import evaluate_model
-from svdnet_jax.training.events import SaveDue, StepLogged
+from svdnet_jax.training.events import SaveDue, StepLogged, Working
 from svdnet_jax.training.loop import Task, compile_phases, is_stable, make_optimizers, optimizer_at, run_rri
 from svdnet_jax.training.optimizer import FROZEN, Group, weight_groups
 from svdnet_jax.training.schedule import build_schedule
@@ -83,10 +83,11 @@ def start(config, workbench, phase=0):
     )
 
 
-def go(config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, unreported=None):
+def go(config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, unreported=None, working=None):
     """Runs to the end; the final state and all records with the states they were made from."""
     _, by_kind, look = workbench
     seen = []
+    working = [] if working is None else working
 
     steps = steps_per_call(config)
     samples = make_loader(
@@ -95,7 +96,9 @@ def go(config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, 
     task = Task(config, build_schedule(config), by_kind, look, steps)
     with closing(samples.batches):
         for event in run_rri(state, task, samples, stop_signal=stop, unreported=unreported):
-            if isinstance(event, SaveDue):
+            if isinstance(event, Working):
+                working.append(tuple(event.record.values())[1:])
+            elif isinstance(event, SaveDue):
                 state = event.state
                 save(*event)
             else:
@@ -229,6 +232,28 @@ def test_kinds_that_train_the_same_weights_share_a_program(config, workbench):
     by_kind = compile_phases(create_model(config.model, 12, BACKBONES), workbench[0].params, same, create_mesh(same))
     assert by_kind["base"] is by_kind["relaxation"]
     assert by_kind["base"] is not by_kind["restraint"]
+
+
+def test_what_takes_long_is_said_before_it_begins(config, workbench, dataset):
+    """Each program is compiled once, in the first phase that needs it; every phase and every new W is evaluated."""
+    said = []
+    same = dataclasses.replace(config, rri=dataclasses.replace(config.rri, relaxation=Phase(steps=4)))
+    fresh, by_kind, look = workbench
+    shared = fresh, {**by_kind, "relaxation": by_kind["base"]}, look
+    go(same, shared, dataset, start(same, shared), working=said)
+    assert said == [
+        ("compiling", "base", 0, 0),
+        ("training", "base", 0, 0),
+        ("evaluating", "base", 0, 4),
+        ("evaluating", "restraint", 1, 4),
+        ("compiling", "restraint", 1, 4),
+        ("training", "restraint", 1, 4),
+        ("evaluating", "restraint", 1, 8),
+        ("evaluating", "relaxation", 1, 12),
+        ("evaluating", "restraint", 2, 12),
+        ("evaluating", "restraint", 2, 16),
+        ("evaluating", "relaxation", 2, 20),
+    ]
 
 
 class Stop(Exception):

@@ -25,6 +25,15 @@ def quarters(pixels):
     return np.concatenate([part.mean(axis=(1, 2), dtype=np.float64) for part in parts], axis=1).astype(np.float32)
 
 
+def quarter_maps(pixels):
+    """The features of the four pixels of a map: each has those of its own quarter, and their mean is `quarters`."""
+    maps = np.zeros((len(pixels), 4, 12), np.float32)
+    for quarter in range(4):
+        own = slice(3 * quarter, 3 * quarter + 3)
+        maps[:, quarter, own] = 4 * quarters(pixels)[:, own]
+    return {"embedding": maps.reshape(-1, 2, 2, 12)}
+
+
 def drawn(random, people, cameras):
     """Pictures of people: each has four colors, and each camera its own light and noise."""
     colors = np.random.default_rng(1).integers(0, 200, (PEOPLE + 2, 2, 2, 3))[people]
@@ -57,7 +66,7 @@ def page_of(random, queries, gallery, hostile="<img src=x onerror=alert(1)>.jpg"
     def apply_resized(pixels):
         return SimpleNamespace(embedding=quarters(pixels))
 
-    network = Embedder(None, apply_resized, ("embedding",), TINY, None, {"embedding": "good-embedding"})
+    network = Embedder(None, apply_resized, quarter_maps, ("embedding",), TINY, None, {"embedding": "good-embedding"})
     pictures = {
         kind: from_arrays(images, names.tolist(), names.tolist()) for kind, (images, *_, names) in sides.items()
     }

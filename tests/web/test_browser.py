@@ -103,6 +103,24 @@ def test_it_begins_with_the_worst_query_and_its_nearest(shown, page):
     assert len(set(alts)) == 24
 
 
+def test_a_card_shows_what_makes_two_images_alike_then_apart_then_itself_again(shown):
+    source = "return document.querySelector('.card img').src"
+    loaded = "const each = document.querySelector('.card img'); return each.complete && each.naturalWidth"
+    own, width = shown.run(source), shown.wait(lambda: shown.run(loaded))
+    assert shown.one(".card .why").text == "What makes them alike?"
+    for what, after in (("alike", "What sets them apart?"), ("apart", "The image again")):
+        shown.one(".card .why").click()
+        shown.wait(lambda what=what: shown.run(source).endswith(f"/{what}"))
+        assert shown.wait(lambda: shown.run(loaded)) > 2 * width
+        assert shown.one(".card .why").text == after
+        assert "Left the image searched for" in shown.one(".card .why-text").text
+    shown.one(".card .why").click()
+    assert shown.run(source) == own
+    assert shown.one(".card .why-text").text == ""
+    shown.choose("left", "bad")  # whose weights are not kept
+    shown.wait(lambda: not shown.all(".card .why"))
+
+
 def test_the_slider_tells_near_from_far_and_the_arrows_move_it(shown, page):
     from selenium.webdriver.common.keys import Keys
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from small_data import write
 
+from svdnet_jax.data.found import find_images
 from svdnet_jax.errors import DataError
-from svdnet_jax.runs.inference import find_images
 from svdnet_jax.web import pictures
 from svdnet_jax.web.pictures import Thumbnails, from_arrays, from_folder
 

@@ -4,34 +4,34 @@
     images/0001.jpg,anna,entrance,train
     images/0002.jpg,anna,hall,train
 
-Columns may come in any order, others are passed over, and ``camera`` may be left out: all images are then camera 1's,
-and the evaluation must allow answers from the query's own camera. Paths are relative to the CSV file. Identities and
-cameras may be any text, spaces around it do not count, and two Unicode forms of one text (NFC, NFD) are one. Whole
-numbers may be written as pandas does (3.0). If all identities are whole numbers they stay what they are, else they are
-numbered from 1 in sorted order; in both cases -1 is a gallery's junk and 0 its distractors, as in Market-1501. The same
-holds for cameras. What could be meant in two ways is refused with its line, see `_problems`.
+Columns may come in any order, others are passed over; `tables` says which names and separators they may have. Without
+``camera`` all images are camera 1's, and the evaluation must allow answers from the query's own camera. Paths are
+relative to the CSV file. Identities and cameras may be any text, by the rules of `texts`; spaces around it do not
+count, and whole numbers may be written as pandas does (3.0). What could be meant in two ways is refused with its line,
+see `_problems`.
 """
 
-import csv
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from svdnet_jax.data.formats import texts
 from svdnet_jax.data.formats.market_style import SplitFiles
+from svdnet_jax.data.formats.one_set import is_one_set, with_own_cameras
+from svdnet_jax.data.formats.tables import read_table
 from svdnet_jax.data.index import SHOWN, SPLITS, ImageRecord
-from svdnet_jax.data.types import DISTRACTOR, JUNK
+from svdnet_jax.data.types import JUNK
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
 
 FILE = "manifest.csv"
-_REQUIRED = ("path", "identity", "split")
-_INTEGER = re.compile(r"-?[0-9]{1,18}")
-_FLOAT = re.compile(r"(-?[0-9]{1,15})\.0+")  # as pandas writes whole numbers, if one is missing in their column
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
-_MISSING = ("nan", "-nan", "na", "n/a", "#n/a", "#na", "<na>", "nat", "none", "null")  # in small letters
+QUOTED = re.compile(r"'+[=+@-]")
+"""What no spreadsheet runs, for the apostrophe at its beginning; one of them is no part of the text."""
+BOTH = "query+gallery"
+"""The split of an image that is searched for among the others, as in sets whose test images are both."""
+_COLUMNS = ("path", "identity", "camera", "split")
 
 
 class _Row(NamedTuple):
@@ -59,52 +59,35 @@ def read(root: Path) -> SplitFiles:
         DataError: It cannot be used; names file and lines, what was found and what was expected.
     """
     file = root if root.is_file() else root / FILE
-    rows = _rows(file)
+    table = read_table(file)
+    rows = [_row(line, cells) for line, cells in table.rows]
     _refuse(file, list(_problems(file, rows)))
-    pids = _numbers({row.identity for row in rows}, (JUNK, DISTRACTOR))
-    cameras = _numbers({row.camera for row in rows}, ())
+    pids = texts.numbers({row.identity for row in rows})
+    cameras = texts.numbers({row.camera for row in rows}, ())
     splits: dict[str, list[ImageRecord]] = {split: [] for split in SPLITS}
     for row in rows:
         crop = ImageRecord(file.parent / row.path, pids[row.identity], cameras[row.camera], row.path)
-        splits[row.split].append(crop)
+        for split in row.split.split("+"):
+            splits[split].append(crop)
     sorted_splits = {split: tuple(sorted(crops, key=lambda crop: crop.name)) for split, crops in splits.items()}
+    notes = list(table.notes)
+    if not any("camera" in cells for _, cells in table.rows) and is_one_set(sorted_splits):
+        sorted_splits, note = with_own_cameras(sorted_splits)
+        notes.append(note)
     paths = [crop.path for crops in splits.values() for crop in crops]
-    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)))
-
-
-def _rows(file: Path) -> list[_Row]:
-    try:
-        # utf-8-sig: spreadsheets put a byte order mark before the first column's name.
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, skipinitialspace=True)
-            header = [name.strip().lower() for name in reader.fieldnames or ()]
-            absent = [name for name in _REQUIRED if name not in header]
-            if absent:
-                raise DataError(
-                    f"{file}, line 1: found the columns {','.join(header) or 'of an empty file'}; expected "
-                    f"path,identity,camera,split, separated by commas ({', '.join(absent)} missing; camera is optional)"
-                )
-            twice = sorted({name for name in (*_REQUIRED, "camera") if header.count(name) > 1})
-            if twice:
-                raise DataError(f"{file}, line 1: found the column {', '.join(twice)} more than once; keep one")
-            reader.fieldnames = header
-            return [_row(reader.line_num, cells) for cells in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file}: is no CSV file in UTF-8 ({error})") from error
+    return SplitFiles(sorted_splits, unread=by_kind(beside(paths)), people=texts.names_of(pids), notes=tuple(notes))
 
 
 def _row(line: int, cells: Mapping[Any, Any]) -> _Row:
-    # What is beyond the last column comes under the key None, as a list; what is missing is None.
     extra = "".join(cells.get(None) or ()).strip()
-    text = {name: (cells[name] or "").strip() for name in (*_REQUIRED, "camera") if name in cells}
-    people, cameras = _spelled(text["identity"]), _spelled(text.get("camera", "1"))
-    return _Row(line, text["path"], people, cameras, text["split"].lower(), extra)
+    text = {name: _unquoted((cells[name] or "").strip()) for name in _COLUMNS if name in cells}
+    people, cameras = texts.spelled(text.get("identity", "")), texts.spelled(text.get("camera", "1"))
+    return _Row(line, text.get("path", ""), people, cameras, text.get("split", "").lower(), extra)
 
 
-def _spelled(text: str) -> str:
-    """Returns the text in one of its Unicode forms, a whole number without what pandas adds."""
-    whole = _FLOAT.fullmatch(text)
-    return whole[1] if whole else unicodedata.normalize("NFC", text)
+def _unquoted(text: str) -> str:
+    """Returns text without the apostrophe that keeps spreadsheets from running it, as our own tables have it."""
+    return text[1:] if QUOTED.match(text) else text
 
 
 def _problems(file: Path, rows: list[_Row]) -> Iterator[str]:
@@ -120,14 +103,14 @@ def _problems(file: Path, rows: list[_Row]) -> Iterator[str]:
         for column in ("path", "identity", "camera"):
             if not getattr(row, column):
                 yield f"line {row.line}: found no {column}"
-        if row.split not in SPLITS:
-            yield f"line {row.line}: found the split {row.split!r}, expected train, query or gallery"
-        if _INTEGER.fullmatch(row.identity) and int(row.identity) < JUNK:
+        if row.split not in (*SPLITS, BOTH):
+            yield f"line {row.line}: found the split {row.split!r}, expected train, query, gallery or {BOTH}"
+        if texts.INTEGER.fullmatch(row.identity) and int(row.identity) < JUNK:
             yield f"line {row.line}: found the identity {row.identity}, expected -1 (junk), 0 (distractor) or more"
         for column, text in (("identity", row.identity), ("camera", row.camera)):
-            if doubt := _doubt(text):
+            if doubt := texts.doubt(text):
                 yield f"line {row.line}: found the {column} {text!r}, {doubt}"
-            other = spellings.setdefault((column, _meant(text)), _Spelling(text, row.line))
+            other = spellings.setdefault((column, texts.meant(text)), _Spelling(text, row.line))
             if other.text != text:
                 yield (
                     f"line {row.line}: found the {column} {text!r}, and {other.text!r} on line {other.line}; if they "
@@ -146,34 +129,7 @@ class _Spelling(NamedTuple):
     line: int
 
 
-def _doubt(text: str) -> str:
-    """Returns why it is not certain what the text means, and what to do; empty if it is."""
-    if text.lower() in _MISSING:
-        return "which is how a missing one is written; take the row away, or give a name (-1 for a gallery's junk)"
-    if _NUMBER.fullmatch(text) and not _INTEGER.fullmatch(text) and not text.isdecimal():
-        return "a number that is not written as a whole one; write it out (1000 for 1e3) or as text (cam-1.5)"
-    if not text.isprintable():
-        return "which holds characters that are not seen; take them out"
-    return ""
-
-
-def _meant(text: str) -> str:
-    """Returns what two texts have in common that somebody may have meant as one."""
-    if _INTEGER.fullmatch(text):
-        return str(int(text))
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
 def _refuse(file: Path, problems: list[str]) -> None:
     if problems:
         more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise DataError(f"{file}: {'; '.join(problems[:SHOWN])}{more}")
-
-
-def _numbers(names: set[str], reserved: tuple[int, ...]) -> Mapping[str, int]:
-    """Returns each name's number: its own if all are integers or it is reserved, else from 1 in sorted order."""
-    integers = {name: int(name) for name in names if _INTEGER.fullmatch(name)}
-    if len(integers) == len(names):
-        return integers
-    kept = {name: number for name, number in integers.items() if number in reserved}
-    return {name: n for n, name in enumerate(sorted(names - kept.keys()), start=1)} | kept

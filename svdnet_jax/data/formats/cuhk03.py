@@ -7,10 +7,6 @@ Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", 
 """
 
 import hashlib
-import json
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,25 +15,21 @@ import numpy as np
 from jaxtyping import UInt8
 
 from svdnet_jax.data.formats import market_style
-from svdnet_jax.data.formats.market_style import FilenamePattern, SplitFiles
+from svdnet_jax.data.formats.known import CUHK03_IN_FOLDERS
+from svdnet_jax.data.formats.market_style import SplitFiles
 from svdnet_jax.data.index import SPLITS, ImageRecord
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
+from svdnet_jax.matlab import read_matlab
 from svdnet_jax.outputs import working_folder
 
 IMAGES = "cuhk-03.mat"
-MOST_SECONDS = 60
-"""To read the protocol's file, which takes less than one."""
-NAMING = FilenamePattern(
-    re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_\d+\.(png|jpg)$", re.IGNORECASE), "0001_c1_1.png"
-)
-"""Of the release in Market-1501's folders."""
 
 
 def lacking(folder: Path, kind: str) -> str:
     """Returns what keeps ``folder`` from being CUHK03 of a kind (``labeled``, ``detected``); empty if nothing does."""
     cropped = _cropped(folder, kind)
-    if not market_style.lacking(cropped, NAMING):
+    if not market_style.lacking(cropped, CUHK03_IN_FOLDERS[kind]):
         return ""
     if not _config(folder, kind).is_file():
         return f"neither {_config(folder, kind).name} nor {kind}/{market_style.FOLDERS['train']} there"
@@ -58,8 +50,8 @@ def read(folder: Path, cache: Path, kind: str) -> SplitFiles:
         DataError: A file is damaged, or an image of the protocol is missing.
     """
     cropped = _cropped(folder, kind)
-    if not market_style.lacking(cropped, NAMING):
-        return market_style.read(cropped, NAMING)
+    if not market_style.lacking(cropped, CUHK03_IN_FOLDERS[kind]):
+        return market_style.read(cropped, CUHK03_IN_FOLDERS[kind])
     images = _images_folder(folder, kind)
     if not images.is_dir():
         images = _extracted(_images_file(folder) or folder / IMAGES, kind, cache)
@@ -75,7 +67,10 @@ def read(folder: Path, cache: Path, kind: str) -> SplitFiles:
 
 def _cropped(folder: Path, kind: str) -> Path:
     """Returns where Market-1501's three folders would be: in one named by the kind, or right here if this is it."""
-    return folder if folder.resolve().name == kind else folder / kind
+    names = (kind, f"cuhk03_np_{kind}", f"cuhk03-np-{kind}")
+    if folder.resolve().name.lower() in names:
+        return folder
+    return next((folder / name for name in names if (folder / name).is_dir()), folder / kind)
 
 
 def _config(folder: Path, kind: str) -> Path:
@@ -91,37 +86,15 @@ def _images_file(folder: Path) -> Path | None:
     return next((path for path in (folder / IMAGES, folder / "cuhk03_release" / IMAGES) if path.is_file()), None)
 
 
-_READ_MAT = """
-import json, sys
-from scipy.io import loadmat
-table = loadmat(sys.argv[1])
-names = [str(cell[0]) for cell in table["filelist"].ravel()]
-numbers = {name: table[name].ravel().tolist() for name in sys.argv[2:]}
-print(json.dumps({"filelist": names, **numbers}))
-"""
-
-
 def _protocol(config: Path) -> dict[str, list[tuple[str, int, int]]]:
-    """Returns the name, identity and camera of the images of each split.
-
-    SciPy's reader of Matlab files can crash on a damaged one, so it has a process of its own.
-    """
-    wanted = ["labels", "camId", *(f"{split}_idx" for split in SPLITS)]
+    """Returns the name, identity and camera of the images of each split."""
+    wanted = ("filelist", "labels", "camId", *(f"{split}_idx" for split in SPLITS))
     try:
-        ended = subprocess.run(  # noqa: S603 - our own program, and the file is an argument of it
-            [sys.executable, "-c", _READ_MAT, str(config), *wanted],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=MOST_SECONDS,
-        )
-        if ended.returncode:
-            raise ValueError((ended.stderr.strip().splitlines() or ["its reader crashed"])[-1])
-        table = json.loads(ended.stdout)
+        table = {name: array.ravel().tolist() for name, array in read_matlab(config, wanted).items()}
         rows = list(zip(table["filelist"], table["labels"], table["camId"], strict=True))
         # Matlab counts from 1.
         return {split: [rows[_from_one(i)] for i in table[f"{split}_idx"]] for split in SPLITS}
-    except (ValueError, IndexError, TypeError, subprocess.TimeoutExpired) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise DataError(
             f"{config}: is not the protocol's file with filelist, labels, camId, train_idx, query_idx and gallery_idx "
             f"({error})"

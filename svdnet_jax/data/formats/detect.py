@@ -1,25 +1,35 @@
-"""The known layouts, and which of them a folder has; a layout is data, one reader serves all.
+"""Which layout a folder has, and its images.
 
-Counts are those of the data sets' papers and read-me files. DukeMTMC-reID was withdrawn by its owners; its layout is
-read for those who hold it lawfully, and no copy is linked to. MSMT17: Wei et al., "Person Transfer GAN to Bridge Domain
-Gap for Person Re-Identification", CVPR 2018. CUHK03: see `svdnet_jax.data.formats.cuhk03`; your own data: see
-`svdnet_jax.data.formats.csv_manifest`.
+Published data sets: see `svdnet_jax.data.formats.known`, CUHK03's own files `svdnet_jax.data.formats.cuhk03`, your own
+data `svdnet_jax.data.formats.csv_manifest`.
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from svdnet_jax.data.cache import FILE, REMEDY, is_remnant
-from svdnet_jax.data.formats import csv_manifest, cuhk03, market_style, msmt17
-from svdnet_jax.data.formats.market_style import FOLDERS, FilenamePattern, SplitFiles
-from svdnet_jax.data.index import SPLITS, DatasetIndex, refuse_outside
-from svdnet_jax.errors import DataError
+from svdnet_jax.data.formats import csv_manifest, cuhk03, identity_folders, lists, market_style
+from svdnet_jax.data.formats.known import CUHK03_IN_FOLDERS, IN_FOLDERS, IN_LISTS
+from svdnet_jax.data.formats.lists import ListLayout
+from svdnet_jax.data.formats.market_style import FolderLayout, SplitFiles
+from svdnet_jax.data.formats.tables import ENDINGS
+from svdnet_jax.data.index import DatasetIndex, refuse_outside
+from svdnet_jax.errors import ConfigError, DataError
+
+
+class Source(NamedTuple):
+    """What reading may need beside the folder."""
+
+    cache: Path
+    """For images that must be unpacked."""
+    camera: str | None = None
+    """A regular expression whose first group is the camera in a file's name."""
 
 
 @dataclass(frozen=True)
@@ -30,69 +40,62 @@ class Layout:
     """What it is known by, for messages."""
     lacking: Callable[[Path], str]
     """What keeps a folder from being one; empty if nothing does."""
-    read: Callable[[Path, Path], SplitFiles]
-    """Lists the images of a folder; the second is the cache, for images that must be unpacked."""
+    read: Callable[[Path, Source], SplitFiles]
+    """Lists the images of a folder."""
     example: str = ""
     published: Mapping[str, int] | None = None
+    called: tuple[str, ...] = ()
+    """What its folder is called, where only that tells it from another; as with `data.layout` it is said."""
 
 
-# The release itself holds a few names that end in .jpg.jpg.
-MARKET = FilenamePattern(
-    re.compile(r"^(?P<pid>-1|\d{4,})_c(?P<camera>\d+)s\d+_\d+_\d+(\.(jpg|jpeg|png))+$", re.IGNORECASE),
-    "0002_c1s1_000451_03.jpg",
-)
-DUKE = FilenamePattern(
-    re.compile(r"^(?P<pid>\d{4,})_c(?P<camera>\d+)_f\d+\.(jpg|jpeg|png)$", re.IGNORECASE), "0001_c2_f0046182.jpg"
-)
-
-
-def _published(
-    images: tuple[int, int, int], identities: tuple[int, int, int], cameras: int, junk: int = 0
-) -> Mapping[str, int]:
-    """Returns counts by the names of `listing.counts`: images and identities of train, query and gallery."""
-    known = {f"{split} images": number for split, number in zip(SPLITS, images, strict=True)}
-    known |= {f"{split} identities": number for split, number in zip(SPLITS, identities, strict=True)}
-    return MappingProxyType(known | {"gallery images without junk": images[2] - junk, "cameras": cameras})
-
-
-def _in_folders(naming: FilenamePattern, published: Mapping[str, int]) -> Layout:
+def _in_folders(layout: FolderLayout) -> Layout:
     return Layout(
-        sign=f"folders {', '.join(FOLDERS.values())} with images named like {naming.example}",
-        lacking=partial(market_style.lacking, naming=naming),
-        read=lambda folder, cache: market_style.read(folder, naming),
-        example=naming.example,
-        published=published,
+        sign=layout.sign,
+        lacking=partial(market_style.lacking, layout=layout),
+        read=lambda folder, source: market_style.read(folder, layout),
+        example=layout.naming.example,
+        published=layout.published,
+        called=layout.called,
     )
 
 
-def _cuhk03(kind: str, images: tuple[int, int, int]) -> Layout:
+def _in_lists(layout: ListLayout) -> Layout:
+    return Layout(
+        sign=layout.sign,
+        lacking=partial(lists.lacking, layout=layout),
+        read=lambda folder, source: lists.read(folder, layout),
+        published=layout.published,
+    )
+
+
+def _cuhk03(kind: str) -> Layout:
     return Layout(
         sign=f"cuhk03_new_protocol_config_{kind}.mat with images_{kind} or {cuhk03.IMAGES}, or a folder "
-        f"{kind} with Market-1501's three in it",
+        f"{kind} or cuhk03_np_{kind} with Market-1501's three in it",
         lacking=partial(cuhk03.lacking, kind=kind),
-        read=partial(cuhk03.read, kind=kind),
-        example=cuhk03.NAMING.example,
-        published=_published(images, (767, 700, 700), cameras=2),
+        read=lambda folder, source: cuhk03.read(folder, source.cache, kind),
+        example=CUHK03_IN_FOLDERS[kind].naming.example,
+        published=CUHK03_IN_FOLDERS[kind].published,
     )
 
 
+FALLBACK = "identity-folders"
+"""Taken where there is nothing else, as most folders of folders look so."""
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {
-        "market1501": _in_folders(MARKET, _published((12936, 3368, 19732), (751, 750, 750), cameras=6, junk=3819)),
-        # 408 people of the gallery are in no query: its distractors, with numbers of their own.
-        "dukemtmc": _in_folders(DUKE, _published((16522, 2228, 17661), (702, 702, 1110), cameras=8)),
-        "msmt17": Layout(
-            sign="list_train.txt, list_query.txt, list_gallery.txt with train, test (or mask_train_v2, mask_test_v2)",
-            lacking=msmt17.lacking,
-            read=lambda folder, cache: msmt17.read(folder),
-            published=_published((32621, 11659, 82161), (1041, 3060, 3060), cameras=15),
-        ),
-        "cuhk03-labelled": _cuhk03("labeled", (7368, 1400, 5328)),
-        "cuhk03-detected": _cuhk03("detected", (7365, 1400, 5332)),
+        **{name: _in_folders(layout) for name, layout in IN_FOLDERS.items()},
+        **{name: _in_lists(layout) for name, layout in IN_LISTS.items()},
+        "cuhk03-labelled": _cuhk03("labeled"),
+        "cuhk03-detected": _cuhk03("detected"),
         "manifest": Layout(
             sign=f"{csv_manifest.FILE} with the columns path,identity,camera,split",
             lacking=csv_manifest.lacking,
-            read=lambda folder, cache: csv_manifest.read(folder),
+            read=lambda folder, source: csv_manifest.read(folder),
+        ),
+        FALLBACK: Layout(
+            sign=identity_folders.SIGN,
+            lacking=identity_folders.lacking,
+            read=lambda folder, source: identity_folders.read(folder, source.camera),
         ),
     }
 )
@@ -102,7 +105,9 @@ MOST = 2**63 - 1
 """Of identities and cameras."""
 
 
-def find_layout(root: Path, cache: Path, layout: str = "auto", *, outside: bool = False) -> DatasetIndex:
+def find_layout(
+    root: Path, cache: Path, layout: str = "auto", *, outside: bool = False, camera: str | None = None
+) -> DatasetIndex:
     """Finds the data set in a folder and lists its images.
 
     Args:
@@ -110,8 +115,10 @@ def find_layout(root: Path, cache: Path, layout: str = "auto", *, outside: bool 
         cache: Where images go that must be unpacked first (CUHK03's).
         layout: A key of `LAYOUTS`, or ``auto``: whichever is found.
         outside: Whether its list or its links may name images outside of its folder.
+        camera: A regular expression whose first group is the camera in a file's name, where a layout leaves it open.
 
     Raises:
+        ConfigError: Cameras are given to a layout that says them itself.
         DataError: There is none or more than one (says what was looked for and what is there), it cannot be listed, or
             it names images outside.
     """
@@ -121,10 +128,13 @@ def find_layout(root: Path, cache: Path, layout: str = "auto", *, outside: bool 
         )
     if root.is_file():
         # Whoever names the layout knows that the file is a manifest, whatever it is called.
-        wanted = ["manifest"] if layout == "manifest" or (layout == "auto" and root.suffix.lower() == ".csv") else []
+        wanted = ["manifest"] if layout == "manifest" or (layout == "auto" and root.suffix.lower() in ENDINGS) else []
     else:
-        wanted = list(LAYOUTS) if layout == "auto" else [layout]
+        wanted = [name for name in LAYOUTS if name != FALLBACK] if layout == "auto" else [layout]
     candidates = _found([root], wanted) or _found(_inside(root), wanted)
+    if not candidates and layout == "auto":
+        below = [place for place in (root, *_inside(root)) if identity_folders.has_splits(place)]
+        candidates = _found(below, [FALLBACK])[:1]
     if not candidates:
         raise DataError(_nothing(root, layout))
     if len(candidates) > 1:
@@ -135,7 +145,9 @@ def find_layout(root: Path, cache: Path, layout: str = "auto", *, outside: bool 
             f"`data.root` {root}: holds several data sets: {places}; give the folder of one of them{layouts}"
         )
     name, folder = candidates[0]
-    listing = _listing(name, folder, LAYOUTS[name].read(folder, cache))
+    if camera is not None and name != FALLBACK:
+        raise ConfigError(f"`data.camera_pattern` {camera}: is for {FALLBACK}, and {folder} is {name}; leave it out")
+    listing = _listing(name, folder, LAYOUTS[name].read(folder, Source(cache, camera)))
     if not outside:
         refuse_outside(listing, cache)
     return listing
@@ -149,7 +161,17 @@ def _inside(root: Path) -> list[Path]:
 
 
 def _found(places: list[Path], layouts: list[str]) -> list[tuple[str, Path]]:
-    return [(name, folder) for folder in places for name in layouts if not LAYOUTS[name].lacking(folder)]
+    return [(name, folder) for folder in places for name in _by_name(folder, layouts)]
+
+
+def _by_name(folder: Path, layouts: list[str]) -> list[str]:
+    """Returns the layouts that a folder has; of those with equal names of files the one it is called by."""
+    fit = [name for name in layouts if not LAYOUTS[name].lacking(folder)]
+    if len(layouts) == 1:
+        return fit
+    place = folder.resolve().name.lower()
+    called = [name for name in fit if place in map(str.lower, LAYOUTS[name].called)]
+    return called or [name for name in fit if not LAYOUTS[name].called]
 
 
 def _nothing(root: Path, layout: str) -> str:
@@ -189,5 +211,14 @@ def _listing(layout: str, root: Path, contents: SplitFiles) -> DatasetIndex:
     name = place.name if root.is_dir() else place.parent.name if place.name == csv_manifest.FILE else place.stem
     known = LAYOUTS[layout]
     return DatasetIndex(
-        name, layout, root, contents.splits, contents.strange, known.example, known.published, contents.unread
+        name,
+        layout,
+        root,
+        contents.splits,
+        contents.strange,
+        known.example,
+        known.published,
+        contents.unread,
+        contents.people,
+        contents.notes,
     )

@@ -26,7 +26,14 @@ LossFn = Callable[[Outputs, Int[Array, " N"], PyTree[Array], Float[Array, "N h w
 def softmax_loss(
     outputs: Outputs, labels: Int[Array, " N"], params: PyTree[Array], maps: Float[Array, "N h w C"]
 ) -> Float[Array, ""]:
-    """Computes the softmax loss alone, as the paper trains."""
+    """Computes the softmax loss alone, as the paper trains.
+
+    Args:
+        outputs: Of the network; only the logits count.
+        labels: The right classes, 0 .. K-1.
+        params: Not looked at.
+        maps: Not looked at.
+    """
     return softmax(outputs.logits, labels)
 
 

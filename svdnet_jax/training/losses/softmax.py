@@ -14,6 +14,10 @@ def softmax(logits: Float[Array, "N K"], labels: Int[Array, " N"], smoothing: fl
         labels: The right identities, 0 .. K-1. With any other the loss is NaN.
         smoothing: Share of the target that is spread evenly over all K identities, the right one among them
             (Szegedy et al. 2016, section 7).
+
+    Examples:
+        >>> print(softmax(jnp.zeros((1, 2)), jnp.array([0])))  # chance between two: ln 2
+        0.6931472
     """
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype), smoothing)
     loss = optax.softmax_cross_entropy(logits, targets).mean()

@@ -145,7 +145,7 @@ function show() {
     if (found.error) panel.append(element("p", { className: "error" }, found.error));
     else if (!found.results.length) panel.append(element("p", {}, "No image is left to show: choose more cameras."));
     else {
-      const cards = found.results.map((image, index) => resultCard(image, index + 1, address("gallery", image.row), search));
+      const cards = found.results.map((image, index) => resultCard(image, index + 1, address("gallery", image.row), search, whyOf(id, image.row)));
       panel.append(element("ol", { className: "cards" }, ...cards));
     }
     return panel;
@@ -153,6 +153,13 @@ function show() {
   threshold();
   const counts = state.found.map(({ found }) => found.error ?? found.results.length);
   say(`${counts.join(" and ")} nearest to ${state.asked.name}`);
+}
+
+/** Returns the addresses of what makes the image searched for and a found one alike; null where no network can say. */
+function whyOf(id, row) {
+  const { kind, row: own } = state.asked;
+  if (kind === "image" || !state.about.sources.find((source) => source.id === id).upload) return null;
+  return (what) => `${state.about.alike}${encodeURIComponent(id)}/${kind}/${own}/${row}/${what}`;
 }
 
 /** Shows which images are within the threshold; nothing is asked for again. */

@@ -74,11 +74,40 @@ export function askedView(asked, address, answers) {
   ];
 }
 
-/** Returns the card of a found image. */
-export function resultCard(image, rank, address, pick) {
+const STATES = [
+  { what: null, next: "What makes them alike?", text: "" },
+  { what: "alike", next: "What sets them apart?", text: "Left the image searched for, right this one. Vermillion: makes them alike; blue: makes them less so." },
+  { what: "apart", next: "The image again", text: "Left the image searched for, right this one. Vermillion: sets them apart; blue: brings them nearer." },
+];
+
+/** Returns a button that walks a card's picture through `STATES`, and the text under it; `why` gives the addresses. */
+function explanation(shown, address, said, why) {
+  let index = 0;
+  const text = element("span", { className: "soft why-text", role: "status" });
+  const button = element("button", { type: "button", className: "why" }, STATES[0].next);
+  button.addEventListener("click", () => {
+    index = (index + 1) % STATES.length;
+    const { what, next, text: meaning } = STATES[index];
+    button.textContent = next;
+    text.textContent = meaning;
+    shown.alt = what ? `${said}: ${meaning}` : said;
+    shown.src = what ? why(what) : address;
+  });
+  // A picture does not say why it is not there; the same address, asked as a text, does.
+  shown.addEventListener("error", async () => {
+    if (!STATES[index].what) return;
+    const answer = await fetch(shown.src).then((found) => found.json()).catch(() => ({}));
+    text.textContent = answer.error ?? "That cannot be shown.";
+  });
+  return [button, text];
+}
+
+/** Returns the card of a found image; `why` gives the addresses of what makes it alike, or is null. */
+export function resultCard(image, rank, address, pick, why) {
   const verdict = { true: "✓ same ID", false: "✗ other ID" }[image.right] ?? "";
   const said = [`rank ${rank}`, image.name, person(image), verdict.slice(2)].filter(Boolean).join(", ");
-  const button = element("button", { type: "button", title: `Search with ${image.name}` }, picture(address, said));
+  const shown = picture(address, said);
+  const button = element("button", { type: "button", title: `Search with ${image.name}` }, shown);
   button.addEventListener("click", () => pick({ ...image, kind: "gallery" }));
   const card = element("li", { className: `card ${{ true: "right", false: "wrong" }[image.right] ?? ""}` },
     button,
@@ -87,6 +116,7 @@ export function resultCard(image, rank, address, pick) {
     element("span", { className: "name soft", title: image.name }, image.name),
     element("span", { className: "soft" }, person(image)),
     element("span", { className: "soft", title: chances(image) }, sureness(image)),
+    ...(why ? explanation(shown, address, said, why) : []),
   );
   card.dataset.distance = image.distance;
   return card;

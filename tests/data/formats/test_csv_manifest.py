@@ -91,7 +91,7 @@ def test_without_cameras_the_protocol_that_fits_is_named(tmp_path):
     [
         ("e.jpg,anna,hall,train", r"line 6: found no file e.jpg in "),
         ("a.jpg,anna,hall,query", r"line 6: found a.jpg again, it is on line 2 already"),
-        ("x,anna,hall,val", r"line 6: found the split 'val', expected train, query or gallery"),
+        ("x,anna,hall,val", r"line 6: found the split 'val', expected train, query, gallery or query"),
         (",anna,hall,train", r"line 6: found no path"),
         ("x,,hall,train", r"line 6: found no identity"),
         ("x,anna,,train", r"line 6: found no camera"),
@@ -113,9 +113,9 @@ def test_five_problems_are_spelled_out_and_the_others_counted(tmp_path):
     ("text", "said"),
     [
         ("", r"line 1: found the columns of an empty file; expected path,identity,camera,split"),
-        ("path;identity;split\n", r"line 1: found the columns path;identity;split; .* separated by commas"),
+        ("path|identity|split\n", r"line 1: found the columns path\|identity\|split; .* separated by commas"),
         ("path,identity,split\n", r"no images of manifest"),
-        ("file,identity,split\n", r"\(path missing; camera is optional\)"),
+        ("file,identity,split\n", r"\(path missing; camera is optional; path may be called img_path or"),
     ],
 )
 def test_headers_are_checked(tmp_path, text, said):

@@ -9,7 +9,8 @@ import pytest
 from small_data import SIZE, copy, shelved_market, write, write_duke, write_manifest, write_msmt17
 
 from svdnet_jax.config import schema
-from svdnet_jax.data.formats.detect import DUKE, LAYOUTS, MARKET, find_layout
+from svdnet_jax.data.formats.detect import LAYOUTS, find_layout
+from svdnet_jax.data.formats.known import DUKE, MARKET
 from svdnet_jax.data.index import counts, refuse_strange, stamp
 from svdnet_jax.data.load import load_dataset
 from svdnet_jax.errors import DataError

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_data import write_manifest
 
-from svdnet_jax.data.formats import csv_manifest
+from svdnet_jax.data.formats import texts
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.errors import DataError
 from svdnet_jax.retrieval.embeddings import Embeddings
@@ -102,5 +102,5 @@ def test_one_file_under_two_spellings_and_one_column_twice_are_refused(tmp_path)
 
 @given(st.integers(-(10**14), 10**14))
 def test_a_whole_number_survives_pandas(number):
-    assert csv_manifest._spelled(f"{float(number)}".replace("-0.0", "0.0")) == str(number)
-    assert not csv_manifest._doubt(str(number))
+    assert texts.spelled(f"{float(number)}".replace("-0.0", "0.0")) == str(number)
+    assert not texts.doubt(str(number))

@@ -1,5 +1,7 @@
 """Ranked lists: which queries are shown, and how right and wrong ones are marked."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import same_color
@@ -40,7 +42,8 @@ def test_no_query_is_chosen_twice(queries, each):
 def ranked_list(right):
     pictures = RNG.integers(0, 256, (1 + len(right), 64, 32, 3), dtype=np.uint8)
     captions = [f"{number:04} c1" for number in range(len(right))]
-    return RankedList(pictures[0], "0007 c3", pictures[1:], np.array(right), captions, 0.25)
+    names = [f"folder/{number:04}_c1s1_000151_00.jpg" for number in range(len(right))]
+    return RankedList(pictures[0], "0007 c3", pictures[1:], np.array(right), captions, 0.25, "q.jpg", names)
 
 
 def test_ranked_lists_frame_right_and_wrong_with_color_and_mark(tmp_path):
@@ -54,6 +57,7 @@ def test_ranked_lists_frame_right_and_wrong_with_color_and_mark(tmp_path):
         *("✓ 0000 c1", "✗ 0001 c1", "✓ 0002 c1"),
         *("✗ 0000 c1", "✗ 0001 c1", "✗ 0002 c1"),
     ]
+    assert texts.count("q.jpg") == texts.count("0001_c1s1_000151_00.jpg") == 2
     assert texts.count("AP 25 %") == texts.count("0007 c3") == 2
     frames = [patch.get_edgecolor() for patch in axes.patches]
     assert [same_color(frame, "#009E73") for frame in frames[1:4]] == [True, False, True]
@@ -63,6 +67,15 @@ def test_ranked_lists_frame_right_and_wrong_with_color_and_mark(tmp_path):
     np.testing.assert_array_equal(axes.images[-1].get_array(), sections["Worst"][0].gallery[-1])
     save(figure, tmp_path / "figures" / "ranked.png")  # warns, so fails, if a mark has no glyph
     assert size_of(tmp_path / "figures" / "ranked.png")[0] == 1350
+
+
+def test_nobody_is_neither_right_nor_wrong():
+    unknown = replace(ranked_list([True, False, True]), right=[None, True, None], average_precision=None)
+    (axes,) = ranked_lists({"": [unknown]}, "A search").axes
+    texts = [text.get_text() for text in axes.texts]
+    assert [text for text in texts if "c1" in text and "_" not in text] == ["0000 c1", "✓ 0001 c1", "0002 c1"]
+    assert not [text for text in texts if "AP" in text]
+    assert [same_color(patch.get_edgecolor(), "#009E73") for patch in axes.patches] == [False, False, True, False]
 
 
 def test_ranked_lists_of_nothing_are_refused():

@@ -1,0 +1,37 @@
+"""The table of ranks: for each query the first images of its ranking, by their file names, as CSV."""
+
+import csv
+import io
+from pathlib import Path
+
+from svdnet_jax.outputs import write_whole
+from svdnet_jax.reporting.terminal import as_cell
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.first_ranks import FirstRanks
+
+HEAD = ("query", "query_pid", "query_camera", "rank", "name", "pid", "camera", "distance", "right")
+"""Columns; `right` is 1 where the image shows the query's identity, else 0."""
+
+
+def write_ranks(path: Path, query: Embeddings, gallery: Embeddings, ranks: FirstRanks) -> None:
+    """Writes a table of ranks. Names that a spreadsheet would run as formulas get an apostrophe before them.
+
+    Args:
+        path: The file.
+        query: The queries.
+        gallery: The images they were ranked in.
+        ranks: The head of each ranking.
+    """
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(HEAD)
+    names = [as_cell(name) for name in gallery.names.tolist()]
+    for row, (found, distances) in enumerate(zip(ranks.rows.tolist(), ranks.distances.tolist(), strict=True)):
+        pid = int(query.pids[row])
+        asked = as_cell(str(query.names[row])), pid, int(query.cameras[row])
+        for rank, (image, distance) in enumerate(zip(found, distances, strict=True), start=1):
+            if image >= 0:
+                whose = int(gallery.pids[image])
+                right = int(whose == pid)
+                table.writerow((*asked, rank, names[image], whose, int(gallery.cameras[image]), distance, right))
+    write_whole(path, text.getvalue().encode())

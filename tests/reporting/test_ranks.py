@@ -1,0 +1,28 @@
+"""The table of ranks: a line an image, with names that no spreadsheet runs."""
+
+import csv
+
+from svdnet_jax.outputs import is_csv
+from svdnet_jax.reporting.ranks import HEAD, write_ranks
+from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.first_ranks import first_ranks
+
+
+def test_each_image_has_its_line_and_names_are_no_formulas(tmp_path):
+    query = Embeddings([[0.0], [9.0]], [5, 6], [1, 1], ["=HYPERLINK(1)", "b.jpg"])
+    names = ["@SUM(A1)", "-1_c3s2_000010_02.jpg", "a,b\n.jpg", "z.jpg"]
+    gallery = Embeddings([[1.0], [8.0], [3.0], [5.0]], [5, 0, 6, 5], [1, 2, 2, 2], names)
+    path = tmp_path / "figures" / "ranks.csv"
+    write_ranks(path, query, gallery, first_ranks(query, gallery, 4))
+    assert is_csv(HEAD)(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))[1:]
+    assert lines == [
+        ["'=HYPERLINK(1)", "5", "1", "1", "a,b\n.jpg", "6", "2", "3.0", "0"],
+        ["'=HYPERLINK(1)", "5", "1", "2", "z.jpg", "5", "2", "5.0", "1"],
+        ["'=HYPERLINK(1)", "5", "1", "3", "-1_c3s2_000010_02.jpg", "0", "2", "8.0", "0"],
+        ["b.jpg", "6", "1", "1", "-1_c3s2_000010_02.jpg", "0", "2", "1.0", "0"],
+        ["b.jpg", "6", "1", "2", "z.jpg", "5", "2", "4.0", "0"],
+        ["b.jpg", "6", "1", "3", "a,b\n.jpg", "6", "2", "6.0", "1"],
+        ["b.jpg", "6", "1", "4", "'@SUM(A1)", "5", "1", "8.0", "0"],
+    ]

@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from svdnet_jax.outputs import write_whole
+from svdnet_jax.outputs import is_csv, write_whole
 from svdnet_jax.reporting.terminal import as_cell
 from svdnet_jax.retrieval.doubts import NEAR
 from svdnet_jax.retrieval.duplicates import Pairs
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.index import Index, search
+from svdnet_jax.retrieval.people import People, called
 
 COLUMNS = ("name", "pid", "camera", "distance", "row")
 HEAD = ("query", "rank", *COLUMNS)
-"""First line of a CSV of answers."""
+"""First line of a CSV of answers; `PERSON` comes after it where identities are texts."""
+PERSON = "person"
+"""What an identity is called."""
 PAIR_HEAD = ("name", "other", "distance", "row", "other_row")
 """First line of a CSV of pairs."""
 UNKNOWN = "unknown"
@@ -55,12 +58,14 @@ def nearest(
         columns = (gallery.names[rows], gallery.pids[rows], gallery.cameras[rows], distances, rows)
         lines = zip(*(column.tolist() for column in columns), strict=True)
         images = [dict(zip(COLUMNS, line, strict=True)) for line in lines]
-        answers.append({"query": name, "nearest": [_known(image) for image in images]})
+        answers.append({"query": name, "nearest": [_known(image, gallery.people) for image in images]})
     return answers
 
 
-def _known(image: dict[str, Any]) -> dict[str, Any]:
-    return image | {"pid": None} if image["pid"] < 0 else image
+def _known(image: dict[str, Any], people: People) -> dict[str, Any]:
+    pid = image["pid"] if image["pid"] >= 0 else None
+    named = {PERSON: None if pid is None else called(people, pid)} if people else {}
+    return image | {"pid": pid} | named
 
 
 def copies_note(answers: Sequence[Answer]) -> str:
@@ -80,25 +85,41 @@ def _is_copy(distances: Sequence[float]) -> bool:
 
 def table(answer: Answer) -> str:
     """Returns a query's name and its images, a line each."""
-    lines = [f"{answer['query']}", f"  {'rank':>4}  {'distance':>10}  {'pid':>7}  {'camera':>6}  name"]
-    for rank, image in enumerate(answer["nearest"], start=1):
-        numbers = f"{rank:>4}  {image['distance']:>10.4f}  {_pid(image):>7}  {image['camera']:>6}"
+    people = [person(image) for image in answer["nearest"]]
+    wide = max([len(UNKNOWN), *map(len, people)])
+    lines = [f"{answer['query']}", f"  {'rank':>4}  {'distance':>10}  {'pid':>{wide}}  {'camera':>6}  name"]
+    for rank, (image, who) in enumerate(zip(answer["nearest"], people, strict=True), start=1):
+        numbers = f"{rank:>4}  {image['distance']:>10.4f}  {who:>{wide}}  {image['camera']:>6}"
         lines.append(f"  {numbers}  {image['name']}")
     return "\n".join(lines if answer["nearest"] else [*lines[:1], "  nothing so near"]) + "\n"
+
+
+def person(image: dict[str, Any]) -> str:
+    """Returns what the identity of an answer is called."""
+    return UNKNOWN if image["pid"] is None else str(image.get(PERSON, image["pid"]))
 
 
 def _pid(image: dict[str, Any]) -> str:
     return UNKNOWN if image["pid"] is None else str(image["pid"])
 
 
+def is_answers(path: Path) -> bool:
+    """Returns whether a file is a CSV of answers."""
+    return is_csv(HEAD)(path) or is_csv((*HEAD, PERSON))(path)
+
+
 def write_answers(path: Path, answers: Sequence[Answer]) -> None:
     """Writes answers as CSV."""
+    images = [(answer["query"], *each) for answer in answers for each in enumerate(answer["nearest"], start=1)]
+    named = any(PERSON in image for _, _, image in images)
     rows = (
-        (as_cell(answer["query"]), rank, as_cell(image["name"]), _pid(image), *(image[name] for name in COLUMNS[2:]))
-        for answer in answers
-        for rank, image in enumerate(answer["nearest"], start=1)
+        (
+            *(as_cell(query), rank, as_cell(image["name"]), _pid(image), *(image[name] for name in COLUMNS[2:])),
+            *([as_cell(person(image))] if named else []),
+        )
+        for query, rank, image in images
     )
-    _write(path, HEAD, rows)
+    _write(path, (*HEAD, PERSON) if named else HEAD, rows)
 
 
 def pair_rows(pairs: Pairs, names: np.ndarray) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ from rich.table import Table
 from svdnet_jax.cli.exits import fail, fail_on
 from svdnet_jax.cli.manifest import HEAD, HEAD_WITHOUT, write_manifest
 from svdnet_jax.config.flags import Flag
-from svdnet_jax.config.layouts import Layout
+from svdnet_jax.config.layouts import Layout, ListSplit
 from svdnet_jax.config.validate import MOST_PIXELS
 from svdnet_jax.data.cache import is_prepared, read_prepared
 from svdnet_jax.data.formats.detect import find_layout
@@ -54,6 +54,8 @@ class Source:
     """How the folder is laid out; auto looks."""
     camera_pattern: str | None = None
     """For a folder an identity: regular expression whose first group is the camera in a file's name, as cam(\\d+)."""
+    split: ListSplit | None = None
+    """Split of all images of a list without a column for it; not needed where its name is train.csv, query.csv ..."""
     outside: Flag = False
     """Read images that a manifest or links name outside of the data set's folder."""
     cache: Path = Path("runs/data")
@@ -101,7 +103,8 @@ def _check(options: Options, console: Console) -> int:
     if options.out:
         refuse_overwrite("--out", options.out / "report.json", is_json("table", "findings"), [data.root])
         refuse_overwrite("--out", options.out / "contact_sheet.png", is_figure)
-    listing = find_layout(data.root, data.cache, data.layout, outside=data.outside, camera=data.camera_pattern)
+    given = {"camera": data.camera_pattern, "split": data.split}
+    listing = find_layout(data.root, data.cache, data.layout, outside=data.outside, **given)
     if options.write_manifest:
         refuse_overwrite("--write-manifest", options.write_manifest, _is_manifest, [data.root])
         for line in write_manifest(listing, options.write_manifest):
@@ -147,7 +150,8 @@ def _print(report: Report, console: Console) -> None:
     for row in report.table:
         mark = "" if row.expected is None else "ok" if row.found == row.expected else "differs"
         expected = "" if row.expected is None else str(row.expected)
-        table.add_row(row.what, str(row.found), expected, mark, style="red" if mark == "differs" else None)
+        found = "none" if (row.what, row.found) == ("cameras", 0) else str(row.found)
+        table.add_row(row.what, found, expected, mark, style="red" if mark == "differs" else None)
     console.print(table)
     sizes = [f"{size}: {number}" for size, number in report.sizes.items()]
     more = f" and {len(sizes) - SHOWN} other sizes" if len(sizes) > SHOWN else ""

@@ -84,7 +84,7 @@ def _embed(options: Options, console: Console) -> None:
         say(console, line)
     if embedder.weights.note:
         say(console, f"{embedder.weights.source}: {embedder.weights.note}")
-    embeddings = inference.embed_images(embedder, found.crops, options.kind, console)
+    embeddings = inference.embed_images(embedder, found.crops, options.kind, console, found.people)
     embeddings.save(options.out)
     n, d = embeddings.features.shape
     people = len({*embeddings.pids.tolist()} - {JUNK, DISTRACTOR})

@@ -54,8 +54,8 @@ from svdnet_jax.cli.source import Source, with_source
 from svdnet_jax.config.flags import Flag
 from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import is_bytes, is_csv, is_figure, refuse_overwrite
-from svdnet_jax.reporting.ranks import HEAD
+from svdnet_jax.outputs import is_bytes, is_figure, refuse_overwrite
+from svdnet_jax.reporting.ranks import is_ranks
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS
@@ -154,7 +154,7 @@ def _check_outputs(options: Options, reads: list[Path | str | None]) -> None:
         if folder := options.measures.figures:
             for name in (*FIGURES, *PICTURES):
                 refuse_overwrite("--figures", folder / kind / f"{name}.png", is_figure, reads)
-            refuse_overwrite("--figures", folder / kind / RANKS, is_csv(HEAD), reads)
+            refuse_overwrite("--figures", folder / kind / RANKS, is_ranks, reads)
         for name in ("query", "gallery") if options.save else ():
             refuse_overwrite("--save", (options.save or Path()) / kind / f"{name}.npz", IS_EMBEDDINGS, reads)
     if options.export:

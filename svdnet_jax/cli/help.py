@@ -8,6 +8,7 @@ from svdnet_jax.config.schema import Config
 OPTIONS = {
     "Data": {
         "data.root": "folder of a data set, or a CSV manifest; not given: the built-in pedestrians",
+        "data.more": "further data sets to train on, tested by their names",
         "data.validation": "so many training identities held out as query and gallery, to choose settings",
         "data.height": "height the network sees, in pixels",
         "data.width": "width the network sees, in pixels",

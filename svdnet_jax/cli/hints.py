@@ -26,6 +26,8 @@ def hint_of(arguments: Sequence[str], data: Data) -> str | None:
         "--save-dir": "--out",
         "--height": "--data.height and --data.width",
         "--width": "--data.height and --data.width",
+        "--sources": "--data.root for the first data set, which is tested on, and --data.more for others",
+        "--combineall": "--data.combine-all, for the data sets in --data.more",
         "--eval-only": "svdnet evaluate --run FOLDER [--data.root DATA] in place of svdnet train",
         "--weights": "--model.weights",
     }

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from svdnet_jax.cli.answers import UNKNOWN, Answer
+from svdnet_jax.cli.answers import PERSON, UNKNOWN, Answer
 from svdnet_jax.data.found import find_images
 from svdnet_jax.data.images import decode
 from svdnet_jax.data.index import ImageRecord
 from svdnet_jax.reporting.figures.ranked import RankedList, ranked_lists
-from svdnet_jax.reporting.figures.style import save
+from svdnet_jax.reporting.figures.style import save, short
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.web.pictures import Pictures, from_folder
 
@@ -51,11 +52,11 @@ def draw_answers(
         rows.append(
             RankedList(
                 query=_of_one_size(own),
-                query_caption=_caption(pid if pid >= 0 else None, camera),
+                query_caption=_caption(short(query.people, pid) if pid >= 0 else UNKNOWN, camera),
                 gallery=_read(pictures, row, len(near)),
                 # Nobody in particular (pid 0) is neither right nor wrong.
                 right=[image["pid"] == pid if pid > 0 and image["pid"] is not None else None for image in near],
-                captions=[f"{_caption(image['pid'], image['camera'])}  {image['distance']:.2f}" for image in near],
+                captions=[f"{_caption(_who(image), image['camera'])}  {image['distance']:.2f}" for image in near],
                 average_precision=None,
                 query_name=str(answer["query"]),
                 names=[image["name"] for image in near],
@@ -72,8 +73,13 @@ def _as_there(name: str, files: Mapping[str, Path]) -> str:
     return name if name in files else name.replace("\\", "/").rpartition("/")[2]
 
 
-def _caption(pid: int | None, camera: int) -> str:
-    return UNKNOWN if pid is None else f"{pid} c{camera}"
+def _who(image: dict[str, Any]) -> str:
+    pid = image["pid"]
+    return UNKNOWN if pid is None else short({pid: image[PERSON]} if PERSON in image else {}, pid)
+
+
+def _caption(who: str, camera: int) -> str:
+    return who if who == UNKNOWN else f"{who} c{camera}"
 
 
 def _read(pictures: Pictures, start: int, count: int) -> list[UInt8[np.ndarray, "h w 3"]]:

@@ -14,7 +14,8 @@ identities and cameras say, but by --exclude-self and --max-distance; svdnet eva
 nearest images of the first 20 queries with rank, distance, pid, camera and name, the pid -1 as unknown; --out gives all
 as CSV (query, rank, name, pid, camera, distance, row), and --json as one object {"results": [{"query": name, "nearest":
 [{"name", "pid", "camera", "distance", "row"}, ...]}, ...]}, row being that of the gallery's file, and pid null where
-unknown. --duplicates prints, writes and gives {"duplicates": [{"name", "other", "distance", "row", "other_row"}, ...]}.
+unknown. Where identities are texts, these are printed in place of pids, and are in CSV and JSON as "person".
+--duplicates prints, writes and gives {"duplicates": [{"name", "other", "distance", "row", "other_row"}, ...]}.
 
 Kind exact needs nothing more than this package. The others need FAISS (pip install 'svdnet-jax[faiss]'), but for
 approx, which is exact where there is no TPU. For Market-1501's gallery (19 732 images, D = 1024, drawn features) on two
@@ -32,9 +33,9 @@ from pathlib import Path
 import tyro
 
 from svdnet_jax.cli.answers import (
-    HEAD,
     PAIR_HEAD,
     copies_note,
+    is_answers,
     nearest,
     pair_rows,
     pair_table,
@@ -157,8 +158,8 @@ def _check_outputs(options: Options) -> None:
     if options.index and options.gallery:
         refuse_overwrite("--index", options.index, IS_INDEX, read)
     if options.out:
-        head = HEAD if options.duplicates is None else PAIR_HEAD
-        refuse_overwrite("--out", options.out, is_csv(head), [*read, options.index])
+        ours = is_answers if options.duplicates is None else is_csv(PAIR_HEAD)
+        refuse_overwrite("--out", options.out, ours, [*read, options.index])
     if options.figure:
         refuse_overwrite("--figure", options.figure, is_figure, [*read, options.index, options.out])
 
@@ -225,7 +226,7 @@ def _embedded(index: Index, options: Options) -> tuple[Embeddings, Sequence[Imag
         )
     for line in found.remarks():
         say(console, line)
-    return inference.embed_images(embedder, found.crops, kinds[0], console), found.crops
+    return inference.embed_images(embedder, found.crops, kinds[0], console, found.people), found.crops
 
 
 def _duplicates(index: Index, options: Options) -> None:

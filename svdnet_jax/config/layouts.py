@@ -20,3 +20,6 @@ Layout = Literal[
     "manifest",
     "identity-folders",
 ]
+
+ListSplit = Literal["train", "query", "gallery", "query+gallery"]
+"""The splits that all images of a list may be of."""

@@ -9,70 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from svdnet_jax.config.layouts import Layout
+from svdnet_jax.config.data import Data as Data
+from svdnet_jax.config.data import Synthetic as Synthetic
+from svdnet_jax.config.data import place_of
 from svdnet_jax.config.work import Compute, Log, Machines
 from svdnet_jax.methods import Method
 
 PhaseKind = Literal["base", "restraint", "relaxation", "final"]
 Parallel = Literal["auto", "pmap", "single"]
-
-
-@dataclass(frozen=True)
-class Synthetic:
-    """The built-in pedestrians, used when data.root is not given."""
-
-    train_identities: int = 120
-    """Identities to train on."""
-    train_images: int = 16
-    """Images per training identity."""
-    test_identities: int = 500
-    """Identities of query and gallery, disjoint from the training ones."""
-    gallery_images: int = 2
-    """Gallery images of each test identity in each camera that sees it; there is one query there too."""
-    distractors: int = 120
-    """Gallery images of nobody in particular (pid 0)."""
-    junk: int = 60
-    """Gallery images of bad detections (pid -1), left out of the evaluation."""
-    alike: float = 0.5
-    """Share of identities dressed nearly like another one: the non-uniform samples of the paper."""
-    seed: int = 0
-    """Seed of the generator; independent of the seed of training."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """What to train and test on, and how images reach the network."""
-
-    root: Path | None = None
-    """Folder of a data set (or its parent), a CSV manifest, or a prepared folder. Not given: built-in synthetic
-    pedestrians."""
-    layout: Layout = "auto"
-    """How the folder is laid out; auto looks."""
-    camera_pattern: str | None = None
-    """For a folder an identity: regular expression whose first group is the camera in a file's name, as cam(\\d+)."""
-    outside: bool = False
-    """Read images that a manifest or links name outside of the data set's folder; refused otherwise, as a stranger's
-    list could name any image of yours."""
-    cache: Path = Path("runs/data")
-    """Folder for the synthetic images and for prepared data."""
-    validation: int = 0
-    """Number of training identities held out as a validation query and gallery set, for choosing settings; the test
-    set is not touched (100 of Market-1501's 751 is usual). 0: evaluate on the test set."""
-    height: int = 64
-    """Height the network sees, in pixels."""
-    width: int = 32
-    """Width the network sees, in pixels."""
-    batch_size: int = 64
-    """Images per optimizer step."""
-    num_instances: int = 0
-    """Images of each identity in a batch (K of PK sampling). 0: images are drawn whoever they show."""
-    flip: bool = True
-    """Mirror half of the training images."""
-    crop_padding: int = 0
-    """Training images are padded by so many pixels and cut back to their size at a random place."""
-    erase_prob: float = 0.0
-    """Share of training images of which a random rectangle is blotted out (random erasing)."""
-    synthetic: Synthetic = field(default_factory=Synthetic)
 
 
 @dataclass(frozen=True)
@@ -263,11 +207,13 @@ class Config:
         """Folder of the run: what --out says, else named by the data, else by the preset."""
         if self.out is not None:
             return self.out
-        if self.data.root is None:
-            return Path("runs") / self.preset
-        root = self.data.root.resolve()
-        name = root.stem if root.suffix in (".csv", ".tsv", ".parquet") else root.name
-        return Path("runs") / (name if self.preset == "synthetic" else f"{name}-{self.preset}")
+        roots = [place_of(entry)[0].resolve() for entry in self.data.more]
+        if self.data.root is not None:
+            roots.insert(0, self.data.root.resolve())
+        names = [root.stem if root.suffix in (".csv", ".tsv", ".parquet") else root.name for root in roots]
+        if self.data.root is None or self.preset != "synthetic":
+            names.append(self.preset)
+        return Path("runs") / "-".join(names)
 
 
 def input_size(data: Data) -> tuple[int, int]:

@@ -13,7 +13,16 @@ from svdnet_jax.errors import ConfigError
 
 # Folders may have been moved or named in another way; their content is what counts, and that has its fingerprint. The
 # weights that a run started from are in its checkpoint.
-PATH_FIELDS = ("out:", "data.cache:", "data.root:", "data.outside:", "model.weights:", "base_from:", "compute.cache:")
+PATH_FIELDS = (
+    "out:",
+    "data.cache:",
+    "data.root:",
+    "data.more:",
+    "data.outside:",
+    "model.weights:",
+    "base_from:",
+    "compute.cache:",
+)
 """Beginnings of lines of `diff` that say where things lie."""
 RESUMABLE_FIELDS = (*PATH_FIELDS, "parallel:", "model.remat:", "compute.", "machines.", "log.", "log:")
 """Those that do not make another run: where things lie, how the work is done, and what is written beside the log, a
@@ -38,14 +47,24 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 """Settings that had another name before version 0.2, by that name. To be taken out with version 0.3."""
 
 
+ADDED: Mapping[str, Any] = MappingProxyType(
+    {"data.more": [], "data.combine_all": False, "model.keep_eigenlayer": False}
+)
+"""Settings that older runs do not have, and what they did."""
+
+
 def with_current_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns stored settings under the names that they have now."""
+    """Returns stored settings under the names that they have now, with what was added since."""
     current = {name: dict(value) if isinstance(value, Mapping) else value for name, value in settings.items()}
     for old, new in RENAMED.items():
         section, name = old.split(".")
         held = current.get(section)
         if isinstance(held, dict) and name in held:
             held[new.split(".")[1]] = held.pop(name)
+    for added, value in ADDED.items():
+        section, name = added.split(".")
+        if isinstance(held := current.get(section), dict):
+            held.setdefault(name, value)
     return current
 
 

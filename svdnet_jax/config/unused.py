@@ -35,6 +35,8 @@ def _effects(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "optimizer.momentum", config.optimizer.method == "sgd", "`optimizer.method` is sgd"
     yield "model.eigenlayer_std", model.embedding_dim > 0, "there is an Eigenlayer (`model.embedding_dim`)"
     yield "data.camera_pattern", data.root is not None, "`data.root` is given"
+    yield "data.combine_all", bool(data.more), "`data.more` is given"
+    yield "data.split", data.root is not None, "`data.root` is given"
     needed = "`model.weights` is the folder of a run, and there is an Eigenlayer (`model.embedding_dim`)"
     yield "model.keep_eigenlayer", model.weights is not None and model.embedding_dim > 0, needed
     yield "data.layout", data.root is not None, "`data.root` is given"

@@ -2,13 +2,13 @@
 
 ``dataset.json`` says what the folder holds; ``train_images.npy`` (uint8 N, H, W, 3), ``train_pids.npy``,
 ``train_cameras.npy``, ``train_names.npy`` and the same of query and gallery hold it. Training from such a folder needs
-nothing but numpy to read its data.
+nothing but numpy to read its data. Texts of identities are in ``dataset.json``, under ``people``, by pid.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,7 +65,12 @@ def write_prepared(dataset: Dataset, folder: Path, about: Mapping[str, Any] | No
     """
     splits = {split: getattr(dataset, split) for split in SPLITS}
     rows = {split: Rows(s.images.shape[1:3], s.images, s.pids, s.cameras, s.names) for split, s in splits.items()}
-    write_rows(dataset.name, rows.items(), folder, about)
+    write_rows(dataset.name, rows.items(), folder, {**(about or {}), **about_people(dataset.people)})
+
+
+def about_people(people: Mapping[int, str]) -> dict[str, Any]:
+    """Returns what dataset.json says of identities that are texts; nothing where there are none."""
+    return {"people": {str(pid): text for pid, text in people.items()}} if people else {}
 
 
 def write_rows(
@@ -142,7 +147,23 @@ def read_prepared(folder: Path, layout: str = "auto") -> Dataset:
         splits = pool.map(
             lambda split, arrays: _verified(folder, split, arrays, content["arrays"][split]), SPLITS, opened
         )
-        return Dataset(content["name"], *splits)
+        train, query, gallery = splits
+    people = {int(pid): text for pid, text in content.get("people", {}).items()}
+    return Dataset(content["name"], train, query, gallery, people)
+
+
+def reuse_prepared(folder: Path, say: Callable[[str], None]) -> Dataset | None:
+    """Returns prepared data of the cache; None where there are none. Damaged ones are taken away, which is said."""
+    if is_remnant(folder):
+        say(f"{folder}: {FILE} is gone; it is taken away and made again from the files")
+        remove_prepared(folder)
+    elif is_prepared(folder):
+        try:
+            return read_prepared(folder)
+        except DataError as error:  # it is ours
+            say(f"{str(error).removesuffix(REMEDY)}it is taken away and made again from the files")
+            remove_prepared(folder)
+    return None
 
 
 def remove_prepared(folder: Path) -> None:
@@ -163,7 +184,9 @@ def _content(folder: Path) -> dict[str, Any]:
         version, _, arrays = content["format"], content["name"], content["arrays"]
         described = [arrays[split][name] for split in SPLITS for name in ("images", "pids", "cameras", "names")]
         complete = version == FORMAT and all(isinstance(about, dict) for about in described)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        people = content.get("people", {})
+        complete = complete and all(int(pid) and isinstance(text, str) for pid, text in people.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{folder / FILE}: cannot be read as prepared data ({error!r}); {REMEDY}") from error
     if not complete:
         raise DataError(f"{folder / FILE}: found format {version}, expected {FORMAT} with all its arrays; {REMEDY}")

@@ -1,8 +1,9 @@
 """Images to embed: a folder, one file, a list of files, or a manifest that says whom they show."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from svdnet_jax.data.formats import csv_manifest
@@ -27,6 +28,8 @@ class FoundImages(NamedTuple):
     """What a manifest's columns were taken for."""
     folder: Path = Path()
     """Where that is."""
+    people: Mapping[int, str] = MappingProxyType({})
+    """What identities are called that are texts."""
 
     def remarks(self) -> list[str]:
         """Returns what to say of them, a line each."""
@@ -134,9 +137,11 @@ def _refuse(file: Path, problems: Sequence[str]) -> None:
 def _manifest(file: Path, split: str | None) -> FoundImages:
     if split not in (None, *SPLITS):
         raise DataError(f"{file}: `split` {split}: expected {', '.join(SPLITS)}")
-    found = csv_manifest.read(file)
+    found = csv_manifest.read(file, unsaid=split or "gallery")
     # An image of the split query+gallery is in both.
     crops = {crop.name: crop for name in SPLITS for crop in found.splits[name] if split in (None, name)}
     if not crops:
         raise DataError(f"{file}: has no image{f' of the split {split}' if split else ''}")
-    return FoundImages(tuple(crops[name] for name in sorted(crops)), found.unread, found.notes, file.parent)
+    return FoundImages(
+        tuple(crops[name] for name in sorted(crops)), found.unread, found.notes, file.parent, found.people
+    )

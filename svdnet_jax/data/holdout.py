@@ -40,7 +40,8 @@ def hold_out(dataset: Dataset, identities: int, seed: int, cross_camera: bool = 
     held = np.random.default_rng(seed).choice(fit, identities, replace=False)
     out = np.isin(train.pids, held)
     name = f"{dataset.name} (validation: {identities} of {len(known)} training identities)"
-    return Dataset(name, _part(train, ~out), _part(train, out & query), _part(train, out & gallery))
+    parts = _part(train, ~out), _part(train, out & query), _part(train, out & gallery)
+    return Dataset(name, *parts, dataset.people)
 
 
 def _first_of_each_camera(split: Split) -> Bool[np.ndarray, " N"]:
@@ -63,6 +64,11 @@ def _answerable(split: Split, gallery: Bool[np.ndarray, " N"], cross_camera: boo
     pids, cameras = np.unique(left[:, 0], return_counts=True)
     # With gallery images of two cameras, a query of any camera has one of another.
     return pids[cameras >= (2 if cross_camera else 1)]
+
+
+def without(split: Split, pids: Int[np.ndarray, " n"]) -> Split:
+    """Returns the images of other identities."""
+    return _part(split, ~np.isin(split.pids, pids))
 
 
 def _part(split: Split, chosen: Bool[np.ndarray, " N"]) -> Split:

@@ -57,8 +57,17 @@ def counts(listing: DatasetIndex) -> dict[str, int]:
         counted[f"{split} identities"] = len({crop.pid for crop in crops} - {JUNK, DISTRACTOR})
     gallery = listing.splits["gallery"]
     counted["gallery images without junk"] = sum(crop.pid != JUNK for crop in gallery)
-    counted["cameras"] = len({crop.camera for crops in listing.splits.values() for crop in crops})
+    counted["cameras"] = count_cameras(listing)
     return counted
+
+
+def count_cameras(listing: DatasetIndex) -> int:
+    """Returns how many cameras there are; 0 where there are none: all images have one, or each has one of its own."""
+    seen_by = {crop.path: crop.camera for crops in listing.splits.values() for crop in crops}
+    query, gallery = ({crop.path for crop in listing.splits[split]} for split in ("query", "gallery"))
+    cameras = len({*seen_by.values()})
+    own = cameras == len(seen_by) and bool(query & gallery)  # leave-self-out
+    return 0 if cameras == 1 or own else cameras
 
 
 def stamp(listing: DatasetIndex) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from svdnet_jax.data import images
-from svdnet_jax.data.index import SPLITS, DatasetIndex, ImageRecord, counts
+from svdnet_jax.data.index import SPLITS, DatasetIndex, ImageRecord, count_cameras, counts
 from svdnet_jax.data.resizing import resize_to_bytes
 from svdnet_jax.data.synthetic.generate import contact_sheet
 from svdnet_jax.data.types import DISTRACTOR, JUNK
@@ -22,6 +22,11 @@ USUAL = 0.9
 """If so large a share of images has one size, the others are unusual."""
 SMALLEST = 16
 """Fewer pixels than these in height, or half of them in width, show nobody."""
+
+
+NO_CAMERAS = (
+    "there are no cameras: training needs none, and evaluation with query and gallery takes `eval.cross_camera` False"
+)
 
 
 class Finding(NamedTuple):
@@ -124,6 +129,8 @@ def _look(crop: ImageRecord) -> Look:
 
 def _notes(listing: DatasetIndex, looks: Mapping[str, Look]) -> Iterator[str]:
     yield from listing.notes
+    if _one_camera(listing):
+        yield NO_CAMERAS
     changed = Counter(change for look in looks.values() for change in look.changed)
     for change, number in changed.most_common():
         yield f"{number} images were {change}"
@@ -179,17 +186,25 @@ def _people(listing: DatasetIndex) -> Iterator[Finding]:
     for crop in gallery:
         answers[crop.pid].add(crop.camera)
     absent = tuple(_label("query", crop) for crop in query if not answers[crop.pid])
-    own = tuple(_label("query", crop) for crop in query if answers[crop.pid] == {crop.camera})
+    # Where all images have one camera nobody said which, and that is no mistake: a note tells what it means.
+    judged = () if _one_camera(listing) else query
+    own = tuple(_label("query", crop) for crop in judged if answers[crop.pid] == {crop.camera})
     level: Literal["error", "warning"] = "error" if len(absent) + len(own) == len(query) else "warning"
     if absent:
         yield Finding(level, f"{len(absent)} of {len(query)} queries show nobody who is in the gallery", absent)
-    if own:
+    if own and count_cameras(listing):
         yield Finding(
             level,
             f"{len(own)} of {len(query)} queries have right answers from their own camera only; they count with "
             "`eval.cross_camera` False",
             own,
         )
+    elif own:  # each image has a camera of its own
+        yield Finding(level, f"{len(own)} of {len(query)} queries have no other image of their identity", own)
+
+
+def _one_camera(listing: DatasetIndex) -> bool:
+    return len({crop.camera for crops in listing.splits.values() for crop in crops}) == 1
 
 
 def _black(looks: Mapping[str, Look]) -> Iterator[Finding]:

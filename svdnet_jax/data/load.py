@@ -4,12 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from svdnet_jax.data.cache import FILE, REMEDY, is_prepared, is_remnant, read_prepared, remove_prepared, write_rows
+from svdnet_jax.data.cache import about_people, is_prepared, read_prepared, reuse_prepared, write_rows
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.index import DatasetIndex, refuse_strange, stamp
 from svdnet_jax.data.types import Dataset
 from svdnet_jax.data.unread import unread_line
-from svdnet_jax.errors import DataError
 
 
 def _silent(line: str) -> None:
@@ -25,6 +24,7 @@ def load_dataset(
     *,
     outside: bool = False,
     camera: str | None = None,
+    split: str | None = None,
 ) -> Dataset:
     """Reads a data set; its images lie on disk and are mapped into memory.
 
@@ -41,13 +41,14 @@ def load_dataset(
         say: Gets a line of what lies there and is not read, and of what is being done where that takes long.
         outside: Whether its list or its links may name images outside of its folder.
         camera: As for `find_layout`.
+        split: Likewise.
 
     Raises:
         DataError: No data set there, or one that cannot be used; the message names file or folder and the remedy.
     """
     if is_prepared(root):
         return read_prepared(root, layout)
-    listing = find_layout(root, cache, layout, outside=outside, camera=camera)
+    listing = find_layout(root, cache, layout, outside=outside, camera=camera, split=split)
     refuse_strange(listing)
     for note in listing.notes:
         say(f"{listing.name}: {note}")
@@ -55,15 +56,9 @@ def load_dataset(
         say(f"{listing.name}: {unread_line(listing.unread, listing.root)}")
     name = f"prepared-{stamp(listing)}"
     for folder in (cache / name, cache / f"{name}-{size[0]}x{size[1]}"):
-        if is_remnant(folder):
-            say(f"{folder}: {FILE} is gone; it is taken away and made again from the files")
-            remove_prepared(folder)
-        elif is_prepared(folder):
-            try:
-                return replace(read_prepared(folder), name=listing.name)
-            except DataError as error:  # it is ours
-                say(f"{str(error).removesuffix(REMEDY)}it is taken away and made again from the files")
-                remove_prepared(folder)
+        if kept := reuse_prepared(folder, say):
+            # Texts are the manifest's of today: the pixels are the same under another name.
+            return replace(kept, name=listing.name, people=listing.people)
     # Images of one size serve every network; others are there once for each size asked for.
     wanted = _resize(listing, size)
     folder = cache / (f"{name}-{size[0]}x{size[1]}" if wanted else name)
@@ -104,5 +99,6 @@ def _prepare(
 
     say(f"{listing.name}: packing and decoding {sum(map(len, listing.splits.values()))} images into {folder}, once")
     key = stamp(listing)
+    about = {"layout": listing.layout, "listing": key, **about_people(listing.people)}
     packed = pack(listing, cache / f"records-{key}")
-    write_rows(listing.name, unpack(packed, size), folder, {"layout": listing.layout, "listing": key})
+    write_rows(listing.name, unpack(packed, size), folder, about)

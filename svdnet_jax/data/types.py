@@ -1,7 +1,8 @@
 """`Split` and `Dataset`, and the rules of the protocol they must obey."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -46,6 +47,10 @@ class Dataset:
     """Images that are asked for."""
     gallery: Split
     """Images that are searched."""
+    people: Mapping[int, str] = field(default_factory=dict)
+    """What identities are called that are texts on disk, by pid."""
+    others: tuple["Dataset", ...] = ()
+    """Further test sets, by their names; their training images are among `train`."""
 
 
 def labels(pids: Int[np.ndarray, " N"]) -> tuple[Int[np.ndarray, " N"], int]:
@@ -71,19 +76,22 @@ def check_identities(dataset: Dataset) -> None:
         raise DataError(f"{dataset.name}: training needs two identities at least, found one")
     both = np.intersect1d(train.pids, np.concatenate([query.pids, gallery.pids]))
     if both.size:
+        first = dataset.people.get(int(both[0]), both[0])
         raise DataError(
-            f"{dataset.name}: {both.size} identities are in both training and test, the first is {both[0]}; "
+            f"{dataset.name}: {both.size} identities are in both training and test, the first is {first}; "
             "re-identification is measured on people never seen in training"
         )
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Returns a short hash of everything in a data set but its name: images, identities, cameras and file names."""
+    """Returns a short hash of a data set's images, identities (as numbers), cameras and file names."""
     digest = hashlib.blake2b(digest_size=8)
     for split in (dataset.train, dataset.query, dataset.gallery):
         digest.update((split.images_hash or array_hash(split.images)).encode())
         for array in (split.pids, split.cameras, split.names):
             digest.update(array_hash(array).encode())
+    for other in dataset.others:
+        digest.update(f"{other.name} {fingerprint(other)}".encode())
     return digest.hexdigest()
 
 

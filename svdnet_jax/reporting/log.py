@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -176,12 +176,29 @@ def check_records(path: Path, records: Sequence[Record]) -> None:
     if not records or records[0]["event"] != "start" or not after_rounds(records):
         raise LogError(f"{path}: expected a first line 'start' and lines 'phase', as training writes them. {fix}")
     for number, record in enumerate(records, start=1):
-        for key in _KEYS.get(record["event"], ()):
-            section, _, name = key.partition(".")
-            held = record.get(section)
-            value = held.get(name) if name and isinstance(held, Mapping) else None if name else held
-            if not isinstance(value, str if key in _TEXTS else int | float):
+        for key, held in _held(record):
+            if not isinstance(held, str if key in _TEXTS else int | float):
                 raise LogError(f"{path}:{number}: a line `{record['event']}` has no {key} that can be used. {fix}")
+
+
+def _held(record: Record) -> Iterator[tuple[str, Any]]:
+    """Yields what a line holds of what it must hold, by key; None where it does not."""
+    for key in _KEYS.get(record["event"], ()):
+        yield key, _at(record, key)
+    if record["event"] == "phase" and "others" in record:
+        others = record["others"]
+        if not isinstance(others, Mapping):
+            yield "others", None
+            return
+        for name, measured in others.items():
+            yield from ((f"{key} on {name}", _at(measured, key)) for key in _RETRIEVAL)
+
+
+def _at(held: Any, key: str) -> Any:
+    """Returns what is held under a key, in a section where it has a dot; None where nothing is."""
+    for name in key.split("."):
+        held = held.get(name) if isinstance(held, Mapping) else None
+    return held
 
 
 def _whole_lines(path: Path) -> bytes:
@@ -236,6 +253,15 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def after_rounds(records: Sequence[Record]) -> list[Record]:
     """Picks the `phase` lines that a round is judged by: the base, every relaxation, and a final restraint."""
     return [r for r in records if r["event"] == "phase" and r.get("phase") in ("base", "relaxation", "final")]
+
+
+def other_sets(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Returns the `phase` lines as they are on each further test set, by its name."""
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        for name, measured in record.get("others", {}).items():
+            found.setdefault(name, []).append({**record, **measured})
+    return found
 
 
 def _plain(value: Any, name: str) -> Any:

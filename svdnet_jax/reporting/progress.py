@@ -202,10 +202,15 @@ def _border(record: Record) -> str:
         )
     else:
         figures = f"S(W) {change:.3f}  loss {record['loss']:.3f}"
-    retrieval = "  ".join(
+    lines = [f"{border_name(record):13} {figures}", f"{'':13} {_retrieval(record)}"]
+    lines += [f"{'':13} {_retrieval(on)}  on {name}" for name, on in record.get("others", {}).items()]
+    return "\n".join(lines)
+
+
+def _retrieval(record: Record) -> str:
+    return "  ".join(
         f"{name} rank-1 {100 * record[name]['rank1']:.1f} mAP {100 * record[name]['mAP']:.1f}" for name in _EMBEDDINGS
     )
-    return f"{border_name(record):13} {figures}\n{'':13} {retrieval}"
 
 
 def _end(record: Record) -> str:

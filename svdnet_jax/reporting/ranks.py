@@ -4,13 +4,20 @@ import csv
 import io
 from pathlib import Path
 
-from svdnet_jax.outputs import write_whole
+from svdnet_jax.outputs import is_csv, write_whole
 from svdnet_jax.reporting.terminal import as_cell
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.first_ranks import FirstRanks
 
 HEAD = ("query", "query_pid", "query_camera", "rank", "name", "pid", "camera", "distance", "right")
 """Columns; `right` is 1 where the image shows the query's identity, else 0."""
+PEOPLE = ("query_person", "person")
+"""Columns behind them where identities are texts."""
+
+
+def is_ranks(path: Path) -> bool:
+    """Returns whether a file is a table of ranks."""
+    return is_csv(HEAD)(path) or is_csv((*HEAD, *PEOPLE))(path)
 
 
 def write_ranks(path: Path, query: Embeddings, gallery: Embeddings, ranks: FirstRanks) -> None:
@@ -24,7 +31,8 @@ def write_ranks(path: Path, query: Embeddings, gallery: Embeddings, ranks: First
     """
     text = io.StringIO(newline="")
     table = csv.writer(text)
-    table.writerow(HEAD)
+    named = bool(query.people or gallery.people)
+    table.writerow((*HEAD, *PEOPLE) if named else HEAD)
     names = [as_cell(name) for name in gallery.names.tolist()]
     for row, (found, distances) in enumerate(zip(ranks.rows.tolist(), ranks.distances.tolist(), strict=True)):
         pid = int(query.pids[row])
@@ -33,5 +41,7 @@ def write_ranks(path: Path, query: Embeddings, gallery: Embeddings, ranks: First
             if image >= 0:
                 whose = int(gallery.pids[image])
                 right = int(whose == pid)
-                table.writerow((*asked, rank, names[image], whose, int(gallery.cameras[image]), distance, right))
+                people = [as_cell(query.person(row)), as_cell(gallery.person(image))] if named else []
+                line = *asked, rank, names[image], whose, int(gallery.cameras[image]), distance, right
+                table.writerow((*line, *people))
     write_whole(path, text.getvalue().encode())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from svdnet_jax.outputs import write_whole
-from svdnet_jax.reporting.log import Record, after_rounds, border_name, borders, flatten
+from svdnet_jax.reporting.log import Record, after_rounds, border_name, borders, flatten, other_sets
 from svdnet_jax.reporting.terminal import duration, printable
 
 _EMBEDDINGS = ("embedding", "pooled")
@@ -73,6 +73,7 @@ def write_report(
         ending=_ending(records),
         facts=facts,
         borders=_border_rows(records),
+        others={name: _border_rows(lines) for name, lines in other_sets(records).items()},
         differences={name: str(each) for name, each in (differences or {}).items()},
         comparison=_comparison_rows(records, control) if control else None,
         figures={caption: base64.b64encode(file.read_bytes()).decode() for caption, file in figures.items()},

@@ -1,11 +1,12 @@
 """`Embeddings`: what retrieval works on, and its file format.
 
-A file is an uncompressed `.npz` with the arrays `features`, `pids`, `cameras` and `names`, and with `model`, one text,
-where the network is known. Nothing is pickled, so any program that has numpy can write and read it.
+A file is an uncompressed `.npz` with the arrays `features`, `pids`, `cameras` and `names`; with `model`, one text,
+where the network is known; and with `people`, a text an image, where identities are texts. Nothing is pickled, so
+any program that has numpy can write and read it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxtyping import Float, Int64, Shaped
 
 from svdnet_jax.arrays import array_names, read_arrays
 from svdnet_jax.outputs import is_npz, whole_file
+from svdnet_jax.retrieval.people import NUMBERS, People, as_array, called, from_array
 
 ARRAYS = ("features", "pids", "cameras", "names")
 """What every file holds; `names` may be absent."""
@@ -45,6 +47,8 @@ class Embeddings:
     model: str = ""
     """Fingerprint of the network that made the features; empty where it is not known. Features of two networks are
     never compared: see `check_same_model`."""
+    people: People = field(default_factory=lambda: NUMBERS)
+    """What identities are called that are texts on disk, by pid. For people to read; compared are pids."""
 
     def __post_init__(self) -> None:
         features = _features(self.features)
@@ -53,6 +57,10 @@ class Embeddings:
         object.__setattr__(self, "cameras", _integers("cameras", self.cameras, features))
         object.__setattr__(self, "names", _names(self.names, features))
         object.__setattr__(self, "model", as_text("model", self.model))
+
+    def person(self, row: int) -> str:
+        """Returns what the identity of an image is called: a text, else its pid."""
+        return called(self.people, self.pids[row])
 
     def save(self, path: str | Path) -> None:
         """Writes to exactly this path, whatever its suffix; a reader never sees half a file.
@@ -64,14 +72,16 @@ class Embeddings:
             OSError: The file cannot be written.
         """
         arrays = {name: getattr(self, name) for name in ARRAYS}
-        write_arrays(Path(path), arrays | ({"model": np.array(self.model)} if self.model else {}))
+        arrays |= {"model": np.array(self.model)} if self.model else {}
+        arrays |= {"people": as_array(self.people, self.pids)} if self.people else {}
+        write_arrays(Path(path), arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> "Embeddings":
         """Reads a file written by `save` or, in the same format, by another program.
 
         Features of other number types are converted as by the class, absent names numbered, names in bytes read as
-        UTF-8, an absent model is unknown; further arrays are ignored.
+        UTF-8, an absent model is unknown, absent people are called by their pids; further arrays are ignored.
 
         Args:
             path: The file.
@@ -82,14 +92,28 @@ class Embeddings:
                 together; the message names the file, what was found and what is expected.
         """
         path = Path(path)
-        arrays = read_arrays(path, (*ARRAYS, "model"), f"the arrays {', '.join(ARRAYS)} as Embeddings.save writes them")
+        arrays = read_arrays(
+            path, (*ARRAYS, "model", "people"), f"the arrays {', '.join(ARRAYS)} as Embeddings.save writes them"
+        )
         missing = [name for name in ARRAYS[:3] if name not in arrays]
         if missing:
             raise ValueError(f"{path}: {_not_there(missing, path)}")
         try:
-            return cls(model=as_text("model", arrays.pop("model", "")), **arrays)
+            model, people = arrays.pop("model", ""), arrays.pop("people", None)
+            embeddings = cls(**arrays, model=as_text("model", model), people=NUMBERS)
+            return embeddings if people is None else with_people(embeddings, people)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def with_people(embeddings: Embeddings, texts: object) -> Embeddings:
+    """Returns embeddings whose identities are called by texts, one an image, empty where the pid says all.
+
+    Raises:
+        ValueError: They are no texts, not one an image, or two for one pid.
+    """
+    people = from_array(_texts("people", texts, embeddings.features), embeddings.pids)
+    return replace(embeddings, people=people)
 
 
 def check_same_model(query: Embeddings, gallery: Embeddings) -> None:
@@ -230,11 +254,17 @@ def _names(values: object, features: np.ndarray) -> np.ndarray:
     raw = np.asarray(values)
     if raw.size == 0:
         return np.arange(len(features)).astype(np.str_)
-    _check_length("names", raw, features)
+    return _texts("names", raw, features)
+
+
+def _texts(name: str, values: object, features: np.ndarray) -> np.ndarray:
+    """Returns texts (N,)."""
+    raw = np.asarray(values)
+    _check_length(name, raw, features)
     if raw.dtype.kind == "S":
         return np.char.decode(raw, "utf-8")
-    if raw.dtype.kind == "O" and all(isinstance(name, str) for name in raw):
+    if raw.dtype.kind == "O" and all(isinstance(text, str) for text in raw):
         return raw.astype(np.str_)
     if raw.dtype.kind != "U":
-        raise ValueError(f"names must be text, found an array of {raw.dtype}.")
+        raise ValueError(f"{name} must be text, found an array of {raw.dtype}.")
     return raw

@@ -64,7 +64,8 @@ def load_embeddings(path: str | Path, side: Side) -> Embeddings:
 def from_one(embeddings: Embeddings) -> Embeddings:
     """Returns embeddings with identities that were numbered from 0 numbered from 1; junk (-1) stays."""
     pids = embeddings.pids
-    return replace(embeddings, pids=np.where(pids >= 0, pids + 1, pids))
+    people = {pid + (pid >= 0): text for pid, text in embeddings.people.items()}
+    return replace(embeddings, pids=np.where(pids >= 0, pids + 1, pids), people=people)
 
 
 def _npz(path: Path, side: Side) -> Embeddings:

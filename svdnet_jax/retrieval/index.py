@@ -23,9 +23,10 @@ from svdnet_jax.retrieval import faiss_index
 from svdnet_jax.retrieval.alike import first_copies
 from svdnet_jax.retrieval.direct import between
 from svdnet_jax.retrieval.distances import Metric, Prepared, narrow, points, prepare, prepare_query, too_close
-from svdnet_jax.retrieval.embeddings import Embeddings, as_text, write_arrays
+from svdnet_jax.retrieval.embeddings import Embeddings, as_text, with_people, write_arrays
 from svdnet_jax.retrieval.faiss_index import FaissKind
 from svdnet_jax.retrieval.neighbors import in_double, nearest, placed
+from svdnet_jax.retrieval.people import as_array
 
 Kind = Literal["exact", "approx", "flat", "ivf", "hnsw", "pq"]
 
@@ -161,8 +162,8 @@ def _ours(index: Index, side: Float32[np.ndarray | Array, "n e"], query: Embeddi
 def save_index(index: Index, path: str | Path) -> None:
     """Writes an index as one `.npz` to exactly this path; a reader never sees half a file.
 
-    It holds names, pids, cameras, model, kind and metric, and the features (such a file is one of `Embeddings` too) or
-    FAISS's index with its SHA-256, and the scale and centre of the features in it.
+    It holds names, pids, cameras, model, kind and metric, people where identities are texts, and the features (such a
+    file is one of `Embeddings` too) or FAISS's index with its SHA-256, and the scale and centre of the features in it.
 
     Args:
         index: From `create_model`.
@@ -174,6 +175,7 @@ def save_index(index: Index, path: str | Path) -> None:
     gallery = index.gallery
     arrays = {name: np.array(value) for name, value in (("kind", index.kind), ("metric", index.metric))}
     arrays |= {name: np.asarray(getattr(gallery, name)) for name in ("model", "pids", "cameras", "names")}
+    arrays |= {"people": as_array(gallery.people, gallery.pids)} if gallery.people else {}
     if index.rows is not None:
         arrays["features"] = gallery.features
     else:
@@ -198,7 +200,7 @@ def load_index(path: str | Path) -> Index:
         ValueError: It is no index, is damaged, or needs FAISS, which is not installed; the message names the file.
     """
     path = Path(path)
-    arrays = read_arrays(path, (*ALWAYS, *KEPT, *OF_FAISS), "an index as `svdnet search` saves it")
+    arrays = read_arrays(path, (*ALWAYS, "people", *KEPT, *OF_FAISS), "an index as `svdnet search` saves it")
     try:
         return _index(arrays)
     except ValueError as error:
@@ -221,6 +223,7 @@ def _index(arrays: Mapping[str, np.ndarray]) -> Index:
         raise ValueError(f"no array {', '.join(missing)}, which an index of kind {kind} has; build it anew.")
     features = np.empty((arrays["names"].size, 0), np.float32) if theirs else arrays["features"]
     gallery = Embeddings(features, arrays["pids"], arrays["cameras"], arrays["names"], model)
+    gallery = with_people(gallery, arrays["people"]) if "people" in arrays else gallery
     if not theirs:
         return build_index(gallery, cast(Kind, kind), cast(Metric, metric))
     made, ready = _whole(arrays, len(features))

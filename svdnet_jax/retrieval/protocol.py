@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Int, Int32, Int64
 
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.people import refuse_other_people
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,11 @@ def match(query: Embeddings, gallery: Embeddings, cross_camera: bool) -> Matches
         query: Q images.
         gallery: Images, junk (negative pids) among them.
         cross_camera: Leave out, per query, the gallery images of the same pid and the same camera.
+
+    Raises:
+        ValueError: A pid is called one thing in the query and another in the gallery.
     """
+    refuse_other_people(query.people, gallery.people)
     kept = np.flatnonzero(gallery.pids >= 0)
     n = len(kept)
     # Pids and cameras may be any integers; as codes 0, 1, ... a pair of them fits one number.

@@ -58,7 +58,7 @@ def leave_self_out(query: Embeddings, gallery: Embeddings, by: By) -> SelfOut:
         first = differ[0]
         raise ValueError(
             f"{differ.size} images have another pid as a query than in the gallery, the first is query row {first} "
-            f"({query.names[first]}): pid {query.pids[first]}, and {gallery.pids[own[first]]} in the gallery."
+            f"({query.names[first]}): pid {query.person(first)}, and {gallery.person(own[first])} in the gallery."
         )
     n = len(gallery.pids)
     cameras = np.where(own >= 0, own, n + np.arange(len(own)))

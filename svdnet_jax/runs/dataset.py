@@ -1,17 +1,20 @@
 """Loads the data set that settings name: on disk or built in, with the test or a validation split."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from rich.console import Console
 
+from svdnet_jax.config.data import place_of
 from svdnet_jax.config.schema import Config, Data, Eval
-from svdnet_jax.data.holdout import hold_out
+from svdnet_jax.data.holdout import hold_out, without
 from svdnet_jax.data.index import SHOWN
+from svdnet_jax.data.joined import join
 from svdnet_jax.data.load import load_dataset
 from svdnet_jax.data.synthetic import generate
-from svdnet_jax.data.types import DISTRACTOR, JUNK, Dataset
+from svdnet_jax.data.types import DISTRACTOR, JUNK, Dataset, check_identities
 from svdnet_jax.errors import DataError
 from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say
@@ -27,18 +30,59 @@ BUILT_IN = (
 def load_configured_dataset(config: Config, console: Console) -> Dataset:
     """Loads the data set of a run; the built-in one is drawn first if it is not there yet.
 
-    With ``data.validation`` training identities take the place of the test set, which is not looked at.
+    With ``data.validation`` training identities take the place of the test set, which is not looked at. With
+    ``data.more`` the training images of several data sets are joined; those held out are of the first.
 
     Raises:
         DataError: Data that cannot be used.
     """
+    data, told = config.data, partial(say, console)
     try:
-        dataset = _load(config.data, console)
+        dataset = first = _load(data, console)
+        if data.more:
+            more = [_load_more(each, data, console) for each in data.more]
+            size = data.height, data.width
+            dataset = join(first, more, data.cache, size, told, combine_all=data.combine_all)
     except OSError as error:
         raise DataError(f"`data.root` {config.data.root}, `data.cache` {config.data.cache}: {error}") from error
-    if config.data.validation:
-        dataset = hold_out(dataset, config.data.validation, config.seed, config.eval.cross_camera)
-    return dataset
+    if data.validation:
+        held = hold_out(first, data.validation, config.seed, config.eval.cross_camera)
+        left = without(dataset.train, held.query.pids) if data.more else held.train
+        name = dataset.name + held.name.removeprefix(first.name)
+        return replace(held, name=name, train=left, people=dataset.people)
+    return replace(dataset, others=tuple(each for each in dataset.others if _can_be_tested(each, config, told)))
+
+
+def load_test_dataset(config: Config, console: Console) -> Dataset:
+    """Loads the data set that settings name first, for what looks at its test set alone.
+
+    Raises:
+        DataError: Data that cannot be used.
+    """
+    alone = replace(config.data, more=(), combine_all=False)
+    return load_configured_dataset(replace(config, data=alone), console)
+
+
+def _can_be_tested(other: Dataset, config: Config, told: Callable[[str], None]) -> bool:
+    """Returns whether queries can be answered in a further data set; says why where they cannot.
+
+    Raises:
+        DataError: Identities are in both its training and its test set.
+    """
+    check_identities(other)
+    try:
+        count_valid(other, config.eval)
+    except DataError as error:
+        told(f"note: {error} It is trained on and not tested.")
+        return False
+    return True
+
+
+def _load_more(place: str, data: Data, console: Console) -> Dataset:
+    """Loads a further data set, named as in `data.more`."""
+    root, layout = place_of(place)
+    size = data.height, data.width
+    return load_dataset(root, data.cache, size, layout, partial(say, console), outside=data.outside)
 
 
 def _load(data: Data, console: Console) -> Dataset:
@@ -49,8 +93,8 @@ def _load(data: Data, console: Console) -> Dataset:
             with counting("Drawing pedestrians", generate.count_images(data.synthetic), console) as advance:
                 generate.write_synthetic(root, data.synthetic, advance)
     size = data.height, data.width
-    told = partial(say, console)
-    dataset = load_dataset(root, data.cache, size, data.layout, told, outside=data.outside, camera=data.camera_pattern)
+    given = {"camera": data.camera_pattern, "split": data.split}
+    dataset = load_dataset(root, data.cache, size, data.layout, partial(say, console), outside=data.outside, **given)
     return dataset if data.root else replace(dataset, name="synthetic pedestrians")
 
 

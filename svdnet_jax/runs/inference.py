@@ -28,7 +28,8 @@ from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say
 from svdnet_jax.retrieval.embed import apply_in_batches
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.runs.dataset import count_valid, load_configured_dataset
+from svdnet_jax.retrieval.people import NUMBERS, People
+from svdnet_jax.runs.dataset import count_valid, load_test_dataset
 from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.load import finished_note, load_run
 from svdnet_jax.runs.pictures import Pixels
@@ -129,7 +130,7 @@ def load_eval_dataset(config: Config, console: Console) -> Dataset:
     Raises:
         DataError: Data that cannot be used.
     """
-    dataset = load_configured_dataset(config, console)
+    dataset = load_test_dataset(config, console)
     for name in ("query", "gallery"):
         if not len(getattr(dataset, name)):
             raise DataError(f"{dataset.name}: the {name} split has no images")
@@ -141,13 +142,24 @@ def embed_test(embedder: Embedder, dataset: Dataset, console: Console) -> dict[s
     """Embeds query and gallery of a data set, by each embedding."""
     with counting("Embedding images", len(dataset.query) + len(dataset.gallery), console) as advance:
         look = partial(
-            embed_split, embedder.apply, settings=embedder.config.eval, advance=advance, models=embedder.models
+            embed_split,
+            embedder.apply,
+            settings=embedder.config.eval,
+            advance=advance,
+            models=embedder.models,
+            people=dataset.people,
         )
         query, gallery = look(dataset.query), look(dataset.gallery)
     return {kind: (query[kind], gallery[kind]) for kind in embedder.kinds}
 
 
-def embed_images(embedder: Embedder, crops: Sequence[ImageRecord], kind: str | None, console: Console) -> Embeddings:
+def embed_images(
+    embedder: Embedder,
+    crops: Sequence[ImageRecord],
+    kind: str | None,
+    console: Console,
+    people: People = NUMBERS,
+) -> Embeddings:
     """Returns embeddings of image files.
 
     Each image is brought to the network's size by itself, so that its embedding does not depend on what lies beside it:
@@ -160,6 +172,7 @@ def embed_images(embedder: Embedder, crops: Sequence[ImageRecord], kind: str | N
         crops: At least one.
         kind: The embedding; None for the first that the network has.
         console: Where to say what takes long, and how images were changed.
+        people: What identities are called that are texts.
 
     Raises:
         ConfigError: The network has no such embedding.
@@ -180,7 +193,7 @@ def embed_images(embedder: Embedder, crops: Sequence[ImageRecord], kind: str | N
             images = np.stack([_pixels(crop, (data.height, data.width)) for crop in chosen])
             features.append(getattr(apply_in_batches(embedder.apply_resized, images, batch, advance), kind))
     pids, cameras, names = (np.array([getattr(crop, name) for crop in crops]) for name in ("pid", "camera", "name"))
-    return Embeddings(np.concatenate(features), pids, cameras, names, embedder.models[kind])
+    return Embeddings(np.concatenate(features), pids, cameras, names, embedder.models[kind], people)
 
 
 def _looked_at(crops: Sequence[ImageRecord], advance: Callable[[int], None]) -> Counter[str]:

@@ -39,6 +39,7 @@ def _compared(config: Config) -> dict[str, Any]:
     settings = {name: to_json(config)[name] for name in ("data", "model", "loss", "optimizer", "eval")}
     for section, place in (
         ("data", "root"),
+        ("data", "more"),
         ("data", "cache"),
         ("data", "layout"),
         ("data", "outside"),
@@ -62,6 +63,12 @@ def end_record(rri: RRI, records: Sequence[Record], step: int) -> Record:
     }
 
 
+def _tests(dataset: Dataset) -> str:
+    """Returns which test sets a run on several data sets has."""
+    others = ", ".join(other.name for other in dataset.others) or "no others"
+    return f"the test set of {dataset.name.partition(' + ')[0]}, whose numbers are those of the run; also: {others}"
+
+
 def report_facts(config: Config, dataset: Dataset, start: Record) -> dict[str, str]:
     """Returns what a reader must know to judge the numbers of the report."""
     chosen_on = "held-out training identities" if config.data.validation else "the test set"
@@ -74,6 +81,7 @@ def report_facts(config: Config, dataset: Dataset, start: Record) -> dict[str, s
     }
     return facts | {
         "Data": dataset.name + ("" if config.data.root else ", built in: drawn, not photographed"),
+        **({"Tested on": _tests(dataset)} if config.data.more and not config.data.validation else {}),
         "Size": summary(dataset, count_valid(dataset, config.eval)).removeprefix(f"{dataset.name}: "),
         "Backbone": f"{config.model.backbone}, started from {start['weights']} weights",
         "Replacement of W": method.get(config.rri.method, config.rri.method.upper())

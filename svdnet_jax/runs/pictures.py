@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from svdnet_jax.data.types import Dataset
 from svdnet_jax.reporting.figures.alike import Pair, alike
 from svdnet_jax.reporting.figures.ranked import RankedList, choose_queries, ranked_lists
+from svdnet_jax.reporting.figures.style import short
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.metrics import ranked_list
@@ -45,11 +46,12 @@ def ranked_figure(ranked: Ranked) -> Figure | None:
         rows = []
         for index in chosen:
             nearest, right, distances = _list(ranked, int(index), SHOWN)
+            who = short(ranked.query.people, int(dataset.query.pids[index]), 4)
             captions = [f"c{dataset.gallery.cameras[i]}  {d:.2f}" for i, d in zip(nearest, distances, strict=True)]
             rows.append(
                 RankedList(
                     query=dataset.query.images[index],
-                    query_caption=f"{dataset.query.pids[index]:04d} c{dataset.query.cameras[index]}",
+                    query_caption=f"{who} c{dataset.query.cameras[index]}",
                     gallery=list(dataset.gallery.images[nearest]),
                     right=right,
                     captions=captions,

@@ -27,7 +27,7 @@ from svdnet_jax.distributed.multihost import assert_same_on_all_hosts, is_lead_h
 from svdnet_jax.models.pretrained.load import Pretrained
 from svdnet_jax.models.svdnet import SVDNet, create_model
 from svdnet_jax.outputs import write_json
-from svdnet_jax.reporting.log import check_records, open_log, read_log
+from svdnet_jax.reporting.log import check_records, open_log, other_sets, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.reporting.tensorboard import check_tensorboard, event_file
 from svdnet_jax.reporting.terminal import say, terminal
@@ -101,6 +101,10 @@ def train(
         check_identities(dataset)
         assert_same_on_all_hosts("images or identities", fingerprint(dataset))
         say(console, summary(dataset, count_valid(dataset, config.eval)))
+        for other in dataset.others:
+            say(
+                console, f"also tested on {other.name}: {len(other.query)} queries, {len(other.gallery)} gallery images"
+            )
         session = _prepare(config, dataset, source, model, devices)
         say(console, tell_network(config, session.fresh.params, operations))
         state, latest = _train(session, run_dir, source, console)
@@ -266,6 +270,8 @@ def _report(session: _Session, run_dir: RunDir, state: TrainState, evaluation: E
     pixels = partial(session.pixels, jax.device_get(state.variables))
     report = write_artifacts(run_dir, task.config, dataset, records, query, gallery, reports, facts, pixels)
     print_table(records, console)
+    for name, lines in other_sets(records).items():
+        print_table(lines, console, title=f"on {name}")
     if shown := conclusion(run_dir, task.config.rri, records):
         say(console, shown)
     say(console, f"report: {report}")

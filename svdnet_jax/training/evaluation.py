@@ -1,7 +1,7 @@
 """Evaluates a model at the borders of phases: training loss, S(W), retrieval by both embeddings."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +19,7 @@ from svdnet_jax.retrieval.embed import apply_in_batches
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.intervals import ByIdentity, sum_by_identity
 from svdnet_jax.retrieval.metrics import evaluate
+from svdnet_jax.retrieval.people import NUMBERS, People
 from svdnet_jax.retrieval.results import Report
 from svdnet_jax.training.eval_fn import EvalFn
 from svdnet_jax.training.state import TrainState
@@ -55,6 +56,8 @@ class EvalResult:
     pooled: Report
     """Retrieval by the Eigenlayer's input."""
     features: Features
+    others: Mapping[str, Mapping[str, Report]] = field(default_factory=dict)
+    """Retrieval on further test sets by each embedding, by the set's name; of a model with another W none."""
 
 
 def evaluate_model(
@@ -92,11 +95,11 @@ def evaluate_model(
         W, old = np.asarray(state.eigenlayer), before.features
         query, gallery = (_with_eigenlayer(sides, W) for sides in (old.query, old.gallery))
     else:
-        query, gallery = (embed_split(apply, split, settings) for split in (dataset.query, dataset.gallery))
+        query, gallery = (
+            embed_split(apply, split, settings, people=dataset.people) for split in (dataset.query, dataset.gallery)
+        )
 
-    def measured(name: str) -> Report:
-        return evaluate(query[name], gallery[name], metric=settings.metric, cross_camera=settings.cross_camera)
-
+    measured = partial(_measured, settings, query, gallery)
     return EvalResult(
         loss=loss,
         accuracy=accuracy,
@@ -105,7 +108,18 @@ def evaluate_model(
         embedding=measured("embedding"),
         pooled=before.pooled if before else measured("pooled"),
         features=Features(trained, query, gallery),
+        others={} if before else {other.name: _on_other(apply, other, settings) for other in dataset.others},
     )
+
+
+def _measured(settings: Eval, query: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings], name: str) -> Report:
+    return evaluate(query[name], gallery[name], metric=settings.metric, cross_camera=settings.cross_camera)
+
+
+def _on_other(apply: Any, other: Dataset, settings: Eval) -> dict[str, Report]:
+    """Returns retrieval on a further test set, by each embedding."""
+    query, gallery = (embed_split(apply, split, settings) for split in (other.query, other.gallery))
+    return {name: _measured(settings, query, gallery, name) for name in query}
 
 
 def _sample(images: int, most: int) -> Int[np.ndarray, " n"]:
@@ -131,6 +145,7 @@ def embed_split(
     settings: Eval,
     advance: Callable[[int], None] = lambda _: None,
     models: Mapping[str, str] = UNKNOWN,
+    people: People = NUMBERS,
 ) -> dict[str, Embeddings]:
     """Computes both embeddings of a split, ``embedding`` (N, D) and ``pooled`` (N, C).
 
@@ -140,10 +155,11 @@ def embed_split(
         settings: Of the evaluation.
         advance: Told how many images more are on their way.
         models: `fingerprints` of the network, where the embeddings are to be kept.
+        people: What identities are called that are texts.
     """
     outputs: Outputs = apply_in_batches(apply, split.images, settings.batch_size, advance)
     return {
-        name: Embeddings(getattr(outputs, name), split.pids, split.cameras, split.names, models.get(name, ""))
+        name: Embeddings(getattr(outputs, name), split.pids, split.cameras, split.names, models.get(name, ""), people)
         for name in ("embedding", "pooled")
     }
 

@@ -257,6 +257,10 @@ def _decorrelation_record(phase: ScheduledPhase, state: TrainState, before: Eval
 
 
 def _phase_record(phase: ScheduledPhase, state: TrainState, evaluation: EvalResult, seconds: float) -> Record:
+    others = {
+        name: {kind: report.metrics() for kind, report in reports.items()}
+        for name, reports in evaluation.others.items()
+    }
     return {
         "event": "phase",
         "phase": phase.kind,
@@ -269,4 +273,5 @@ def _phase_record(phase: ScheduledPhase, state: TrainState, evaluation: EvalResu
         "embedding": evaluation.embedding.metrics(),
         "pooled": evaluation.pooled.metrics(),
         "spectrum": evaluation.spectrum.tolist(),
+        **({"others": others} if others else {}),
     }

@@ -80,7 +80,7 @@ def queries(served: Served, key: str, beside: str, order: Order, text: str, star
         key: The embedding that sorts.
         beside: The one beside it; empty for none.
         order: How to sort. Queries that do not count come last, and `gain` and `loss` need an embedding beside.
-        text: Only those with this in their name; empty for all.
+        text: Only those with this in their name or in what their identity is called; empty for all.
         start: Entries to pass over.
         count: Entries at most.
 
@@ -94,7 +94,8 @@ def queries(served: Served, key: str, beside: str, order: Order, text: str, star
     rows = np.arange(len(listed.pids))
     if text:
         low = text.lower()
-        rows = rows[[low in name.lower() for name in listed.names.tolist()]]
+        people = [printable(listed.people.get(pid, "")).lower() for pid in listed.pids.tolist()]
+        rows = rows[[low in name.lower() or low in people[row] for row, name in enumerate(listed.names.tolist())]]
     precisions = [each.report.ap if each and each.report else None for each in (panel, other)]
     rows = rows[_sorted(order, [None if ap is None else ap[rows] for ap in precisions], listed.names[rows])]
     shown = rows[start : start + count]
@@ -208,6 +209,7 @@ def map_points(source: Source) -> dict[str, Any]:
         "x": steps[:, 0].tolist(),
         "y": steps[:, 1].tolist(),
         "pids": pids.tolist(),
+        "people": {pid: printable(text) for held, _ in sides for pid, text in held.people.items()},
         "cameras": cameras.tolist(),
         "share": found.share.tolist(),
         "grid": GRID,
@@ -215,8 +217,9 @@ def map_points(source: Source) -> dict[str, Any]:
 
 
 def _image(held: Embeddings, row: int) -> dict[str, Any]:
-    name = printable(str(held.names[row]))
-    return {"row": row, "name": name, "pid": int(held.pids[row]), "camera": int(held.cameras[row])}
+    name, pid = printable(str(held.names[row])), int(held.pids[row])
+    called = {"person": printable(held.people[pid])} if pid in held.people else {}
+    return {"row": row, "name": name, "pid": pid, "camera": int(held.cameras[row])} | called
 
 
 def _number(value: float) -> float | None:

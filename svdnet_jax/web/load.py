@@ -17,7 +17,7 @@ from svdnet_jax.data.found import find_images
 from svdnet_jax.errors import ConfigError, DataError
 from svdnet_jax.reporting.terminal import say
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.runs.dataset import load_configured_dataset
+from svdnet_jax.runs.dataset import load_test_dataset
 from svdnet_jax.runs.directory import RunDir, read_settings
 from svdnet_jax.runs.inference import Embedder, from_run
 from svdnet_jax.web.panel import Panel, evaluated_panel, own_panel
@@ -237,7 +237,7 @@ def _pictures(
     data = replace(config.data, cache=images.cache or config.data.cache)
     if images.root:
         data = replace(data, root=images.root, layout=images.layout, outside=images.outside)
-    dataset = load_configured_dataset(replace(config, data=data), console)
+    dataset = load_test_dataset(replace(config, data=data), console)
     splits = {"query": dataset.query, "gallery": dataset.gallery}
     pictures = {}
     for kind, names in sets.items():

@@ -43,6 +43,14 @@ def test_a_good_data_set(tmp_path, check):
     assert "16x8: 4" in out
 
 
+def test_data_without_cameras_get_a_note_with_the_option_and_code_0(tmp_path, check):
+    text = "\n".join(line.replace(",camera", "").replace(",1,", ",").replace(",2,", ",") for line in GOOD.splitlines())
+    code, out, err = check(write_manifest(tmp_path / "mine", text))
+    assert (code, err) == (0, "")
+    assert ["cameras", "none"] in [line.split() for line in out.splitlines()]
+    assert "evaluation with query and gallery takes --eval.no-cross-camera" in out
+
+
 def test_findings_are_printed_with_their_files(tmp_path, check):
     root = write_market(tmp_path / "[bold]Market")  # no markup
     for path in sorted((root / "bounding_box_train").glob("0*.jpg")):

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,20 @@ def test_the_first_queries_are_printed_and_all_are_written(files, capsys):
         for rank, image in enumerate(answer["nearest"], start=1)
     ]
     assert rows == [{name: str(value) for name, value in row.items()} for row in flat]
+
+
+def test_identities_that_are_texts_are_shown_and_written(files, capsys):
+    gallery = Embeddings.load(files / "g.npz")
+    replace(gallery, people={1: "=anna"}).save(files / "g.npz")
+    called(capsys, files, "--gallery", "g.npz", "--index", "i.npz")
+    said = called(capsys, files, "--index", "i.npz", "--query", "q.npz", "--k", 2, "--out", "all.csv")
+    assert said.splitlines()[3].split()[2:] == ["=anna", "0", "g06.jpg"]
+    first, *rows = csv.reader((files / "all.csv").read_text(encoding="utf-8").splitlines())
+    assert first[-1] == "person"
+    assert {("1", "'=anna"), ("2", "2")} <= {(row[3], row[-1]) for row in rows}  # no spreadsheet runs it
+    called(capsys, files, "--index", "i.npz", "--query", "q.npz", "--out", "all.csv")  # it is ours
+    found = json.loads(called(capsys, files, "--index", "i.npz", "--query", "q.npz", "--k", 2, "--json"))["results"]
+    assert {(1, "=anna"), (2, "2")} <= {(image["pid"], image["person"]) for each in found for image in each["nearest"]}
 
 
 def test_a_small_gallery_is_listed_whole_unless_more_is_asked_for(tmp_path, capsys):

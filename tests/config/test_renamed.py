@@ -7,7 +7,7 @@ import pytest
 from svdnet_jax.cli.train import parse
 from svdnet_jax.config.names import setting_names
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.config.serialize import RENAMED, diff, from_json, to_json, with_current_options
+from svdnet_jax.config.serialize import ADDED, RENAMED, diff, from_json, to_json, with_current_options
 from svdnet_jax.errors import ConfigError
 
 
@@ -29,6 +29,17 @@ def test_stored_settings_of_before_are_read_and_are_not_others(preset):
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, embedding_dim=7))
     assert diff(before, to_json(wider)) == [f"model.embedding_dim: {config.model.embedding_dim} -> 7"]
     assert diff({"settings": before}, {"settings": to_json(config)}) == []
+
+
+def test_settings_that_older_runs_do_not_have_are_what_they_did():
+    config = PRESETS["tiny"]
+    before = to_json(config)
+    for name in ADDED:
+        section, name = name.split(".")
+        del before[section][name]
+    assert diff(before, to_json(config)) == []
+    joined = dataclasses.replace(config, data=dataclasses.replace(config.data, more=("B",), combine_all=True))
+    assert diff(before, to_json(joined)) == ["data.combine_all: False -> True", "data.more: [] -> ['B']"]
 
 
 @pytest.mark.parametrize("other", [[], None, 3, "tiny"])

@@ -201,5 +201,7 @@ def test_folder_is_named_by_the_preset():
     assert Config().folder == Path("runs/synthetic")
     assert Config(data=Data(root=Path("a/Market-1.5"))).folder == Path("runs/Market-1.5")
     assert Config(data=Data(root=Path("a/mine.csv"))).folder == Path("runs/mine")
+    joined = Data(root=Path("a/mine.csv"), more=("b/Duke:dukemtmc", "b/c:d"))
+    assert Config(data=joined).folder == Path("runs/mine-Duke-c:d")
     assert Config(preset="tiny", data=Data(root=Path("a/Market"))).folder == Path("runs/Market-tiny")
     assert Config(out=Path("a")).folder == Path("a")

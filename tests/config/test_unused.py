@@ -32,6 +32,8 @@ def test_presets_pass_with_other_rounds_of_zero_and_data(name):
         (Config(rri=RRI(tolerance=0.1, stop="never")), "`rri.tolerance` 0.1: .* `rri.stop` is stable"),
         (Config(data=Data(root=Path("x"), synthetic=Synthetic(junk=3))), "`data.synthetic.junk` 3: .* `data.root`"),
         (Config(data=Data(layout="msmt17")), "`data.layout` msmt17: has no effect unless `data.root` is given"),
+        (Config(data=Data(split="train")), "`data.split` train: has no effect unless `data.root` is given"),
+        (Config(data=Data(combine_all=True)), "`data.combine_all` True: has no effect unless `data.more` is given"),
         (Config(machines=Machines(timeout=9)), "`machines.timeout` 9: .* `machines.coordinator` is given"),
         (Config(model=Model(embedding_dim=0, eigenlayer_std=1.0), rri=RRI(rounds=0)), "`model.eigenlayer_std` 1.0"),
     ],

@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small_data import SIZE, cache_folder, shelved_market, write, write_truncated
+from small_data import SIZE, cache_folder, shelved_market, write, write_manifest, write_truncated
 
 from svdnet_jax.data import cache as cache_module
 from svdnet_jax.data.cache import FORMAT, read_prepared, write_prepared
@@ -53,6 +54,33 @@ def test_what_is_read_is_what_was_written(dataset, folder):
     assert read.name == dataset.name
     assert_same(read, dataset)
     assert {path.suffix for path in folder.iterdir()} == {".npy", ".json"}
+
+
+def test_names_of_people_are_kept_and_older_folders_have_none(dataset, folder, tmp_path):
+    assert read_prepared(folder).people == {}
+    write_prepared(replace(dataset, people={12: "anna", 11: "Ōe"}), tmp_path / "named")
+    read = read_prepared(tmp_path / "named")
+    assert read.people == {12: "anna", 11: "Ōe"}
+    assert fingerprint(read) == fingerprint(dataset)
+
+
+@pytest.mark.parametrize("people", [["anna"], {"anna": "anna"}, {"1": 7}, "anna"])
+def test_names_of_people_that_are_none_are_refused(people, folder):
+    content = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(content | {"people": people}))
+    with pytest.raises(DataError, match="prepare it again"):
+        read_prepared(folder)
+
+
+def test_a_name_that_was_mended_is_that_of_the_manifest_and_nothing_is_decoded_again(tmp_path, cache):
+    text = (
+        "path,identity,camera,split\na.jpg,anna,1,train\nb.jpg,ben,1,train\nc.jpg,carl,1,query\nd.jpg,carl,2,gallery\n"
+    )
+    root, said = write_manifest(tmp_path / "mine", text), []
+    assert load_dataset(root, cache, SIZE).people == {1: "anna", 2: "ben", 3: "carl"}
+    (root / "manifest.csv").write_text(text.replace("anna", "annika"))
+    assert load_dataset(root, cache, SIZE, say=said.append).people[1] == "annika"
+    assert said == []
 
 
 def test_images_are_mapped_and_cannot_be_written_to(folder):

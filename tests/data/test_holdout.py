@@ -1,5 +1,7 @@
 """People taken out of training to choose settings on: who, how many, and that each of their queries can be answered."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -64,6 +66,11 @@ def test_images_stay_with_their_names():
             row = int(name[8:11])
             assert (image == row).all()
             assert (TRAIN.pids[row], TRAIN.cameras[row]) == (pid, camera)
+
+
+def test_people_keep_their_names():
+    named = replace(whole(TRAIN), people={1: "anna"})
+    assert hold_out(named, 2, 0).people == {1: "anna"}
 
 
 def test_the_seed_draws():

@@ -9,7 +9,7 @@ from small_data import write, write_manifest, write_market, write_truncated
 
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.index import counts
-from svdnet_jax.data.inspect import inspect, sheet
+from svdnet_jax.data.inspect import NO_CAMERAS, inspect, sheet
 
 MINE = "path,identity,camera,split\na.jpg,1,1,train\nb.jpg,2,1,train\nc.jpg,3,1,query\nd.jpg,3,2,gallery\n"
 
@@ -136,6 +136,35 @@ def test_queries_without_a_right_answer(market):
     [own] = found(market)
     assert own.level == "error"  # not one query counts
     assert "`eval.cross_camera` False" in own.text
+
+
+BARE = "path,identity,split\na.jpg,1,train\nb.jpg,2,train\nc.jpg,3,{}\nd.jpg,3,{}\n"
+
+
+def test_data_without_cameras_are_no_mistake(tmp_path):
+    report = look(write_manifest(tmp_path / "mine", BARE.format("query", "gallery")))
+    assert (report.findings, report.notes) == ((), (NO_CAMERAS,))
+    assert ("cameras", 0) in [row[:2] for row in report.table]
+
+
+def test_queries_of_nobody_in_the_gallery_are_found_without_cameras_too(tmp_path):
+    [finding] = found(write_manifest(tmp_path / "mine", BARE.format("query", "gallery").replace("d.jpg,3", "d.jpg,4")))
+    assert (finding.level, finding.text) == ("error", "1 of 1 queries show nobody who is in the gallery")
+
+
+def test_an_image_is_no_camera_where_query_set_and_gallery_are_one(tmp_path):
+    report = look(write_manifest(tmp_path / "good", BARE.format(*["query+gallery"] * 2)))
+    assert (report.findings, len(report.notes)) == ((), 1)
+    assert "leave-self-out" in report.notes[0]
+    assert ("cameras", 0) in [row[:2] for row in report.table]
+    alone = BARE.format(*["query+gallery"] * 2) + "e.jpg,5,query+gallery\n"
+    [finding] = found(write_manifest(tmp_path / "alone", alone, [f"{letter}.jpg" for letter in "abcde"]))
+    assert finding == ("warning", "1 of 3 queries have no other image of their identity", ("query/e.jpg",))
+
+
+def test_as_many_cameras_as_images_are_cameras(tmp_path):
+    text = "path,identity,camera,split\na.jpg,1,1,train\nb.jpg,2,2,train\nc.jpg,3,3,query\nd.jpg,3,4,gallery\n"
+    assert ("cameras", 4) in [row[:2] for row in look(write_manifest(tmp_path, text)).table]
 
 
 def test_empty_splits(tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svdnet_jax.errors import LogError
-from svdnet_jax.reporting.log import after_rounds, border_name, borders, open_log, read_log
+from svdnet_jax.reporting.log import after_rounds, border_name, borders, check_records, open_log, other_sets, read_log
 
 
 def write_all(path, records):
@@ -156,6 +156,30 @@ def test_a_broken_line_is_named_with_file_and_number(tmp_path, line, reason):
     path.write_bytes(b'{"event": "start"}\n' + line)
     with pytest.raises(LogError, match=rf"metrics\.jsonl:2: .*{reason}"):
         read_log(path)
+
+
+def with_others(records, others):
+    start, *rest = records
+    rest = [record | ({"others": others} if record["event"] == "phase" else {}) for record in rest]
+    return [start | {"dataset": "market", "seed": 0}, *rest]
+
+
+def test_lines_on_further_test_sets_have_their_numbers(tmp_path):
+    run = fake_run(rounds=1)
+    measured = {name: {"rank1": 0.25, "mAP": 0.5, "mAP_market": 0.5} for name in ("embedding", "pooled")}
+    records = with_others(run, {"duke": measured})
+    check_records(tmp_path, records)
+    assert other_sets(run) == {}
+    lines = other_sets(records)["duke"]
+    assert [border_name(line) for line in lines] == ["base", "1 restraint", "1 relaxation"]
+    assert [line["pooled"]["rank1"] for line in lines] == [0.25] * 3
+    assert [line["loss"] for line in lines] == [record["loss"] for record in run if record["event"] == "phase"]
+
+
+@pytest.mark.parametrize("others", [{"duke": {"embedding": 7}}, {"duke": []}, ["duke"], {"duke": {}}])
+def test_damaged_lines_on_further_test_sets_are_refused(others, tmp_path):
+    with pytest.raises(LogError, match="a line `phase` has no (others|embedding.rank1 on duke) that can be used"):
+        check_records(tmp_path, with_others(fake_run(rounds=1), others))
 
 
 def test_borders_and_their_names():

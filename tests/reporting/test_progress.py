@@ -122,6 +122,13 @@ def test_step_lines_keep_their_distance_and_borders_are_always_shown():
     assert sum(line.startswith(("base ", "1 ")) and "S(W)" in line for line in lines) == 4
 
 
+def test_a_border_names_the_further_test_sets():
+    console, [_, *records] = plain(), fake_run(rounds=0)
+    measured = {name: {"rank1": 0.25, "mAP": 0.125} for name in ("embedding", "pooled")}
+    show_all(console, [record | {"others": {"duke": measured}} for record in records if record["event"] == "phase"])
+    assert "embedding rank-1 25.0 mAP 12.5  pooled rank-1 25.0 mAP 12.5  on duke" in lines_of(console)[-1]
+
+
 def test_on_a_terminal_the_bar_shows_phase_step_and_results():
     console, records = terminal(), fake_run(rounds=1)
     show_all(console, records)

@@ -3,7 +3,7 @@
 import csv
 
 from svdnet_jax.outputs import is_csv
-from svdnet_jax.reporting.ranks import HEAD, write_ranks
+from svdnet_jax.reporting.ranks import HEAD, is_ranks, write_ranks
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.first_ranks import first_ranks
 
@@ -15,6 +15,7 @@ def test_each_image_has_its_line_and_names_are_no_formulas(tmp_path):
     path = tmp_path / "figures" / "ranks.csv"
     write_ranks(path, query, gallery, first_ranks(query, gallery, 4))
     assert is_csv(HEAD)(path)
+    assert is_ranks(path)
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))[1:]
     assert lines == [
@@ -26,3 +27,17 @@ def test_each_image_has_its_line_and_names_are_no_formulas(tmp_path):
         ["b.jpg", "6", "1", "3", "a,b\n.jpg", "6", "2", "6.0", "1"],
         ["b.jpg", "6", "1", "4", "'@SUM(A1)", "5", "1", "8.0", "0"],
     ]
+
+
+def test_people_that_are_texts_have_columns(tmp_path):
+    query = Embeddings([[0.0]], [5], [1], ["a.jpg"], people={5: "=anna"})
+    gallery = Embeddings([[1.0], [8.0]], [5, 0], [2, 2], ["b.jpg", "c.jpg"], people={5: "=anna"})
+    path = tmp_path / "ranks.csv"
+    write_ranks(path, query, gallery, first_ranks(query, gallery, 2))
+    assert is_ranks(path)
+    with path.open(newline="", encoding="utf-8") as file:
+        assert [line[-2:] for line in csv.reader(file)] == [
+            ["query_person", "person"],
+            ["'=anna", "'=anna"],
+            ["'=anna", "0"],
+        ]

@@ -100,6 +100,18 @@ def test_the_table_holds_the_numbers_of_every_border(written):
     assert numbers["embedding.rank5"] == ["82.3 %"]
 
 
+def test_further_test_sets_have_a_table_each(written):
+    measured = {name: {"rank1": 0.125, "mAP": 0.25, "mAP_market": 0.375} for name in ("embedding", "pooled")}
+    records = [
+        record | ({"others": {HOSTILE: measured}} if record["event"] == "phase" else {})
+        for record in fake_run(rounds=1)
+    ]
+    text, _ = written(records)
+    rows = [row for row in Page(text).rows if row[3:6] == ["12.5", "25.0", "37.5"]]
+    assert [row[0] for row in rows] == ["base", "1 restraint", "1 relaxation"]
+    assert HOSTILE not in text
+
+
 def test_the_headline_shows_last_values_with_the_base_and_the_control(written):
     text, _ = written(fake_run(rounds=2), control=fake_run(rounds=2, method="none"))
     cards = re.findall(r'<div class="card">(.*?)</div></div>', text)

@@ -11,6 +11,7 @@ import pytest
 
 from svdnet_jax.retrieval.distances import points
 from svdnet_jax.retrieval.embeddings import Embeddings
+from svdnet_jax.retrieval.metrics import evaluate
 
 
 def sample(n=3):
@@ -80,6 +81,43 @@ def test_what_does_not_fit_is_refused(change, message):
     good = {"features": np.ones((3, 4)), "pids": [1, 2, 3], "cameras": [1, 1, 1]}
     with pytest.raises(ValueError, match=message):
         Embeddings(**good | change)
+
+
+def test_names_of_people_are_kept_in_the_file_and_read_without_them_too(tmp_path):
+    named = replace(sample(), people={1: "anna", 7: "who is not here"})
+    named.save(tmp_path / "named.npz")
+    read = Embeddings.load(tmp_path / "named.npz")
+    assert_same(read, named)
+    assert [read.person(row) for row in range(3)] == ["-1", "0", "anna"]
+    assert read.people == {1: "anna"}
+    sample().save(tmp_path / "numbers.npz")
+    assert "people.npy" not in zipfile.ZipFile(tmp_path / "numbers.npz").namelist()
+    assert Embeddings.load(tmp_path / "numbers.npz").person(2) == "1"
+
+
+@pytest.mark.parametrize(
+    ("people", "message"),
+    [
+        (np.array(["anna", "ben"]), r"people must be \(3,\), one per row of features; found \(2,\)"),
+        (np.arange(3), "people must be text, found an array of int64"),
+    ],
+)
+def test_names_of_people_that_do_not_fit_are_refused(people, message, tmp_path):
+    write(tmp_path / "bad.npz", people=people)
+    with pytest.raises(ValueError, match=message):
+        Embeddings.load(tmp_path / "bad.npz")
+
+
+def test_one_pid_has_one_name(tmp_path):
+    write(tmp_path / "bad.npz", pids=np.array([4, 5, 4]), people=np.array(["anna", "ben", "carl"]))
+    with pytest.raises(ValueError, match="row 2 calls pid 4 'carl', and another 'anna'"):
+        Embeddings.load(tmp_path / "bad.npz")
+
+
+def test_pids_of_two_manifests_are_not_compared():
+    anna, ben = (replace(sample(), people={1: name}) for name in ("anna", "ben"))
+    with pytest.raises(ValueError, match="1 pids mean other people .* the first is 1: anna and ben"):
+        evaluate(anna, ben)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])

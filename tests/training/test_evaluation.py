@@ -175,5 +175,7 @@ def test_embeddings_that_are_kept_carry_the_fingerprint(dataset):
         sums = images.astype(jnp.float32).sum(axis=(1, 2))
         return Outputs(sums, sums, sums, sums)
 
-    found = embed_split(apply, dataset.query, Eval(batch_size=64), models={"pooled": "12ab-pooled"})
+    kept = {"models": {"pooled": "12ab-pooled"}, "people": {int(dataset.query.pids[0]): "anna"}}
+    found = embed_split(apply, dataset.query, Eval(batch_size=64), **kept)
     assert (found["pooled"].model, found["embedding"].model) == ("12ab-pooled", "")
+    assert found["pooled"].person(0) == "anna"

@@ -55,7 +55,7 @@ def page_of(random, queries, gallery, hostile="<img src=x onerror=alert(1)>.jpg"
     def embeddings(kind, model, noise):
         images, pids, cameras, names = sides[kind]
         features = quarters(images) + noise * np.random.default_rng(3).normal(size=(len(images), 12))
-        return Embeddings(features.astype(np.float32), pids, cameras, names, model)
+        return Embeddings(features.astype(np.float32), pids, cameras, names, model, {4: "<b>zoé\x1b"})
 
     sources = {}
     for key, noise, network in (("good", 0, "0"), ("bad", 90, "")):

@@ -142,6 +142,14 @@ def test_queries_are_sorted_by_average_precision_worst_first(client, page):
     refused(client.get("/api/queries?source=good&order=gain"), 422)
 
 
+def test_people_are_called_by_their_names(client):
+    entries = client.get("/api/queries?source=good&text=ZOÉ&count=60").json()["entries"]
+    assert {(entry["pid"], entry["person"]) for entry in entries} == {(4, "<b>zoé\\x1b")}
+    found = search(client, row=entries[0]["row"], k=100)["results"]
+    assert {image["pid"] for image in found if "person" in image} == {4}
+    assert client.get("/api/map?source=good").json()["people"] == {"4": "<b>zoé\\x1b"}
+
+
 def test_a_map_has_all_points_but_junk(client, page):
     found = client.get("/api/map?source=good").json()
     assert found["queries"] == 20

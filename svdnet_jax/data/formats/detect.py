@@ -30,6 +30,8 @@ class Source(NamedTuple):
     """For images that must be unpacked."""
     camera: str | None = None
     """A regular expression whose first group is the camera in a file's name."""
+    split: str | None = None
+    """Of all images of a list that does not say it."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,9 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
         "cuhk03-labelled": _cuhk03("labeled"),
         "cuhk03-detected": _cuhk03("detected"),
         "manifest": Layout(
-            sign=f"{csv_manifest.FILE} with the columns path,identity,camera,split",
+            sign=f"{csv_manifest.FILE} with the columns path,identity,camera,split, or query.csv, gallery.csv",
             lacking=csv_manifest.lacking,
-            read=lambda folder, source: csv_manifest.read(folder),
+            read=lambda folder, source: csv_manifest.read(folder, source.split),
         ),
         FALLBACK: Layout(
             sign=identity_folders.SIGN,
@@ -106,7 +108,13 @@ MOST = 2**63 - 1
 
 
 def find_layout(
-    root: Path, cache: Path, layout: str = "auto", *, outside: bool = False, camera: str | None = None
+    root: Path,
+    cache: Path,
+    layout: str = "auto",
+    *,
+    outside: bool = False,
+    camera: str | None = None,
+    split: str | None = None,
 ) -> DatasetIndex:
     """Finds the data set in a folder and lists its images.
 
@@ -116,9 +124,10 @@ def find_layout(
         layout: A key of `LAYOUTS`, or ``auto``: whichever is found.
         outside: Whether its list or its links may name images outside of its folder.
         camera: A regular expression whose first group is the camera in a file's name, where a layout leaves it open.
+        split: Of all images of a manifest that does not say it.
 
     Raises:
-        ConfigError: Cameras are given to a layout that says them itself.
+        ConfigError: Cameras or a split are given to a layout that says them itself.
         DataError: There is none or more than one (says what was looked for and what is there), it cannot be listed, or
             it names images outside.
     """
@@ -147,7 +156,9 @@ def find_layout(
     name, folder = candidates[0]
     if camera is not None and name != FALLBACK:
         raise ConfigError(f"`data.camera_pattern` {camera}: is for {FALLBACK}, and {folder} is {name}; leave it out")
-    listing = _listing(name, folder, LAYOUTS[name].read(folder, Source(cache, camera)))
+    if split is not None and name != "manifest":
+        raise ConfigError(f"`data.split` {split}: is for lists, and {folder} is {name}; leave it out")
+    listing = _listing(name, folder, LAYOUTS[name].read(folder, Source(cache, camera, split)))
     if not outside:
         refuse_outside(listing, cache)
     return listing

@@ -46,10 +46,16 @@ class Table(NamedTuple):
     """With the line in the file; what stands beyond the last column is a list under None."""
     notes: tuple[str, ...] = ()
     """What was taken for what."""
+    splits: bool = True
+    """Whether a column says the split."""
 
 
-def read_table(file: Path) -> Table:
+def read_table(file: Path, split: str = "") -> Table:
     """Reads a table.
+
+    Args:
+        file: The table.
+        split: Of all its images, where it has no column that says it.
 
     Raises:
         DataError: No such columns, or two that mean one thing; no text in UTF-8; a package is missing.
@@ -58,15 +64,18 @@ def read_table(file: Path) -> Table:
         header, numbered = _parquet(file)
         separated = ""
     else:
-        header, numbered, separated = _text(file)
-    names = _meanings(file, header)
+        header, numbered, separated = _text(file, split)
+    names = _meanings(file, header, split)
     renamed = [names.get(column, column) for column in header]
     rows = [(line, _flagged(file, line, _named(renamed, cells))) for line, cells in numbered]
     notes = [f"its columns are separated by {separated}"] if separated not in ("", "commas") else []
     notes += [f"its column {column} is read as {name}" for column, name in names.items() if column != name]
     if QUERY in header:
         notes.append(f"{QUERY} and {GALLERY} say which images of its test are queries and gallery")
-    return Table(rows, tuple(notes))
+    said = "split" in renamed
+    if not said:
+        rows = [(line, {**cells, "split": split}) for line, cells in rows]
+    return Table(rows, tuple(notes), said)
 
 
 def _named(header: list[str], cells: list[str]) -> Cells:
@@ -75,7 +84,7 @@ def _named(header: list[str], cells: list[str]) -> Cells:
     return named if len(cells) <= len(header) else named | {None: cells[len(header) :]}
 
 
-def _text(file: Path) -> tuple[list[str], list[tuple[int, list[str]]], str]:
+def _text(file: Path, split: str) -> tuple[list[str], list[tuple[int, list[str]]], str]:
     """Returns the columns, the rows with their lines, and what separates them."""
     with file.open("rb") as start:
         # Spreadsheets put a byte order mark before the first column's name, and their "Unicode text" is UTF-16.
@@ -83,7 +92,7 @@ def _text(file: Path) -> tuple[list[str], list[tuple[int, list[str]]], str]:
     try:
         with file.open(newline="", encoding=encoding) as lines:
             first = lines.readline()
-            separator = _separator(file, first)
+            separator = _separator(file, first, split)
             lines.seek(0)
             reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
             header = _columns(next(reader, []))
@@ -96,34 +105,39 @@ def _columns(cells: list[str]) -> list[str]:
     return [name.strip().lower() for name in cells]
 
 
-def _separator(file: Path, first: str) -> str:
+def _separator(file: Path, first: str, split: str) -> str:
     """Returns what separates the columns: that by which the first line names them."""
     for separator in _SEPARATORS:
         header = _columns(next(csv.reader([first], delimiter=separator, skipinitialspace=True), []))
-        if not _absent(header):
+        if not _absent(header, split):
             return separator
-    split = max(_SEPARATORS, key=first.count)
-    header = _columns(next(csv.reader([first], delimiter=split, skipinitialspace=True), []))
-    raise DataError(f"{file}, line 1: {_expected(header)}")
+    likely = max(_SEPARATORS, key=first.count)
+    header = _columns(next(csv.reader([first], delimiter=likely, skipinitialspace=True), []))
+    raise DataError(f"{file}, line 1: {_expected(header, split)}")
 
 
-def _absent(header: list[str]) -> list[str]:
-    needed = ("path", "identity", "split")
+def _absent(header: list[str], split: str) -> list[str]:
+    needed = ("path", "identity") if split else ("path", "identity", "split")
     return [name for name in needed if not {name, *ALIASES[name]} & set(header)]
 
 
-def _expected(header: list[str]) -> str:
+def _expected(header: list[str], split: str) -> str:
     also = "; ".join(f"{name} may be called {' or '.join(others)}" for name, others in ALIASES.items() if others)
+    absent = _absent(header, split)
+    alone = absent == ["split"]
+    remedy = (
+        "; where all images are of one split, call the file train.csv and so on, or give `data.split`" if alone else ""
+    )
     return (
         f"found the columns {','.join(header) or 'of an empty file'}; expected path,identity,camera,split, separated "
-        f"by commas, semicolons or tabs ({', '.join(_absent(header))} missing; camera is optional; {also})"
+        f"by commas, semicolons or tabs ({', '.join(absent)} missing; camera is optional; {also}){remedy}"
     )
 
 
-def _meanings(file: Path, header: list[str]) -> dict[str, str]:
+def _meanings(file: Path, header: list[str], split: str) -> dict[str, str]:
     """Returns our name of each column that we read."""
-    if _absent(header):
-        raise DataError(f"{file}, line 1: {_expected(header)}")
+    if _absent(header, split):
+        raise DataError(f"{file}, line 1: {_expected(header, split)}")
     names: dict[str, str] = {}
     for name, others in ALIASES.items():
         found = [column for column in header if column == name] or [column for column in header if column in others]

@@ -4,11 +4,13 @@ Figures are matplotlib's objects, never pyplot, so nothing is shared between cal
 needed. Colors are Okabe and Ito's, told apart by color-blind readers too.
 """
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from svdnet_jax.outputs import write_whole
 from svdnet_jax.reporting.terminal import printable
@@ -17,6 +19,8 @@ INK = "#222222"
 FAINT = "#8a8a8a"
 TEXT = 9.0
 """Size of text in points."""
+LONGEST = 14
+"""Characters of an identity's text under a picture."""
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -30,6 +34,25 @@ def as_it_is(text: str) -> str:
     """Returns text such that matplotlib draws it: no formulas between dollars, no label left out for its underscore."""
     shown = printable(text).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown
+
+
+def short(people: Mapping[int, str], pid: int, digits: int = 1) -> str:
+    """Returns what fits under a picture of a person: a text that the figures' font has, else the number.
+
+    Args:
+        people: What identities are called that are texts.
+        pid: The person's number.
+        digits: That it has at least.
+    """
+    text = people.get(pid, "")
+    if not text or not _can_draw(text):
+        return f"{pid:0{digits}d}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def _can_draw(text: str) -> bool:
+    """Returns whether the figures' font has all characters of a text; boxes stand for others."""
+    return set(map(ord, printable(text))) <= get_font(findfont(FontProperties())).get_charmap().keys()
 
 
 def tidy(axes: Axes, title: str, label: str) -> None:

@@ -235,7 +235,7 @@ function mapView(id, points) {
   const under = element("div", { className: "under", role: "status" });
   const shown = (image) => under.replaceChildren(...(image === null ? [] : [
     element("img", { src: address(image.kind, image.row), alt: "" }),
-    element("span", {}, `${image.kind} image of ${image.pid > 0 ? `person ${image.pid}` : "nobody in particular"}, camera ${image.camera}`),
+    element("span", {}, `${image.kind} image of ${image.pid > 0 ? `person ${image.person ?? image.pid}` : "nobody in particular"}, camera ${image.camera}`),
   ]));
   const map = createMap(canvas, points, shown, (image) => search({ ...image, name: `${image.kind} image ${image.row}` }));
   map.ask(state.asked);

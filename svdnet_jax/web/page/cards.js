@@ -27,7 +27,7 @@ export function length(distance) {
 
 /** Returns who is to be seen, in words. */
 export function person(image) {
-  const who = { "-1": "ID unknown", 0: "no ID" }[image.pid] ?? `ID ${image.pid}`;
+  const who = { "-1": "ID unknown", 0: "no ID" }[image.pid] ?? `ID ${image.person ?? image.pid}`;
   return `${who}, camera ${image.camera}`;
 }
 

@@ -18,7 +18,7 @@ function personColor(pid) {
  *
  * @param {HTMLCanvasElement} canvas
  * @param {object} points Columns as the server sends them.
- * @param {function} shown Told the point under the pointer or the keyboard, as {kind, row, pid, camera}.
+ * @param {function} shown Told the point under the pointer or the keyboard, as {kind, row, pid, person, camera}, the person's text where there is one.
  * @param {function} picked Told the point to search with.
  */
 export function createMap(canvas, points, shown, picked) {
@@ -33,7 +33,7 @@ export function createMap(canvas, points, shown, picked) {
   const base = document.createElement("canvas");
 
   const kindOf = (index) => (index < points.queries ? "query" : "gallery");
-  const about = (index) => ({ kind: kindOf(index), row: points.rows[index], pid: points.pids[index], camera: points.cameras[index] });
+  const about = (index) => ({ kind: kindOf(index), row: points.rows[index], pid: points.pids[index], person: points.people[points.pids[index]], camera: points.cameras[index] });
 
   function scale() {
     const { width, height } = canvas.getBoundingClientRect();

@@ -8,7 +8,7 @@ import typing
 import pytest
 from small_data import SIZE, copy, shelved_market, write, write_duke, write_manifest, write_msmt17
 
-from svdnet_jax.config import schema
+from svdnet_jax.config import layouts
 from svdnet_jax.data.formats.detect import LAYOUTS, find_layout
 from svdnet_jax.data.formats.known import DUKE, MARKET
 from svdnet_jax.data.index import counts, refuse_strange, stamp
@@ -27,7 +27,7 @@ def rows(listing, split):
 
 
 def test_every_layout_can_be_asked_for():
-    assert set(typing.get_args(schema.Layout)) == {"auto", *LAYOUTS}
+    assert set(typing.get_args(layouts.Layout)) == {"auto", *LAYOUTS}
 
 
 def test_market_is_listed_by_its_file_names(market):

@@ -8,7 +8,7 @@ from matplotlib.colors import same_color
 from PIL import Image
 
 from svdnet_jax.reporting.figures.ranked import RankedList, choose_queries, ranked_lists
-from svdnet_jax.reporting.figures.style import save
+from svdnet_jax.reporting.figures.style import save, short
 
 RNG = np.random.default_rng(0)
 
@@ -81,3 +81,18 @@ def test_nobody_is_neither_right_nor_wrong():
 def test_ranked_lists_of_nothing_are_refused():
     with pytest.raises(ValueError, match="no ranked list"):
         ranked_lists({"Best": []}, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("person", "shown"),
+    [
+        ("zoé", "zoé"),
+        ("fourteen chars", "fourteen chars"),
+        ("fifteen letters", "fifteen lette…"),
+        ("安娜", "0007"),  # not in the figures' font
+        ("", "0007"),
+    ],
+)
+def test_people_are_called_by_names_that_fit_and_can_be_drawn(person, shown):
+    assert short({7: person}, 7, 4) == shown
+    assert short({}, 7) == "7"

@@ -28,14 +28,27 @@ class Basic(nn.Module):
         return relu(y + self.downsample(x))
 
 
+class HalfInstance(nn.Module):
+    """Pan et al. 2018, figure 3 (IBN-a)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.IN = nn.InstanceNorm2d(channels // 2, affine=True)
+        self.BN = nn.BatchNorm2d(channels - channels // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=1)
+        return torch.cat([self.IN(first), self.BN(second)], dim=1)
+
+
 class Bottleneck(nn.Module):
     """He et al. 2016, figure 5 right, with a stride in the 1x1 and one in the 3x3 convolution."""
 
-    def __init__(self, before: int, after: int, stride_1x1: int, stride_3x3: int):
+    def __init__(self, before: int, after: int, stride_1x1: int, stride_3x3: int, ibn: bool = False):
         super().__init__()
         width = after // 4
         self.conv1 = nn.Conv2d(before, width, 1, stride_1x1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
+        self.bn1 = HalfInstance(width) if ibn else nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride_3x3, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, after, 1, bias=False)
@@ -70,6 +83,7 @@ class ResNet(nn.Module):
         first_pooling: dict[str, int | bool],
         last_stride: int,
         first_relu: bool = True,
+        ibn: bool = False,
     ):
         super().__init__()
         self.first_pooling = {"kernel_size": 3, "stride": 2} | first_pooling
@@ -85,9 +99,9 @@ class ResNet(nn.Module):
                 if not bottleneck:
                     blocks.append(Basic(before, after, stride))
                 elif stride_in_1x1:
-                    blocks.append(Bottleneck(before, after, stride, 1))
+                    blocks.append(Bottleneck(before, after, stride, 1, ibn and stage < 3))
                 else:
-                    blocks.append(Bottleneck(before, after, 1, stride))
+                    blocks.append(Bottleneck(before, after, 1, stride, ibn and stage < 3))
                 before = after
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
 

@@ -24,7 +24,7 @@ class Model:
     """Backbone, Eigenlayer and classifier."""
 
     backbone: str = "mini"
-    """Backbone by name: mini (a small residual network for small images), resnet18, resnet34, resnet50, resnet101,
+    """Backbone by name: mini (a small residual network), resnet18, resnet34, resnet50, resnet101, resnet50_ibn_a,
     osnet_x1_0, osnet_x0_75, osnet_x0_5, osnet_x0_25 or caffenet."""
     layout: Literal["caffe", "keras", "torchvision", "fastreid", "strongbaseline", "transreid"] = "caffe"
     """Graph of a ResNet: caffe (the paper's), keras, torchvision, fastreid, strongbaseline or transreid. They differ in

@@ -140,6 +140,7 @@ class ConvNorm:
         stride: int = 1,
         names: tuple[str, str],
         groups: int = 1,
+        instance: int = 0,
         scale_init: Any = ONES,
     ) -> Float[Array, "N h w C"]:
         """Maps (N, H, W, c) to (N, H / stride, W / stride, channels).
@@ -151,6 +152,8 @@ class ConvNorm:
             stride: Of the convolution.
             names: Of the convolution and of the BatchNorm.
             groups: Of channels, each of which is convolved by itself.
+            instance: So many channels, the first ones, have InstanceNorm in place of BatchNorm (IBN-a); it is called
+                ``in1`` beside ``bn1``, and nothing of it is stored, so that it stays a layer of its own.
             scale_init: Initial scale of the BatchNorm.
         """
         shape: Any = {"features": channels, "kernel_size": (size, size), "strides": stride, "padding": size // 2}
@@ -159,14 +162,26 @@ class ConvNorm:
         if not self.frozen_statistics or jax.default_backend() == "cpu":
             y = conv(conv_general_dilated=self.convolve)(x)
             options = {"use_running_average": self.resting, "axis_name": self.axis_name, "scale_init": scale_init}
-            return batch_norm(y, name=names[1], **options)
-        factor, shift = StoredNorm(channels, scale_init, name=names[1])()
+            normed = batch_norm(y[..., instance:] if instance else y, name=names[1], **options)
+            return _with_instance_norm(y[..., :instance], normed, names[1]) if instance else normed
+        factor, shift = StoredNorm(channels - instance, scale_init, name=names[1])()
+        if instance:
+            factor, shift = (jnp.pad(a, (instance, 0), constant_values=c) for a, c in ((factor, 1.0), (shift, 0.0)))
 
         def scaled(x: Array, kernel: Array, *rest: Any, **options: Any) -> Array:
             return self.convolve(x, (kernel * factor[None, None, None]).astype(x.dtype), *rest, **options)
 
         y = conv(conv_general_dilated=scaled, promote_dtype=_promote_map)(x)
-        return add_shift(y, shift)
+        y = add_shift(y, shift)
+        return _with_instance_norm(y[..., :instance], y[..., instance:], names[1]) if instance else y
+
+
+def _with_instance_norm(
+    x: Float[Array, "N h w c"], normed: Float[Array, "N h w d"], name: str
+) -> Float[Array, "N h w C"]:
+    """Returns both maps in one, the first normalized over each image's pixels; called within a module."""
+    norm = nn.InstanceNorm(epsilon=EPSILON, use_fast_variance=False, name=name.replace("bn", "in"))
+    return jnp.concatenate([norm(at_least_float32(x)).astype(x.dtype), normed], axis=3)
 
 
 def _promote_map(*arrays: Array | None, dtype: Any = None, inexact: bool = True) -> list[Array | None]:

@@ -52,13 +52,16 @@ class Bottleneck(nn.Module):
     stride_in: Literal["conv1", "conv2"]
     """Which convolution takes the stride."""
     conv_norm: ConvNorm
+    ibn: bool = False
+    """Half of the channels of the first convolution have InstanceNorm (IBN-a; Pan et al. 2018, figure 3)."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "N H W c"]) -> Float[Array, "N h w C"]:
         """Maps (N, H, W, c) to (N, H / stride, W / stride, channels)."""
         width = self.channels // 4
         first, second = (self.stride, 1) if self.stride_in == "conv1" else (1, self.stride)
-        y = relu(self.conv_norm(x, width, 1, stride=first, names=("conv1", "bn1")))
+        instance = width // 2 if self.ibn else 0
+        y = relu(self.conv_norm(x, width, 1, stride=first, instance=instance, names=("conv1", "bn1")))
         y = relu(self.conv_norm(y, width, 3, stride=second, names=("conv2", "bn2")))
         y = self.conv_norm(y, self.channels, 1, names=("conv3", "bn3"), scale_init=AS_SHORTCUT)
         return _add_shortcut(self, x, y)
@@ -102,6 +105,8 @@ class ResNet(nn.Module):
     convolve: Callable[..., Any] = convolve
     """`convolve`, or `convolve_on_any_platform`."""
     pool: Pool = max_pool
+    ibn: bool = False
+    """The blocks of all stages but the last are IBN-a's; of a Bottleneck network."""
 
     @property
     def channels(self) -> int:
@@ -128,7 +133,8 @@ class ResNet(nn.Module):
             channels = self.channels // 2 ** (4 - stage)
             for block in range(1, size + 1):
                 name = f"stage{stage}_block{block}"
-                x = Block(channels, stride if block == 1 else 1, conv_norm=conv_norm, name=name)(x)
+                options = {"ibn": True} if self.ibn and stage < 4 else {}
+                x = Block(channels, stride if block == 1 else 1, conv_norm=conv_norm, name=name, **options)(x)
         return at_least_float32(x)
 
 
@@ -136,6 +142,7 @@ resnet18 = partial(ResNet, stage_sizes=(2, 2, 2, 2), bottleneck=False)
 resnet34 = partial(ResNet, stage_sizes=(3, 4, 6, 3), bottleneck=False)
 resnet50 = partial(ResNet, stage_sizes=(3, 4, 6, 3), bottleneck=True)
 resnet101 = partial(ResNet, stage_sizes=(3, 4, 23, 3), bottleneck=True)
+resnet50_ibn_a = partial(resnet50, ibn=True)
 
 
 class MiniResNet(nn.Module):

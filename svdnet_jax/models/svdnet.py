@@ -19,7 +19,7 @@ from svdnet_jax.config.schema import Model
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.caffenet import CaffeNet
 from svdnet_jax.models.osnet import osnet_x0_5, osnet_x0_25, osnet_x0_75, osnet_x1_0
-from svdnet_jax.models.resnet import MiniResNet, resnet18, resnet34, resnet50, resnet101
+from svdnet_jax.models.resnet import MiniResNet, resnet18, resnet34, resnet50, resnet50_ibn_a, resnet101
 
 
 def _common(config: Model) -> dict[str, Any]:
@@ -51,6 +51,7 @@ BACKBONES: Backbones = MappingProxyType(
         "resnet34": partial(_resnet, resnet34),
         "resnet50": partial(_resnet, resnet50),
         "resnet101": partial(_resnet, resnet101),
+        "resnet50_ibn_a": partial(_resnet, resnet50_ibn_a),
         "osnet_x1_0": partial(_plain, osnet_x1_0),
         "osnet_x0_75": partial(_plain, osnet_x0_75),
         "osnet_x0_5": partial(_plain, osnet_x0_5),
@@ -177,8 +178,8 @@ def create_backbone(name: str, **settings: Any) -> nn.Module:
     """Returns a backbone by name, for an `SVDNet` of your own.
 
     Args:
-        name: One of `BACKBONES`: mini, resnet18, resnet34, resnet50, resnet101, osnet_x1_0, osnet_x0_75, osnet_x0_5,
-            osnet_x0_25 or caffenet.
+        name: One of `BACKBONES`: mini, resnet18, resnet34, resnet50, resnet101, resnet50_ibn_a, osnet_x1_0,
+            osnet_x0_75, osnet_x0_5, osnet_x0_25 or caffenet.
         settings: Those of `svdnet_jax.config.schema.Model` that are about the backbone, such as ``last_stride=1``.
 
     Raises:

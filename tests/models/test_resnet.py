@@ -49,13 +49,15 @@ def random_variables(model, generator):
     return jax.tree_util.tree_map_with_path(fill, shapes(model))
 
 
-def torch_name(path):
+def torch_name(path, ibn=False):
     """Our path of a variable in torchvision's words."""
     *scope, leaf = path.split("/")
     stem = {"stem": "conv1", "bn_stem": "bn1", "shortcut": "downsample.0", "bn_shortcut": "downsample.1"}
     module = stem.get(scope[-1], scope[-1])
     if len(scope) == 2:
         stage, block = re.fullmatch(r"stage(\d)_block(\d+)", scope[0]).groups()
+        if ibn and int(stage) < 4:
+            module = {"in1": "bn1.IN", "bn1": "bn1.BN"}.get(module, module)
         module = f"layer{stage}.{int(block) - 1}.{module}"
     words = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
     return f"{module}.{words[leaf]}"
@@ -72,10 +74,11 @@ def in_torch(networks, model, variables):
         model.stage_sizes,
         bottleneck=model.bottleneck,
         last_stride=model.last_stride,
+        ibn=model.ibn,
         **networks.GRAPHS[model.layout],
     ).double()
     leaves = parameter_paths(variables["params"]) | parameter_paths(variables["batch_stats"])
-    state = {torch_name(path): networks.from_flax(leaf) for path, leaf in leaves.items()}
+    state = {torch_name(path, model.ibn): networks.from_flax(leaf) for path, leaf in leaves.items()}
     counters = {name for name in network.state_dict() if name.endswith("num_batches_tracked")}
     assert network.load_state_dict(state, strict=False).unexpected_keys == []
     assert set(network.state_dict()) == set(state) | counters
@@ -95,6 +98,8 @@ def in_torch(networks, model, variables):
         # With the batch's statistics the gradient of the stem's shift would be zero: without a ReLU nothing sees it.
         (ONE, True, "strongbaseline", 1, (64, 33), True),
         (ONE, True, "transreid", 1, (66, 33), True),
+        (ONE, True, "torchvision ibn", 1, (64, 33), True),
+        (ONE, True, "fastreid ibn", 2, (65, 33), False),
         (ONE, False, "caffe", 2, (64, 33), False),
         (ONE, False, "torchvision", 1, (65, 33), True),
         ((3, 4, 6, 3), True, "caffe", 2, (64, 33), True),
@@ -103,7 +108,8 @@ def in_torch(networks, model, variables):
 def test_outputs_statistics_and_gradients_are_those_of_pytorch(
     networks, sizes, bottleneck, layout, last_stride, size, frozen
 ):
-    model = ResNet(sizes, bottleneck, layout, last_stride, frozen)
+    ibn = layout.endswith(" ibn")
+    model = ResNet(sizes, bottleneck, layout.removesuffix(" ibn"), last_stride, frozen, ibn=ibn)
     generator = np.random.default_rng(0)
     variables = random_variables(model, generator)
     images = generator.normal(size=(2, *size, 3))
@@ -127,12 +133,12 @@ def test_outputs_statistics_and_gradients_are_those_of_pytorch(
     assert spread(by_image, expected_by_image) < EXACT
     parameters = dict(network.named_parameters())
     for path, leaf in parameter_paths(gradients).items():
-        assert spread(networks.from_flax(leaf), parameters[torch_name(path)].grad) < EXACT, path
+        assert spread(networks.from_flax(leaf), parameters[torch_name(path, ibn)].grad) < EXACT, path
     buffers = dict(network.named_buffers())
     for path, leaf in parameter_paths(statistics).items():
         # PyTorch stores another estimate of the variance than it normalises with: n - 1 instead of n below it.
         if frozen or path.endswith("mean"):
-            assert spread(leaf, buffers[torch_name(path)]) < EXACT, path
+            assert spread(leaf, buffers[torch_name(path, ibn)]) < EXACT, path
 
 
 @pytest.mark.parametrize(("size", "padding"), [(1, 0), (3, 1), (5, 2)])
@@ -249,6 +255,7 @@ def test_pooling_refuses_what_caffe_cannot_pool():
         ("resnet34", 512, 21_797_672 - 513_000),
         ("resnet50", 2048, 25_557_032 - 2_049_000),
         ("resnet101", 2048, 44_549_160 - 2_049_000),
+        ("resnet50_ibn_a", 2048, 25_557_032 - 2_049_000),
     ],
 )
 def test_networks_have_their_sizes(name, channels, parameters):
@@ -342,9 +349,10 @@ def test_the_small_network_is_the_one_whose_numbers_are_published():
     assert names == {"conv1", "bn1", "conv2", "bn2", "shortcut", "bn_shortcut"}
 
 
-def test_stored_statistics_within_the_kernel_give_the_same_network(monkeypatch):
+@pytest.mark.parametrize("ibn", [False, True])
+def test_stored_statistics_within_the_kernel_give_the_same_network(monkeypatch, ibn):
     """Elsewhere than on a CPU: the same variables, outputs and gradients."""
-    model = ResNet((1, 1, 0, 0), True, "caffe", 2, True)
+    model = ResNet((1, 1, 0, 0), True, "caffe", 2, True, ibn=ibn)
     variables = random_variables(model, np.random.default_rng(0))
     x = jnp.asarray(np.random.default_rng(1).normal(size=(2, 17, 17, 3)), jnp.float32)
 
@@ -360,8 +368,9 @@ def test_stored_statistics_within_the_kernel_give_the_same_network(monkeypatch):
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         chex.assert_trees_all_close(one, other, rtol=2e-4, atol=2e-4 * float(jnp.abs(other).max()))
     program = str(jax.make_jaxpr(partial(model.apply, train=True))(variables, x))
-    # The map is multiplied nowhere: only kernels are.
-    assert not re.search(r"f32\[2,\d+,\d+,\d+\] = mul", program)
+    # The map is multiplied nowhere: only kernels are. InstanceNorm multiplies its half of the channels in each block.
+    assert len(re.findall(r"f32\[2,\d+,\d+,(?!32\]|64\])\d+\] = mul", program)) == 0
+    assert bool(re.search(r"f32\[2,\d+,\d+,\d+\] = mul", program)) == ibn
 
 
 def test_elsewhere_than_on_a_cpu_a_convolution_is_one(monkeypatch):

@@ -167,7 +167,8 @@ def describe(paths: Iterable[str]) -> str:
     if not blocks:
         return "no ResNet, OSNet or CaffeNet"
     kind = "bottleneck" if bottleneck else "basic"
-    return f"a {NETWORKS.get((*counts, bottleneck), f'ResNet of {counts} {kind} blocks')}"
+    ibn = "-IBN-a" if "stage1_block1/in1/scale" in paths else ""
+    return f"a {NETWORKS.get((*counts, bottleneck), f'ResNet of {counts} {kind} blocks')}{ibn}"
 
 
 def _module(layer: str) -> str | None:
@@ -193,8 +194,8 @@ def block_module(norm: bool, stage: int, block: int, part: int) -> str:
 
 
 def is_norm(module: str) -> bool:
-    """Returns whether a module of ours is a BatchNorm."""
-    return module.rpartition("/")[2].startswith("bn")
+    """Returns whether a module of ours is a BatchNorm, or the InstanceNorm beside one."""
+    return module.rpartition("/")[2].startswith(("bn", "in"))
 
 
 def hwio(name: str, kernel: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from svdnet_jax.models.pretrained.state_dict import find_backbone
 from svdnet_jax.models.pretrained.torch_names import from_torch
 
 COLLECTIONS = ("params", "batch_stats", "head")
-PLAIN = re.compile(r"(resnet(18|34|50|101|152)|osnet_x(1_0|0_75|0_5|0_25))(\..+)?")
+PLAIN = re.compile(r"(resnet(18|34|50|101|152)(_ibn_a)?|osnet_x(1_0|0_75|0_5|0_25))(\..+)?")
 """timm's names of networks that we have, perhaps with a tag of who trained it: ``resnet50.tv_in1k``."""
 
 

@@ -1,4 +1,4 @@
-"""Networks of PyTorch in our names and layouts: torchvision's ResNets, torchreid's OSNets. Arrays only, no files."""
+"""Networks of PyTorch in our names and layouts: torchvision's ResNets, IBN-a, torchreid's OSNets. No files."""
 
 import re
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def from_torch(
             leaves[f"{module}/kernel"] = hwio(name, array)
         elif module is None or not is_norm(module) or weight != "num_batches_tracked":
             unknown.append(name)
-    refuse_unknown(unknown, "a plain torchvision or timm ResNet (no -D, SE, ResNeXt or V2 variant)")
+    refuse_unknown(unknown, "a plain torchvision or timm ResNet (no -D, SE, ResNeXt, V2 or IBN-b variant)")
     return finish(leaves, {}, head, mean, std, layouts, bgr=None)
 
 
@@ -104,7 +104,11 @@ def _osnet_module(layer: str) -> str | None:
 
 
 def _resnet_module(layer: str) -> str | None:
-    """Returns our module for a layer in torchvision's names."""
+    """Returns our module for a layer in torchvision's names, and in XingangPan's of IBN-a's halves."""
+    # The first convolution's channels have InstanceNorm, the others BatchNorm.
+    if match := re.fullmatch(r"layer([1-4])\.(\d+)\.bn1\.(IN|BN)", layer):
+        stage, block, kind = match.groups()
+        return f"stage{stage}_block{int(block) + 1}/{'in1' if kind == 'IN' else 'bn1'}"
     if layer in ("conv1", "bn1"):
         return "stem" if layer == "conv1" else "bn_stem"
     if match := re.fullmatch(r"layer([1-4])\.(\d+)\.(?:(conv|bn)([1-3])|downsample\.([01]))", layer):

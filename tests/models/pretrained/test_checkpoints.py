@@ -44,9 +44,9 @@ def make_backbone(torch):
     """A bottleneck network of one block a stage with random numbers everywhere, in a graph."""
     networks = importlib.import_module("torch_networks")
 
-    def make(layout, seed=0):
-        torch.manual_seed(seed)
-        network = networks.ResNet(ONE, bottleneck=True, last_stride=1, **networks.GRAPHS[layout]).eval()
+    def make(layout, ibn=False):
+        torch.manual_seed(0)
+        network = networks.ResNet(ONE, bottleneck=True, last_stride=1, ibn=ibn, **networks.GRAPHS[layout]).eval()
         for name, array in network.state_dict().items():
             if array.ndim == 1:
                 array.uniform_(0.5, 1.5) if name.endswith(("weight", "var")) else array.normal_(0, 0.3)
@@ -61,8 +61,9 @@ def our_features():
     compiled = {}
 
     def features(weights, layout):
-        model = ResNet(ONE, bottleneck=True, layout=layout, last_stride=1)
-        run = compiled.setdefault(layout, jax.jit(partial(model.apply, train=False)))
+        ibn = "stage1_block1/in1/scale" in weights.params
+        model = ResNet(ONE, bottleneck=True, layout=layout, last_stride=1, ibn=ibn)
+        run = compiled.setdefault((layout, ibn), jax.jit(partial(model.apply, train=False)))
         variables = {kind: unflatten_dict(getattr(weights, kind), sep="/") for kind in ("params", "batch_stats")}
         return run(variables, jnp.asarray(IMAGES))
 
@@ -162,6 +163,9 @@ CHECKPOINTS = MappingProxyType(
             "'base.' taken off the names; left out: bottleneck (5), classifier (1)",
         ),
         "TransReID": (strong_baseline, "transformer_120.pth", "transreid", "'base.' taken off the names"),
+        "torchreid IBN-a": (torchreid, "model.pth.tar-60", "torchvision", "left out: classifier (2)"),
+        "fast-reid IBN-a": (fast_reid, "model_best.pth", "fastreid", "left out: heads (6)"),
+        "strong baseline IBN-a": (strong_baseline, "resnet50_ibn_a_120.pth", "torchvision", "'base.' taken off"),
         "layumi": (
             layumi,
             "net_last.pth",
@@ -214,7 +218,7 @@ CHECKPOINTS = MappingProxyType(
 @pytest.mark.parametrize("tool", CHECKPOINTS)
 def test_a_tools_checkpoint_gives_the_features_that_the_tool_computes(torch, make_backbone, our_features, tool):
     checkpoint, file, layout, said = CHECKPOINTS[tool]
-    backbone = make_backbone(layout)
+    backbone = make_backbone(layout, ibn="IBN-a" in tool)
     torch.save(checkpoint(torch, backbone), file)
     weights = load_pretrained(file)
     with torch.no_grad():

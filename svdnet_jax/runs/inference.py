@@ -22,8 +22,8 @@ from svdnet_jax.data.index import SHOWN, ImageRecord
 from svdnet_jax.data.resizing import resize_image
 from svdnet_jax.data.types import Dataset
 from svdnet_jax.errors import ConfigError, DataError
-from svdnet_jax.models.pretrained.load import Pretrained, load_pretrained
-from svdnet_jax.models.svdnet import Outputs, SVDNet, create_model
+from svdnet_jax.models.pretrained.load import Pretrained, check_fit, load_pretrained
+from svdnet_jax.models.svdnet import BACKBONES, Outputs, SVDNet, create_model
 from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say
 from svdnet_jax.retrieval.embed import apply_in_batches
@@ -36,7 +36,7 @@ from svdnet_jax.runs.pictures import Pixels
 from svdnet_jax.training.eval_fn import make_eval_fn, make_eval_fn_resized
 from svdnet_jax.training.evaluation import embed_split
 from svdnet_jax.training.fingerprint import fingerprints
-from svdnet_jax.training.init import as_pretrained, pixel_statistics, with_weights
+from svdnet_jax.training.init import as_pretrained, initial_shapes, pixel_statistics, with_weights
 from svdnet_jax.training.pixel_features import make_pixel_fn
 from svdnet_jax.training.state import TrainState, init_state
 
@@ -95,19 +95,36 @@ def from_weights(spec: str, config: Config) -> Embedder:
 
     Args:
         spec: What `load_pretrained` reads.
-        config: Its network and input size; the graph is the one that the weights were trained in.
+        config: Its network and input size; the graph is the one that the weights were trained in, and the backbone that
+            of the weights where they do not fit this one, which the note of the weights says.
 
     Raises:
         ConfigError: The weights cannot be read, or are of another network.
     """
     if RunDir(Path(spec)).is_run:
         raise ConfigError(f"`weights` {spec}: is the folder of a run; give it as `run`")
-    weights = load_pretrained(spec)
+    config, weights = _fitted(config, load_pretrained(spec))
     if weights.layouts and config.model.layout not in weights.layouts:
         config = replace(config, model=replace(config.model, layout=cast(Any, weights.layouts[0])))
     model = create_model(config.model, num_classes=2)
     state = init_state(model, input_size(config.data), config.seed, *pixel_statistics(config.model, weights))
     return _embedder(config, model, with_weights(state, weights), ("pooled",), weights)
+
+
+def _fitted(config: Config, weights: Pretrained) -> tuple[Config, Pretrained]:
+    """Returns settings with the backbone that the weights are of, and the weights with a note if it is another one."""
+    own = config.model.backbone
+    for name in (own, *BACKBONES):
+        # Without an Eigenlayer, which is not looked at and may have more outputs than this backbone has channels.
+        model = config.model if name == own else replace(config.model, backbone=name, embedding_dim=0)
+        found = replace(config, model=model)
+        try:
+            check_fit(initial_shapes(found), weights)
+        except ConfigError:
+            continue
+        said = [weights.note, f"read as {name}, and not {own}" if name != own else ""]
+        return found, weights._replace(note="; ".join(part for part in said if part))
+    return config, weights  # what does not fit is told when they are put in
 
 
 def _embedder(

@@ -59,23 +59,33 @@ def with_weights(state: TrainState, weights: Pretrained) -> TrainState:
     return state.replace(params=variables["params"], batch_stats=variables["batch_stats"])
 
 
+def initial_shapes(config: Config) -> dict[str, Any]:
+    """Returns the shapes of a new network's params and batch_stats; nothing is computed.
+
+    Raises:
+        ConfigError: Settings that cannot work.
+    """
+    state = jax.eval_shape(
+        lambda: init_state(create_model(config.model, num_classes=2), input_size(config.data), config.seed)
+    )
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
 def check_start(config: Config, weights: Pretrained | None) -> None:
     """Refuses before any work what training could not start from.
 
     Raises:
         ConfigError: Weights of another network, or stored statistics wanted where there are none.
     """
-    state = jax.eval_shape(
-        lambda: init_state(create_model(config.model, num_classes=2), input_size(config.data), config.seed)
-    )
+    shapes = initial_shapes(config)
     if weights:
-        check_fit({"params": state.params, "batch_stats": state.batch_stats}, weights)
+        check_fit(shapes, weights)
         if weights.layouts and config.model.layout not in weights.layouts:
             raise ConfigError(
                 f"`model.layout` {config.model.layout}: {weights.source} was trained in another graph; "
                 f"give `model.layout` {' or '.join(weights.layouts)}"
             )
-    elif config.model.batch_norm == "frozen" and state.batch_stats:
+    elif config.model.batch_norm == "frozen" and shapes["batch_stats"]:
         raise ConfigError(
             "`model.batch_norm` frozen: a network with random weights has no statistics to freeze; "
             "give `model.weights`, or choose batch"

@@ -20,7 +20,7 @@ from experiments.market_rri import main
 from svdnet_jax.cli import embed as embed_cli
 from svdnet_jax.cli import evaluate as evaluate_cli
 from svdnet_jax.config.presets import PRESETS
-from svdnet_jax.config.schema import Model
+from svdnet_jax.config.schema import Model, input_size
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.pretrained.load import Pretrained, write_pretrained
 from svdnet_jax.models.svdnet import create_model, parameter_paths
@@ -150,9 +150,23 @@ def test_weights_in_a_file_are_evaluated_as_they_are(trained, workshop, tmp_path
     write_pretrained(tmp_path / "mine.safetensors", as_pretrained(state, "test", ("caffe",)))
     root = next((workshop / "data").glob("synthetic-*"))
     data = ("--data.root", root, "--data.cache", workshop / "data")
-    alone = evaluate(capsys, "--weights", tmp_path / "mine.safetensors", "--preset", "tiny", *data)
+    weights = ("--weights", tmp_path / "mine.safetensors")
+    alone = evaluate(capsys, *weights, "--preset", "tiny", *data)
     assert list(alone) == ["pooled"]
     assert alone["pooled"] == pytest.approx(evaluate(capsys, "--run", trained, *data)["pooled"])
+    # A preset of another network tells the size; the weights tell the backbone.
+    size = ("--size", *input_size(load_run(trained).config.data))
+    assert evaluate(capsys, *weights, *size, *data) == alone
+
+
+def test_the_backbone_is_that_of_the_weights_and_said(trained, tmp_path):
+    state = load_run(trained).state
+    write_pretrained(tmp_path / "mine.safetensors", as_pretrained(state, "test", ("caffe",)))
+    found = inference.from_weights(str(tmp_path / "mine.safetensors"), inference.preset("paper-resnet50", (32, 16)))
+    assert found.config.model.backbone == "mini"
+    assert "read as mini, and not resnet50" in found.weights.note
+    own = inference.from_weights(str(tmp_path / "mine.safetensors"), inference.preset("tiny", None))
+    assert "read as" not in own.weights.note
 
 
 @pytest.mark.parametrize(

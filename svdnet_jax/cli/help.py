@@ -17,7 +17,7 @@ OPTIONS = {
         "data.erase_prob": "share of images with random erasing",
     },
     "Network": {
-        "model.backbone": "mini, resnet18, 34, 50, 101, 50_ibn_a, osnet_x1_0, x0_75, x0_5, x0_25, caffenet",
+        "model.backbone": "mini, resnet18, 34, 50, 101, 50_ibn_a, caffenet, osnet_x1_0 to osnet_x0_25",
         "model.weights": "file, hf:owner/name, or the folder of a run; not given: random",
         "model.embedding_dim": "outputs of the Eigenlayer; 0: none, a baseline",
         "loss.triplet": "none, soft or margin",

@@ -27,7 +27,7 @@ STUDIES = {
     "penalties": "orthogonality as a penalty in the loss",
     "truncated": "truncated SVD: a smaller Eigenlayer after training",
     "pcanet": "PCANet: filters without labels or gradients",
-    "all": "all of them but rotation, and docs/results.md",
+    "all": "all of them, and docs/results.md",
 }
 
 

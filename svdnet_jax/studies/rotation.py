@@ -46,8 +46,12 @@ class Title(NamedTuple):
     turned: bool
 
     def __str__(self) -> str:
-        name = {"us": "U S", "rotation": "W R"}[self.method]
-        return name + ("" if self.matched else ", not matched") + (", classifier turned" if self.turned else "")
+        return {"us": "U S", "rotation": "W R"}[self.method] + self.how
+
+    @property
+    def how(self) -> str:
+        """What is done beside replacing W."""
+        return ("" if self.matched else ", unmatched") + (", turned" if self.turned else "")
 
 
 TITLES = {
@@ -58,11 +62,13 @@ TITLES = {
 }
 
 
-PAIRS = [
-    *((name, "none") for name in TITLES),
-    *((name, name.replace("us", "rotation", 1)) for name in TITLES if name.startswith("us")),
-]
-"""What is compared: each variant with the control, and U S with the rotation that is like it in all else."""
+ALIKE = {name: name.replace("us", "rotation", 1) for name in TITLES if name.startswith("us")}
+"""Each U S and the rotation that is like it in all else."""
+
+
+LESS_CONTROL = {str(title): (name, "none") for name, title in TITLES.items()}
+LESS_ROTATION = {TITLES[us].how.removeprefix(", ") or "matched": (us, other) for us, other in ALIKE.items()}
+"""What is compared: each with the control, and U S with the rotation."""
 
 
 def variants(options: Options) -> dict[str, Config]:
@@ -89,17 +95,19 @@ def tables(lines: summary.Lines) -> list[Table]:
     """Returns all variants after a round, and the differences that answer the question, with intervals."""
     number = summary.last_round(lines)
     heads = ("W becomes", "S(W)", "first jump", *summary.COMPARED)
-    caption = "first jump: of the loss on training images, at the first replacement"
+    caption = (
+        "first jump: of the loss on training images, at the first replacement; unmatched: the new columns in the order "
+        "of the SVD; turned: the classifier turned with the features"
+    )
     rounds = summary.make_table(f"After round {number}", heads, caption)
     for title, records in _by_title(lines, number).items():
         S = spread(summary.values(records, "correlation"), 2)
         rounds.add_row(title, S, _jump(lines, title), *summary.compared(records))
-    pairs = {f"{_name(ours)} - {_name(theirs)}": (ours, theirs) for ours, theirs in PAIRS}
-    return [rounds, summary.difference_table(lines, pairs, number, f"Differences after round {number}")]
-
-
-def _name(variant: str) -> str:
-    return "control" if variant == "none" else str(TITLES[variant])
+    return [
+        rounds,
+        summary.difference_table(lines, LESS_CONTROL, number, "Less control"),
+        summary.difference_table(lines, LESS_ROTATION, number, "U S - W R"),
+    ]
 
 
 def _by_title(lines: summary.Lines, number: int) -> dict[str, list[Record]]:

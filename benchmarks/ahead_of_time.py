@@ -5,8 +5,9 @@
     python -m benchmarks.ahead_of_time --table                             draws docs/devices.md's table anew
 
 Nothing is run. Memory is the compiler's; bytes a step are those of operands and results of all instructions of a step,
-as if no cache kept any; the time is the larger of operations and bytes over the device's published rates, which a run
-cannot beat. A program takes half a minute (H100) to three minutes (TPU) on two CPU cores.
+as if no cache kept any, and `benchmarks.least` counts what they must be; the time is the larger of operations and bytes
+over the device's published rates, which a run cannot beat. A program takes half a minute (H100) to three minutes (TPU)
+on two CPU cores, the largest batch some five times that.
 """
 
 import argparse
@@ -41,8 +42,8 @@ ENVIRONMENT = {
 }
 """Of the process that compiles: without a driver, without the search for a TPU's neighbours."""
 HEAD = (
-    "| for | preset, phase | type | batch | compiles, s | memory, GB a device | GB a step | at least, ms "
-    "| images/s at most | collectives | |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    "| for | preset, phase | type | batch | compiles, s | memory, GB a device | GB a step | of the least "
+    "| at least, ms | images/s at most | collectives | |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 MARKED = re.compile(r"(<!-- ahead of time -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -63,33 +64,58 @@ def needed(line: Mapping[str, Any]) -> float:
 
 
 def largest(asked: Mapping[str, Any], tell: Any) -> dict[str, Any]:
-    """Returns the line of the largest batch that fits, in steps of 64, found by bisection."""
-    memory, step = RATES[str(asked["target"]).partition("x")[0].partition(":")[0]]["memory"], 64
-    fits, fails = 0, 0
+    """Returns the line of the largest batch that fits, in steps of 64 and to a sixteenth.
+
+    Memory grows nearly in proportion to the batch, so each try is where the line through the last two meets the
+    device's memory, and halfway where that is outside of what is known.
+    """
+    memory, step = RATES[device_of(asked)]["memory"], 64
+    fits, fails, count = 0, 0, 4
     best: dict[str, Any] = {}
+    known: dict[int, float] = {}
     while not fails or fails - fits > max(1, fits // 16):
-        count = 2 * max(fits, 1) if not fails else (fits + fails) // 2
         line = compile_apart(dict(asked) | {"batch": count * step})
-        good = "reason" not in line and needed(line) <= memory
+        known |= {} if "reason" in line else {count: needed(line)}
+        good = known.get(count, memory + 1) <= memory
         tell(f"  batch {count * step}: {'fits' if good else 'does not fit'}")
         fits, fails, best = (count, fails, line) if good else (fits, count, best)
-    return best | {"largest": True}
+        count = next_try(known, memory, fits, fails)
+    return (best or line) | {"largest": True}
+
+
+def next_try(known: Mapping[int, float], memory: float, fits: int, fails: int) -> int:
+    """Returns the count to try next, more than one that fits and less than one that does not (0: none is known)."""
+    margin = max(1, fits // 16)
+    if len(known) < 2:
+        return (fits + fails) // 2 if fails else 2 * fits
+    (one, at_one), (two, at_two) = sorted(known.items())[-2:]
+    guess = int(two + (memory - at_two) * (two - one) / max(at_two - at_one, 1.0))
+    if not fails:
+        return max(guess, fits + margin)
+    return min(max(guess, fits + 1), fails - 1) if fits < guess < fails else (fits + fails + 1) // 2
+
+
+def device_of(asked: Mapping[str, Any]) -> str:
+    """Returns the name of a target's device: ``h100`` of ``h100x8``, ``v5e`` of ``v5e:2x2``."""
+    return str(asked["target"]).partition("x")[0].partition(":")[0]
 
 
 def row(line: Mapping[str, Any]) -> str:
     """Returns a row of the table."""
-    name = f"{line['target']} | {line['preset']}, {line['kind']} | {line['dtype']} | {line['batch']}"
+    phase = f"{line['preset']}, {line['kind']}" + ("" if line.get("parallel", "auto") == "auto" else ", pmap")
+    name = f"{line['target']} | {phase} | {line['dtype']} | {line['batch']}"
     if "reason" in line:
-        return f"| {name} | no: {line['reason']} | | | | | | |"
-    rates = RATES[line["target"].partition("x")[0].partition(":")[0]]
+        return f"| {name} | no: {line['reason']} | | | | | | | |"
+    rates = RATES[device_of(line)]
     bound = max(line["operations"] / rates[line["dtype"]], line["moved"] / rates["bytes"])
     notes = [] if not line["to_alias"] or line["aliased"] >= line["to_alias"] else ["not all of the state taken over"]
     notes += [f"{line[name]} {name}" for name in ("float64", "host_calls") if line[name]]
     notes += ["the largest that fits"] if line.get("largest") else []
+    times = f"{line['moved'] / line['least']:.2f}" if line.get("least") else ""
     collectives = f"{line['collectives']}, {line['collective_bytes'] / 1e6:.1f} MB" if line["collectives"] else "none"
     return (
         f"| {name} | {line['compile_s']:.0f} | {needed(line) / 1e9:.1f} | {line['moved'] / 1e9:.1f} "
-        f"| {1000 * bound:.1f} | {line['batch'] / bound:.0f} | {collectives} | {'; '.join(notes)} |"
+        f"| {times} | {1000 * bound:.1f} | {line['batch'] / bound:.0f} | {collectives} | {'; '.join(notes)} |"
     )
 
 
@@ -101,7 +127,14 @@ def table(lines: list[dict[str, Any]]) -> str:
 def programs(asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yields what is to be compiled."""
     for target, preset, dtype, kind in itertools.product(asked.targets, asked.presets, asked.dtypes, asked.kinds):
-        yield {"target": target, "preset": preset, "kind": kind, "dtype": dtype, "batch": asked.batch}
+        yield {
+            "target": target,
+            "preset": preset,
+            "kind": kind,
+            "dtype": dtype,
+            "batch": asked.batch,
+            "parallel": asked.parallel,
+        }
 
 
 def main() -> int:
@@ -111,6 +144,7 @@ def main() -> int:
     parser.add_argument("--presets", nargs="*", default=["paper-resnet50", "modern-resnet50-rri", "synthetic"])
     parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
     parser.add_argument("--dtypes", nargs="*", default=["bfloat16", "float32"])
+    parser.add_argument("--parallel", default="auto", choices=("auto", "pmap"))
     parser.add_argument("--batch", type=int, default=0, help="of all devices together; 0: the preset's")
     parser.add_argument("--largest", action="store_true", help="the largest batch that fits, by bisection")
     parser.add_argument("--out", type=Path, help="file of lines to append to")

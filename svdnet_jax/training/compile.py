@@ -84,7 +84,8 @@ def make_train_call(
         return state, metrics | health
 
     if axis:
-        return jax.pmap(call, axis, in_axes=(None, None, 1, None), out_axes=None, donate_argnums=0)
+        each = list(devices.mesh.devices.flat)
+        return jax.pmap(call, axis, in_axes=(None, None, 1, None), out_axes=None, donate_argnums=0, devices=each)
     return jax.jit(call, donate_argnums=0, out_shardings=devices.replicated)
 
 

@@ -127,11 +127,11 @@ def tables(lines: summary.Lines) -> list[Table]:
             *(f"  {100 * line['embedding'][m]:.1f}" for m in measures),
         )
     caption = "95 % intervals over the identities of the test set, resampled"
-    less = summary.make_table("Differences", ("", "rank-1", "mAP", "mAP_market"), caption)
-    for ours, theirs in PAIRS:
-        cells = summary.unlike(lines, {"variant": ours}, {"variant": theirs}, MEASURES)
-        less.add_row(f"{TITLES[ours]} - {TITLES[theirs]}", *cells)
-    return [made, less]
+    rows = {
+        f"{TITLES[ours]} - {TITLES[theirs]}": summary.unlike(lines, {"variant": ours}, {"variant": theirs}, MEASURES)
+        for ours, theirs in PAIRS
+    }
+    return [made, summary.table_of(rows, ("rank-1", "mAP", "mAP_market"), "Differences", caption)]
 
 
 def _features(lines: summary.Lines) -> list[Record]:

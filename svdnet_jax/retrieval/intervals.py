@@ -119,6 +119,11 @@ def report_intervals(report: Report, pids: Int[np.ndarray, " q"], confidence: fl
     return {name: sums.interval(name, confidence=confidence) for name in sums.sums}
 
 
+def caution(people: int) -> str:
+    """Returns what to say of intervals over so many identities; nothing where there are enough."""
+    return f"of {people} people an interval is too narrow; it takes {FEW} or more" if people < FEW else ""
+
+
 def mean_over_runs(runs: Sequence[ByIdentity]) -> ByIdentity:
     """Returns the mean of several models, such as those of several seeds, on the same queries.
 

@@ -119,6 +119,30 @@ def report_intervals(report: Report, pids: Int[np.ndarray, " q"], confidence: fl
     return {name: sums.interval(name, confidence=confidence) for name in sums.sums}
 
 
+def report_differences(
+    first: Report, second: Report, pids: Int[np.ndarray, " q"], confidence: float = 0.95
+) -> dict[str, Interval]:
+    """Returns every number of `Report.metrics` of one report less that of another, with its interval over identities.
+
+    Both are measured on the same resampled identities: what makes people hard for both does not widen the interval, as
+    it does those of the two numbers by themselves.
+
+    Args:
+        first: What `evaluate` found.
+        second: What it found by another embedding, distance or re-ranking of the same queries.
+        pids: Identity of each query.
+        confidence: Share of such intervals that hold the true value.
+
+    Raises:
+        ValueError: They are not of the same queries.
+    """
+    if not np.array_equal(first.first_hit > 0, second.first_hit > 0):
+        raise ValueError("the two were not measured on the same queries")
+    names = tuple(first.metrics())
+    less = sum_by_identity(first, pids, names) - sum_by_identity(second, pids, names)
+    return {name: less.interval(name, confidence=confidence) for name in names}
+
+
 def caution(people: int) -> str:
     """Returns what to say of intervals over so many identities; nothing where there are enough."""
     return f"of {people} people an interval is too narrow; it takes {FEW} or more" if people < FEW else ""

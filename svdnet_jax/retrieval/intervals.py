@@ -21,8 +21,8 @@ RESAMPLES = 2000
 """Bootstrap samples; the ends of an interval are then good to about a twentieth of its width. Their seed is 0 where
 none is given, so the same results give the same ends."""
 FEW = 10
-"""Identities below which an interval over them is too narrow: one of 95 % held the truth in 75 to 85 of 100 drawn test
-sets of five identities, in 40 to 50 of two (tests/retrieval/test_intervals.py draws such sets)."""
+"""Identities below which an interval over them is too narrow: one of 95 % held the truth in 75 to 86 of 100 drawn test
+sets of five identities, in 40 to 51 of two (tests/retrieval/test_intervals.py draws such sets)."""
 ALIKE = 1e-12
 """Spread of values, as a share of the largest and of 1, that is rounding and no spread."""
 

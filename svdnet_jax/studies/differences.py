@@ -19,6 +19,10 @@ WHAT = (
 )
 
 
+OVER_SEEDS = (
+    "95 % intervals over seeds (Student's t of the difference seed by seed); results by identity are not in these "
+    "lines, so there is none over the identities of the test set"
+)
 OVER_PEOPLE = (
     "95 % intervals over the identities of the test set, resampled; of one seed, so they do not hold what another seed "
     "of training would change"
@@ -62,9 +66,10 @@ def about(found: Iterable[Difference]) -> str:
     for each in found:
         seeds |= bool(ends(each.seeds))
         people |= bool(each.people and ends(each.people))
-    if people and not seeds:
-        return OVER_PEOPLE
-    return WHAT if seeds else "no intervals: one seed, and results by identity are not known"
+    if people and seeds:
+        return WHAT
+    none = "no intervals: results by identity are not in these lines, and there are not several seeds"
+    return OVER_PEOPLE if people else OVER_SEEDS if seeds else none
 
 
 def ends(interval: Interval) -> str:

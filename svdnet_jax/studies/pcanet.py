@@ -126,7 +126,8 @@ def tables(lines: summary.Lines) -> list[Table]:
             *cost,
             *(f"  {100 * line['embedding'][m]:.1f}" for m in measures),
         )
-    caption = "95 % intervals over the identities of the test set, resampled"
+    known = any(line["event"] == "identities" for line in lines)
+    caption = "95 % intervals over the identities of the test set, resampled" if known else None
     rows = {
         f"{TITLES[ours]} - {TITLES[theirs]}": summary.unlike(lines, {"variant": ours}, {"variant": theirs}, MEASURES)
         for ours, theirs in PAIRS

@@ -197,7 +197,7 @@ def choices(lines: Lines) -> str:
     if not last_round(lines):
         return ""
     if not made:
-        return "Learning rates of the rounds: those of the preset for all, which were chosen for US."
+        return "Learning rates of the rounds: as they were given; these lines tell of no choice."
     rates, weights = ([line for line in made if line.get("what", "rate") == what] for what in ("rate", "weight"))
     told = []
     if rates:

@@ -107,6 +107,7 @@ def test_a_seed_that_is_there_twice_is_refused():
     ("seeds", "known", "said"),
     [
         ((0, 1), True, "the first over seeds"),
+        ((0, 1), False, "there is none over the identities"),
         ((0,), True, "of one seed"),
         ((0,), False, "no intervals"),
     ],

@@ -25,6 +25,10 @@ class DataError(ValueError):
     """Data that cannot be used; the message names the file or folder, what was found and what was expected."""
 
 
+class FeatureError(ValueError):
+    """Features that cannot be ranked: not finite, without direction, or out of range; the message names the first."""
+
+
 class LogError(ValueError):
     """A line that cannot be written or read; the message names file and place."""
 

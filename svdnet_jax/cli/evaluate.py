@@ -45,8 +45,11 @@ from svdnet_jax.cli.measures import (
     Findings,
     Measures,
     as_json,
+    difference_text,
+    differences_json,
     draw,
     draw_pictures,
+    less_pooled,
     run_evaluation,
     text,
 )
@@ -113,14 +116,19 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet evaluate") -> in
         return fail_on(error)
     except KeyboardInterrupt:
         return fail("stopped", 130)
+    less = less_pooled(findings)
     for note in dict.fromkeys(note for each in findings.values() for note in each.notes):
         say(terminal(stderr=True), f"note: {note}")
     if options.json:
         values = {name: as_json(each) for name, each in findings.items()}
+        if less:
+            values["embedding"]["less_pooled"] = differences_json(less)
         say(terminal(), json.dumps(values.get("", values)))
         return 0
     for name, each in findings.items():
         say(terminal(), "\n".join([*([f"{name}:"] if name else []), text(each)]))
+    if less:
+        say(terminal(), difference_text("embedding less pooled", less))
     if drawn:
         say(terminal(), f"figures: {' '.join(map(str, drawn))}")
     return 0

@@ -1,10 +1,12 @@
 """What `svdnet evaluate` finds out about query and gallery: measured, printed, written as JSON, drawn."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import tyro
 
 from svdnet_jax.config.flags import Flag
@@ -15,7 +17,7 @@ from svdnet_jax.retrieval.distributions import Distributions, distance_distribut
 from svdnet_jax.retrieval.doubts import doubts
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.first_ranks import first_ranks
-from svdnet_jax.retrieval.intervals import Interval, report_intervals
+from svdnet_jax.retrieval.intervals import Interval, caution, report_differences, report_intervals
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.multi_query import multi_query
 from svdnet_jax.retrieval.rerank import Rerank
@@ -62,7 +64,7 @@ class Measures:
     gallery image of its name or in its row. The rule about cameras does not hold then."""
     intervals: Flag = False
     """95 % intervals of all numbers over the people of the test set: whole identities are resampled, as queries of one
-    person are not independent."""
+    person are not independent. With --rerank, and of a network's two embeddings, of their difference too."""
     figures: Path | None = None
     """Folder for figures (CMC, cameras, distances), a table of the first ten ranks of each query (ranks.csv) and, of a
     network, ranked lists and what makes images alike."""
@@ -79,6 +81,8 @@ class Findings:
     distances: Distributions | None
     intervals: dict[str, Interval] | None
     """By measure, of `report`."""
+    less_plain: dict[str, Interval] | None
+    """By measure, `report` less `without_rerank`."""
     self_out: SelfOut | None
     """The queries' own images, where these are left out."""
     query: Embeddings
@@ -122,6 +126,7 @@ def run_evaluation(
         single,
         distance_distributions(query, gallery, *protocol) if asked.distances or drawn else None,
         report_intervals(report, query.pids) if asked.intervals else None,
+        report_differences(report, plain, query.pids) if asked.intervals and rerank else None,
         self_out,
         query,
         gallery,
@@ -140,15 +145,41 @@ def _self_out(query: Embeddings, gallery: Embeddings, asked: Measures) -> SelfOu
 
 def text(findings: Findings) -> str:
     """Returns all of it, for people."""
-    intervals = _interval_text(findings.intervals) if findings.intervals else None
-    ranked: list[object] = [findings.self_out, findings.without_rerank, findings.report, intervals]
+    intervals = _interval_text(findings) if findings.intervals else None
+    differences = difference_text("re-ranked less as they were", findings.less_plain) if findings.less_plain else None
+    ranked: list[object] = [findings.self_out, findings.without_rerank, findings.report, intervals, differences]
     parts = [*ranked, findings.single_shot, findings.pairs, findings.distances]
     return "\n\n".join(str(part) for part in parts if part is not None)
 
 
-def _interval_text(intervals: dict[str, Interval]) -> str:
-    lines = ["95 % intervals over the people of the test set, whole identities resampled:"]
-    lines += [f"  {name:<11}{100 * each.low:6.2f} to {100 * each.high:6.2f} %" for name, each in intervals.items()]
+def less_pooled(findings: Mapping[str, Findings]) -> dict[str, Interval] | None:
+    """Returns the output of an Eigenlayer less its input by measure, with intervals, where they were asked for."""
+    pair = [findings.get(name) for name in ("embedding", "pooled")]
+    if not pair[0] or not pair[1] or not pair[0].intervals:
+        return None
+    return report_differences(pair[0].report, pair[1].report, pair[0].query.pids)
+
+
+def difference_text(what: str, differences: Mapping[str, Interval]) -> str:
+    """Returns differences with their intervals, for people."""
+    lines = [f"{what}, with 95 % intervals over the people of the test set, the same ones resampled for both:"]
+    return "\n".join(lines + [f"  {name:<11}{_signed(each)}" for name, each in differences.items()])
+
+
+def _signed(each: Interval) -> str:
+    value, low, high = (f"{100 * number:+6.2f}" for number in each)
+    return f"{value} %  one person, no interval" if isnan(each.low) else f"{value} %  {low} to {high}"
+
+
+def _interval_text(findings: Findings) -> str:
+    people = len(np.unique(findings.query.pids[findings.report.first_hit > 0]))
+    if people < 2:
+        return "no intervals: all valid queries are of one person, who says nothing of others"
+    doubt = f" ({caution(people)})" if caution(people) else ""
+    lines = [f"95 % intervals over the {people} people of the test set, whole identities resampled{doubt}:"]
+    for name, each in (findings.intervals or {}).items():
+        alike = "  all people alike: how far others would be off is not known" if each.low == each.high else ""
+        lines.append(f"  {name:<11}{100 * each.low:6.2f} to {100 * each.high:6.2f} %{alike}")
     return "\n".join(lines)
 
 
@@ -168,10 +199,20 @@ def as_json(findings: Findings) -> dict[str, Any]:
     if findings.distances:
         values["distances"] = findings.distances.to_json()
     if findings.intervals:
-        ends = {name: [each.low, each.high] for name, each in findings.intervals.items()}
-        # Of one person there is none: null, as JSON knows no NaN.
-        values["intervals"] = {name: pair if all(map(isfinite, pair)) else None for name, pair in ends.items()}
+        values["intervals"] = {name: _ends(each) for name, each in findings.intervals.items()}
+    if findings.less_plain:
+        values["less_without_rerank"] = differences_json(findings.less_plain)
     return values
+
+
+def differences_json(differences: Mapping[str, Interval]) -> dict[str, Any]:
+    """Returns differences by measure, with their intervals, for programs."""
+    return {name: {"difference": each.value, "interval": _ends(each)} for name, each in differences.items()}
+
+
+def _ends(each: Interval) -> list[float] | None:
+    """Returns the ends of an interval; of one person there is none: null, as JSON knows no NaN."""
+    return None if isnan(each.low) else [each.low, each.high]
 
 
 def draw(findings: Findings, folder: Path) -> list[Path]:

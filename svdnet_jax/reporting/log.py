@@ -255,6 +255,11 @@ def after_rounds(records: Sequence[Record]) -> list[Record]:
     return [r for r in records if r["event"] == "phase" and r.get("phase") in ("base", "relaxation", "final")]
 
 
+def on_held_out(records: Sequence[Record]) -> bool:
+    """Returns whether a run was tested on training identities that it held out, other ones with each seed."""
+    return bool(_at(records[0], "settings.data.validation"))
+
+
 def other_sets(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Returns the `phase` lines as they are on each further test set, by its name."""
     found: dict[str, list[Record]] = {}

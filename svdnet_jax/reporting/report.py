@@ -46,6 +46,7 @@ def write_report(
     facts: Mapping[str, str],
     control: Sequence[Record] | None = None,
     differences: Mapping[str, object] | None = None,
+    conclusion: str = "",
 ) -> None:
     """Writes a run's report as one self-contained HTML page.
 
@@ -59,6 +60,7 @@ def write_report(
         facts: What a reader must know to judge the numbers, such as where the data come from.
         control: Lines of the log of a run with the same budget and no decorrelation.
         differences: The run less its control after the last round, as text with intervals, by what was measured.
+        conclusion: What the numbers rest on, with intervals, and what they do not show; a line a paragraph.
 
     Raises:
         ValueError: No phase of the run has ended, so there is nothing to report.
@@ -71,6 +73,7 @@ def write_report(
         title=title,
         cards=_cards(records, control),
         ending=_ending(records),
+        conclusion=conclusion.splitlines(),
         facts=facts,
         borders=_border_rows(records),
         others={name: _border_rows(lines) for name, lines in other_sets(records).items()},

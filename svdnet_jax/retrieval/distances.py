@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int32
 
+from svdnet_jax.errors import FeatureError
 from svdnet_jax.retrieval.alike import first_alike
 from svdnet_jax.retrieval.direct import parts, unit
 from svdnet_jax.retrieval.embeddings import Embeddings, check_same_model
@@ -195,7 +196,7 @@ def _of(embeddings: Embeddings, rows: Int[np.ndarray, " n"], metric: Metric, wha
     features = unit(features)
     if np.isnan(features).any():
         row = rows[np.argmax(np.isnan(features).any(axis=1))]
-        raise ValueError(
+        raise FeatureError(
             f"the feature of {what} row {row} ({embeddings.names[row]}) is zero, so it has no cosine; "
             "use the euclidean metric or leave the image out."
         )
@@ -227,7 +228,7 @@ def _ready(
             squared[part] = np.einsum("nd,nd->n", features, features, dtype=np.float64)
     if not np.isfinite(squared).all():
         row = rows[np.argmin(np.isfinite(squared))]
-        raise ValueError(
+        raise FeatureError(
             f"the feature of {what} row {row} ({embeddings.names[row]}) is over 1e18 times as large as those of the "
             "gallery; both must come from the same embedding."
         )

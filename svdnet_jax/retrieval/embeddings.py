@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int64, Shaped
 
 from svdnet_jax.arrays import array_names, read_arrays
+from svdnet_jax.errors import FeatureError
 from svdnet_jax.outputs import is_npz, whole_file
 from svdnet_jax.retrieval.people import NUMBERS, People, as_array, called, from_array
 
@@ -174,7 +175,7 @@ def _features(values: object) -> np.ndarray:
         extremes = np.array([features.max(axis=1, initial=0), features.min(axis=1, initial=0)]).astype(np.float32)
     wrong = np.flatnonzero(~np.isfinite(extremes).all(axis=0))
     if wrong.size:
-        raise ValueError(
+        raise FeatureError(
             f"features must be finite in float32: {wrong.size} of {len(features)} rows are not, the first is row "
             f"{wrong[0]}. NaN and infinity come from the network that made them; larger numbers can be divided by one "
             "number for all images."

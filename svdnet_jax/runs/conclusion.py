@@ -1,10 +1,11 @@
 """What one run can show and what it cannot, with intervals: the lines at its end."""
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 
 from svdnet_jax.config.schema import RRI
-from svdnet_jax.reporting.log import Record, after_rounds
-from svdnet_jax.retrieval.intervals import ByIdentity, Interval
+from svdnet_jax.reporting.log import Record, after_rounds, on_held_out
+from svdnet_jax.retrieval.intervals import ByIdentity, Interval, caution
 from svdnet_jax.runs.directory import RunDir, load_identities
 
 NAMES = {"embedding": "the Eigenlayer's output", "pooled": "its input"}
@@ -26,16 +27,19 @@ def conclusion(run_dir: RunDir, rri: RRI, records: Sequence[Record]) -> str:
     if not before or not after:
         return ""
     rounds = [_gain(before, after), _missing(rri)] if last["round"] else []
-    return "\n".join([_absolute(after), *rounds])
+    return "\n".join([_absolute(after, "held out" if on_held_out(records) else "of the test set"), *rounds])
 
 
-def _absolute(after: Mapping[str, ByIdentity]) -> str:
-    people = len(next(iter(after.values())).pids)
+def _absolute(after: Mapping[str, ByIdentity], of: str) -> str:
+    people = len(after["embedding"].pids)
+    if people < 2:
+        return f"One person {of} says nothing of others: there is no interval over people."
     numbers = [
         f"{title} {_range(after['embedding'].interval(measure))}"
         for measure, title in {"rank1": "rank-1", "mAP": "mAP"}.items()
     ]
-    return f"By {NAMES['embedding']}, 95 % intervals over the {people} people of the test set: {', '.join(numbers)}."
+    doubt = f" ({caution(people)})" if caution(people) else ""
+    return f"By {NAMES['embedding']}, 95 % intervals over the {people} people {of}{doubt}: {', '.join(numbers)}."
 
 
 def _gain(before: Mapping[str, ByIdentity], after: Mapping[str, ByIdentity]) -> str:
@@ -45,7 +49,7 @@ def _gain(before: Mapping[str, ByIdentity], after: Mapping[str, ByIdentity]) -> 
 
 def _missing(rri: RRI) -> str:
     if rri.method == "none":
-        return "This is a control: what it gained is what training longer gains."
+        return "This is a control: what it gained is what training longer gains, with this seed."
     return (
         "This does not show what the decorrelation did: part of the change is that of training longer, and another "
         "seed or another CPU gives other numbers. The control is the same command with `rri.method` none and another "
@@ -55,4 +59,4 @@ def _missing(rri: RRI) -> str:
 
 def _range(interval: Interval, sign: str = "") -> str:
     value, low, high = (f"{100 * end:{sign}.1f}" for end in interval)
-    return f"{value} [{low}, {high}]"
+    return value if isnan(interval.low) else f"{value} [{low}, {high}]"

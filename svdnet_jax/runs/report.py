@@ -24,6 +24,7 @@ from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.first_ranks import first_ranks
 from svdnet_jax.retrieval.intervals import Sums
 from svdnet_jax.retrieval.results import Report
+from svdnet_jax.runs.conclusion import conclusion
 from svdnet_jax.runs.directory import RunDir, load_eigenlayer, load_identities, read_environment, save_embeddings
 from svdnet_jax.runs.pictures import SHOWN, Pixels, Ranked, alike_figure, ranked_figure
 from svdnet_jax.training.schedule import build_schedule
@@ -63,7 +64,8 @@ def write_artifacts(
     drawn = {
         "curves": ("Loss and S(W) while training", figures.curves(records, build_schedule(config))),
         "rounds": (
-            "Retrieval by round, for both embeddings; bands: 95 % intervals over the people of the test set",
+            "Retrieval by round, for both embeddings; bands: 95 % intervals over the people it was tested on, of each "
+            "number by itself. A change from round to round is of the same people and surer than the bands look",
             figures.rounds(records, sums=_sums(run_dir, records)),
         ),
         "cmc": ("Queries with a right answer among the first k", cmc(reports)),
@@ -91,6 +93,7 @@ def write_artifacts(
         records=records,
         figures=pictures,
         facts=facts | {name: str(trained[key]) for name, key in TRAINED.items() if key in trained},
+        conclusion=conclusion(run_dir, config.rri, records),
     )
     return run_dir.report
 

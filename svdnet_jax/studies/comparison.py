@@ -10,9 +10,9 @@ from rich.table import Table
 
 from svdnet_jax.config.serialize import diff
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.reporting.log import Record, after_rounds, check_records, read_log
+from svdnet_jax.reporting.log import Record, after_rounds, check_records, on_held_out, read_log
 from svdnet_jax.reporting.report import write_report
-from svdnet_jax.retrieval.intervals import Sums
+from svdnet_jax.retrieval.intervals import Sums, caution
 from svdnet_jax.runs.directory import RunDir, load_identities, read_environment, read_settings
 from svdnet_jax.runs.restore import read_run_log
 from svdnet_jax.studies.differences import Difference, difference, ends, mean_sums
@@ -34,7 +34,8 @@ def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[Pair]:
     """Reads runs and their controls, from their folders or their logs.
 
     Raises:
-        ConfigError: Not one control for each run, or a pair that is none: other steps, learning rates or seed.
+        ConfigError: Not one control for each run; a pair that is none: other steps, learning rates or seed; or pairs
+            that differ in more than the seed, or share one.
     """
     if len(runs) != len(controls):
         raise ConfigError(f"--controls: {len(controls)} given for {len(runs)} runs; give one for each, in order")
@@ -53,7 +54,33 @@ def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[Pair]:
             )
         sums = [_sums(path, after_rounds(records)[-1]) for path, records in ((run, ours), (control, theirs))]
         pairs.append(Pair(ours, theirs, (sums[0], sums[1]) if sums[0] and sums[1] else None))
+    for number, pair in enumerate(pairs[1:], start=1):
+        _check_alike(pairs[:number], pair, (runs[0], runs[number]))
     return pairs
+
+
+def _check_alike(before: Sequence[Pair], pair: Pair, names: tuple[Path, Path]) -> None:
+    """Refuses a pair that is no further seed of those before: mean and interval over seeds would be of something else.
+
+    Raises:
+        ConfigError: It has the seed of one before, other settings, or other steps and learning rates.
+    """
+    first, seed = before[0], pair.run[0]["seed"]
+    if seed in [each.run[0]["seed"] for each in before]:
+        raise ConfigError(f"--runs {names[1]}: has the seed {seed}, as one before it; give one pair for each seed")
+    free = ("seed:", "preset:", *(_OF_HELD_OUT if on_held_out(first.run) and on_held_out(pair.run) else ()))
+    changed = [line for line in diff(first.run[0], pair.run[0]) if not line.startswith(free)]
+    # One that stopped earlier has fewer of the same steps.
+    if any(ours != theirs for ours, theirs in zip(_budget(first.run), _budget(pair.run), strict=False)):
+        changed.append("other steps or learning rates")
+    if changed:
+        raise ConfigError(
+            f"--runs {names[1]}: not {names[0]} with another seed: {'; '.join(changed)}; compare them one by one"
+        )
+
+
+_OF_HELD_OUT = ("fingerprint:", "identities:", "train:", "query:", "valid_queries:", "gallery:")
+"""What differs from seed to seed where each holds out other people."""
 
 
 def _sums(path: Path, record: Record) -> Sums | None:
@@ -95,8 +122,10 @@ def table(pairs: Sequence[Pair]) -> Table:
     """Returns the last round's results in per cent, RRI and control, and the difference pair by pair."""
     last = _last(pairs)
     seeds = ", ".join(str(pair.run[0]["seed"]) for pair in pairs)
+    # Runs that stopped by the rule may have ended after different rounds.
+    ended = ", ".join(str(number) for number in dict.fromkeys(ours["round"] for ours, _ in last))
     made = Table(
-        title=f"After round {last[0][0]['round']}; seeds {seeds}",
+        title=f"After round {ended}; seeds {seeds}",
         caption="per cent; mean and standard deviation over the seeds" if len(pairs) > 1 else "per cent",
         title_justify="left",
         caption_justify="left",
@@ -120,7 +149,9 @@ def differences(*pairs: Pair) -> dict[str, Difference]:
     Raises:
         ConfigError: The pairs were not measured on the same queries.
     """
-    ours, theirs = ([pair.sums and pair.sums[side] for pair in pairs] for side in (0, 1))
+    # Of several seeds that hold out other people each, there are no people to resample.
+    apart = len(pairs) > 1 and on_held_out(pairs[0].run)
+    ours, theirs = ([None if apart else pair.sums and pair.sums[side] for pair in pairs] for side in (0, 1))
     try:
         means = mean_sums(ours), mean_sums(theirs)
         known = (means[0], means[1]) if means[0] and means[1] else None
@@ -145,9 +176,11 @@ def interval_table(pairs: Sequence[Pair]) -> Table:
     for head in ("", "difference", "over seeds", "over test identities"):
         made.add_column(head and f"  {head}", justify="right" if head else "left", no_wrap=True)
     for title, each in rows.items():
-        people = ends(each.people) if each.people else "not known"
+        people = ends(each.people) or "one person" if each.people else "not known"
         made.add_row(title, f"  {each.seeds.value:+.1f}", ends(each.seeds) or "one seed", people)
     made.caption = "over seeds: Student's t; over test identities: of the mean over the seeds, people resampled"
+    if pairs[0].sums and (doubt := caution(len(pairs[0].sums[0]["embedding"].pids))):
+        made.caption += f"\n{doubt}"
     return made
 
 

@@ -43,10 +43,11 @@ def measure(options: study.Options, console: Console) -> list[Record]:
 
 def tables(lines: summary.Lines) -> list[Table]:
     """Returns the table of `svdnet_jax.studies.comparison`."""
-    runs, controls = (summary.runs_of(lines, name) for name in ("us", "none"))
-    table = comparison.table([comparison.Pair(*pair) for pair in zip(runs, controls, strict=True)])
     number = summary.last_round(lines)
-    return [table, summary.difference_table(lines, {"RRI - control": ("us", "none")}, number, "Difference")]
+    difference = summary.difference_table(lines, {"RRI - control": ("us", "none")}, number, "Difference")
+    # By seed, as that table has found the same ones in both.
+    runs, controls = ({run[0]["seed"]: run for run in summary.runs_of(lines, name)} for name in ("us", "none"))
+    return [comparison.table([comparison.Pair(runs[seed], controls[seed]) for seed in runs]), difference]
 
 
 def figure(lines: summary.Lines) -> Figure:

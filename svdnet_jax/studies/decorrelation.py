@@ -38,7 +38,7 @@ from svdnet_jax.runs.directory import RunDir, load_eigenlayer
 from svdnet_jax.studies import study, summary
 from svdnet_jax.studies.choice import chosen
 from svdnet_jax.studies.comparison import spread
-from svdnet_jax.studies.differences import WHAT, mean_identities
+from svdnet_jax.studies.differences import mean_identities
 from svdnet_jax.studies.trained import trained
 
 METHODS: dict[str, Method] = {"Orig": "none", "US": "us", "U": "u", "UV'": "uvt", "QD": "qd"}
@@ -159,9 +159,8 @@ def tables(lines: summary.Lines) -> list[Table]:
         )
         cells = [spread(summary.values(alike, "embedding", m), 1) for m in ("rank1", "mAP", "mAP_market")]
         once.add_row(name, spread(summary.values(alike, "correlation"), 3), moved, changed, *cells)
-    less = summary.make_table("Replaced once, less W as it was", ("", "rank-1", "mAP", "mAP_market"), WHAT)
-    for name in [*METHODS][1:]:
-        less.add_row(name, *summary.unlike(lines, {"variant": name}, {"variant": "Orig"}, MEASURES))
+    changes = {name: summary.unlike(lines, {"variant": name}, {"variant": "Orig"}, MEASURES) for name in [*METHODS][1:]}
+    less = summary.table_of(changes, ("rank-1", "mAP", "mAP_market"), "Replaced once, less W as it was")
     number = summary.last_round(lines)
     rounds = summary.make_table(f"After round {number}", ("variant", "S(W)", *summary.COMPARED))
     for title, records in by_title(lines, number).items():

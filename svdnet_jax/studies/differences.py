@@ -5,7 +5,7 @@ seed says it. How far with other people in the test set? Whole identities are re
 Neither interval holds the other's chance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,16 @@ from svdnet_jax.retrieval.intervals import ByIdentity, Interval, Sums, mean_over
 WHAT = (
     "95 % intervals: the first over seeds (Student's t of the difference seed by seed), the second over the identities "
     "of the test set, resampled"
+)
+
+
+OVER_SEEDS = (
+    "95 % intervals over seeds (Student's t of the difference seed by seed); results by identity are not in these "
+    "lines, so there is none over the identities of the test set"
+)
+OVER_PEOPLE = (
+    "95 % intervals over the identities of the test set, resampled; of one seed, so they do not hold what another seed "
+    "of training would change"
 )
 
 
@@ -48,6 +58,18 @@ def difference(
         found = (sums[0][name] - sums[1][name]).interval(measure)
         people = Interval(*(100 * end for end in found))
     return Difference(over_seeds(pair[0] - pair[1]), people)
+
+
+def about(found: Iterable[Difference]) -> str:
+    """Returns what the brackets of differences are: with one seed the only ones are over identities."""
+    seeds = people = False
+    for each in found:
+        seeds |= bool(ends(each.seeds))
+        people |= bool(each.people and ends(each.people))
+    if people and seeds:
+        return WHAT
+    none = "no intervals: results by identity are not in these lines, and there are not several seeds"
+    return OVER_PEOPLE if people else OVER_SEEDS if seeds else none
 
 
 def ends(interval: Interval) -> str:

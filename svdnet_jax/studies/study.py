@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from svdnet_jax.config.schema import Config
-from svdnet_jax.errors import ConfigError
+from svdnet_jax.errors import ConfigError, TrainingDiverged
 from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
 from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import Record, read_log
@@ -125,6 +125,13 @@ def check_options(options: Options) -> None:
                 raise ConfigError(f"{option} {value}: must be from {least} to {most}")
     if not options.factors or min(options.factors) <= 0:
         raise ConfigError(f"--factors {' '.join(map(str, options.factors))}: give one or more, each above 0")
+    if options.run.data.validation and max(len(options.factors), len(getattr(options, "weight_factors", ()))) > 1:
+        # Both would be drawn from the same training identities.
+        raise ConfigError(
+            f"--data.validation {options.run.data.validation}: a study that chooses rates holds out --held-out "
+            f"{options.held_out} training identities for that, so it would report on people that it chose by; leave it "
+            "out, or give one factor, which chooses nothing"
+        )
 
 
 def text(study: Study, lines: Lines) -> str:
@@ -148,6 +155,10 @@ def train(options: Options, variants: Mapping[str, Config], console: Console) ->
 
     Returns:
         The lines of their logs at borders of phases, each with ``variant`` and ``seed``.
+
+    Raises:
+        TrainingDiverged: A run did, at the rate that was chosen with other seeds; says which run. A mean without that
+            seed would be one of the seeds that went well.
     """
     among = plan(options.folder, variants, options.seeds)
     if among.runs:
@@ -157,7 +168,7 @@ def train(options: Options, variants: Mapping[str, Config], console: Console) ->
         side_by_side(_train_seed, [(options, variants, seed, among) for seed in options.seeds], options.processes)
     lines, folders = [], {}
     for name, config in variants.items():
-        folders[name] = [trained(options.folder, name, config, seed, console, among) for seed in options.seeds]
+        folders[name] = [_trained(options, name, config, seed, console, among) for seed in options.seeds]
         for seed, folder in zip(options.seeds, folders[name], strict=True):
             lines += tagged(folder, name, seed)
     number = last_round(lines)
@@ -168,7 +179,20 @@ def _train_seed(options: Options, variants: Mapping[str, Config], seed: int, amo
     """Trains all variants with one seed: one process works on a seed, as they share its Step 0."""
     console = terminal(plain=True)
     for name, config in variants.items():
-        trained(options.folder, name, config, seed, console, among)
+        _trained(options, name, config, seed, console, among)
+
+
+def _trained(options: Options, name: str, config: Config, seed: int, console: Console, among: Plan) -> Path:
+    """Returns the folder of a finished run; where it diverged, says what that means for a study."""
+    try:
+        return trained(options.folder, name, config, seed, console, among)
+    except TrainingDiverged as error:
+        rates = " ".join(f"{rate:g}" for rate in config.rri.learning_rates)
+        raise TrainingDiverged(
+            f"{options.folder / f'{name}-{seed}'} (rates of the rounds: {rates}): {error}. There is no table without "
+            "this run: a mean over the seeds that went well would hide it. In another --out, give smaller --factors or "
+            "one factor for all; the other runs are intact"
+        ) from None
 
 
 def _identities(variant: str, folders: Sequence[Path], lines: Lines, number: int) -> list[Record]:

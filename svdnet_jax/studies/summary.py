@@ -5,6 +5,7 @@ a pure function of them.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
+from svdnet_jax.errors import LogError
 from svdnet_jax.reporting.figures.studies import side_by_side
 from svdnet_jax.reporting.log import Record, after_rounds
 from svdnet_jax.retrieval.intervals import ByIdentity, Sums
 from svdnet_jax.studies.comparison import spread
-from svdnet_jax.studies.differences import WHAT, Difference, difference
+from svdnet_jax.studies.differences import Difference, difference
+from svdnet_jax.studies.differences import about as about_differences
 
 Lines = Sequence[Record]
 
@@ -53,6 +56,26 @@ def values(records: Lines, *path: str) -> np.ndarray:
     return np.array(selected, float) * (100 if len(path) > 1 and path[0] in ("embedding", "pooled") else 1)
 
 
+def paired(ours: Lines, theirs: Lines) -> tuple[list[Record], list[Record]]:
+    """Returns two groups of lines, one a seed, in one order of the seeds.
+
+    Raises:
+        LogError: They are not of the same seeds, or one is there twice: what differs is then not the variant alone.
+    """
+    first, second = ({line["seed"]: line for line in group} for group in (ours, theirs))
+    if first.keys() != second.keys() or (len(first), len(second)) != (len(ours), len(theirs)):
+        variants, seeds = (
+            [", ".join(dict.fromkeys(str(line[name]) for line in group)) or "none" for group in (ours, theirs)]
+            for name in ("variant", "seed")
+        )
+        raise LogError(
+            f"lines of a study: {variants[0]} has the seeds {seeds[0]} and {variants[1]} {seeds[1]}, or one of them "
+            "twice; a difference seed by seed needs each once in both. Run the study once more, which makes its lines "
+            "anew and trains only what is missing"
+        )
+    return list(first.values()), [second[seed] for seed in first]
+
+
 def compared(records: Lines) -> list[str]:
     """Returns cells of a row: rank-1 and mAP of both embeddings, mean and standard deviation over the seeds."""
     return [spread(values(records, *path), 1) for path in COMPARED.values()]
@@ -76,11 +99,15 @@ def differences(lines: Lines, pairs: Mapping[str, tuple[str, str]], number: int)
         lines: Of the study.
         pairs: Title -> variant, and the one that it is compared with; those that the lines lack are left out.
         number: The round.
+
+    Raises:
+        LogError: Two variants do not have the same seeds.
     """
     rows = {}
     for title, pair in pairs.items():
         ours, theirs = (at_round(lines, name, number) for name in pair)
         if ours and theirs:
+            ours, theirs = paired(ours, theirs)
             first, second = (sums_of(lines, name, number) for name in pair)
             known = (first, second) if first and second else None
             rows[title] = [
@@ -100,31 +127,44 @@ def sums_of(lines: Lines, variant: str, number: int) -> Sums | None:
 
 def difference_table(lines: Lines, pairs: Mapping[str, tuple[str, str]], number: int, title: str) -> Table:
     """Returns the table of `differences`."""
-    made = make_table(title, ("", *DIFFERENT), WHAT)
-    for name, each in differences(lines, pairs, number).items():
+    return table_of(differences(lines, pairs, number), DIFFERENT, title)
+
+
+def table_of(
+    rows: Mapping[str, Sequence[Difference]], heads: Sequence[str], title: str, caption: str | None = None
+) -> Table:
+    """Returns a table of differences; its caption says what their brackets are, if no other is given."""
+    made = make_table(title, ("", *heads), about_differences(chain(*rows.values())) if caption is None else caption)
+    for name, each in rows.items():
         made.add_row(name, *(f"  {one}" for one in each))
     return made
 
 
-def unlike(lines: Lines, ours: Mapping[str, Any], theirs: Mapping[str, Any], measures: Sequence[str]) -> list[str]:
-    """Returns cells with differences of the output's numbers between two groups of lines that are of no round.
+def unlike(
+    lines: Lines, ours: Mapping[str, Any], theirs: Mapping[str, Any], measures: Sequence[str]
+) -> list[Difference]:
+    """Returns differences of the output's numbers between two groups of lines that are of no round.
 
     Args:
         lines: Of the study; those of event ``identities`` tell the results by identity.
         ours: Fields that the first group has, such as variant and rank.
         theirs: Fields of the second.
         measures: Such as ``mAP``.
+
+    Raises:
+        LogError: The groups do not have the same seeds.
     """
-    sides, sums = [], []
-    for fields in (ours, theirs):
-        group = [line for line in lines if all(line.get(name) == value for name, value in fields.items())]
-        sides.append([line for line in group if line["event"] != "identities"])
-        sums += [
-            {"embedding": ByIdentity.from_json(line["embedding"])} for line in group if line["event"] == "identities"
-        ]
-    known = (sums[0], sums[1]) if len(sums) == 2 else None
+    groups = [
+        [line for line in lines if all(line.get(name) == value for name, value in fields.items())]
+        for fields in (ours, theirs)
+    ]
+    sums = [[line["embedding"] for line in group if line["event"] == "identities"] for group in groups]
+    first, second = paired(*([line for line in group if line["event"] != "identities"] for group in groups))
+    known: tuple[Sums, Sums] | None = None
+    if all(len(each) == 1 for each in sums):
+        known = {"embedding": ByIdentity.from_json(sums[0][0])}, {"embedding": ByIdentity.from_json(sums[1][0])}
     return [
-        f"  {difference((values(sides[0], 'embedding', m), values(sides[1], 'embedding', m)), known, 'embedding', m)}"
+        difference((values(first, "embedding", m), values(second, "embedding", m)), known, "embedding", m)
         for m in measures
     ]
 
@@ -157,20 +197,27 @@ def choices(lines: Lines) -> str:
     if not last_round(lines):
         return ""
     if not made:
-        return "Learning rates of the rounds: those of the preset for all, which were chosen for US."
-    of_weights = [line for line in made if line.get("what") == "weight"]
-    rates = f"Learning rates of the rounds, each chosen on held-out training identities: {_taken(made, 'rate')}."
-    return rates + (f" Weights, likewise: {_taken(made, 'weight')}." if of_weights else "")
+        return "Learning rates of the rounds: as they were given; these lines tell of no choice."
+    rates, weights = ([line for line in made if line.get("what", "rate") == what] for what in ("rate", "weight"))
+    told = []
+    if rates:
+        told.append(f"Learning rates of the rounds, each chosen on held-out training identities: {_taken(rates)}.")
+    if weights:
+        likewise = "likewise" if rates else "each chosen on held-out training identities, the rates of the rounds not"
+        told.append(f"Weights, {likewise}: {_taken(weights)}.")
+    return " ".join(told)
 
 
-def _taken(made: Lines, what: str) -> str:
-    return "; ".join(
-        f"{line['variant']} {line['chosen']:.3g} "
-        f"({'an end of ' if line['chosen'] in (line['rates'][0], line['rates'][-1]) else ''}"
-        f"{line['rates'][0]:.3g} to {line['rates'][-1]:.3g})"
-        for line in made
-        if line.get("what", "rate") == what
-    )
+def _taken(made: Lines) -> str:
+    return "; ".join(f"{line['variant']} {line['chosen']:.3g} ({_grid(line)})" for line in made)
+
+
+def _grid(line: Record) -> str:
+    """Returns what was tried for a choice, and whether more might have been better."""
+    tried, means = line["rates"], line.get("mAP", ())
+    end = "an end of " if line["chosen"] in (tried[0], tried[-1]) else ""
+    diverged = [f"{rate:.3g}" for rate, mean in zip(tried, means, strict=False) if mean is None]
+    return f"{end}{tried[0]:.3g} to {tried[-1]:.3g}" + (f"; {', '.join(diverged)} diverged" if diverged else "")
 
 
 def about(lines: Lines) -> str:

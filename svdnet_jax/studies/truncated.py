@@ -36,7 +36,7 @@ from svdnet_jax.studies import study, summary
 from svdnet_jax.studies.choice import chosen
 from svdnet_jax.studies.comparison import spread
 from svdnet_jax.studies.decorrelation import with_rri
-from svdnet_jax.studies.differences import WHAT, mean_identities
+from svdnet_jax.studies.differences import mean_identities
 from svdnet_jax.studies.trained import trained
 
 NAMES = {"base": "Step 0", "us": "SVDNet"}
@@ -143,12 +143,12 @@ def tables(lines: summary.Lines) -> list[Table]:
             cells.append(spread(100 * summary.values(at_rank, "error"), 1))
             cells += [spread(summary.values(at_rank, "embedding", m), 1) for m in MEASURES]
             made.add_row(f"{name}, {f'k = {k}' if k else 'whole'}", *cells)
-    less = summary.make_table("Less the whole layer", ("", "rank-1", "mAP", "mAP_market"), WHAT)
+    lost = {}
     for variant, name in NAMES.items():
         for k in [k for k in ranks_of(lines) if k]:
             cut, whole = ({"variant": variant, "rank": rank} for rank in (k, 0))
-            less.add_row(f"{name}, k = {k}", *summary.unlike(lines, cut, whole, MEASURES))
-    return [made, less]
+            lost[f"{name}, k = {k}"] = summary.unlike(lines, cut, whole, MEASURES)
+    return [made, summary.table_of(lost, ("rank-1", "mAP", "mAP_market"), "Less the whole layer")]
 
 
 def figure(lines: summary.Lines) -> Figure:

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Int
 from svdnet_jax import eigenlayer
 from svdnet_jax.config.schema import Eval
 from svdnet_jax.data.types import Dataset, Split, labels
-from svdnet_jax.errors import TrainingDiverged
+from svdnet_jax.errors import FeatureError, TrainingDiverged
 from svdnet_jax.models.svdnet import Outputs
 from svdnet_jax.retrieval.embed import apply_in_batches
 from svdnet_jax.retrieval.embeddings import Embeddings
@@ -74,8 +74,24 @@ def evaluate_model(
             images are not embedded again: the backbone is the same.
 
     Raises:
-        TrainingDiverged: The loss on the training images is not finite.
+        TrainingDiverged: The loss on the training images is not finite, or features of test images cannot be ranked.
     """
+    try:
+        return _evaluated(state, infer, dataset, settings, before)
+    except FeatureError as error:
+        # The loss may be finite where test images are out of range, or where all features are zero.
+        raise TrainingDiverged(
+            f"after step {int(state.step)} the network gives features that cannot be ranked: {error} Training "
+            f"diverged. {_REMEDY}"
+        ) from error
+
+
+_REMEDY = "Lower the learning rate and start in another `out`; log and checkpoints are intact"
+
+
+def _evaluated(
+    state: TrainState, infer: EvalFn, dataset: Dataset, settings: Eval, before: EvalResult | None
+) -> EvalResult:
     some = _sample(len(dataset.train), settings.train_images)
     apply = partial(infer, state.variables)
     if before:
@@ -87,8 +103,7 @@ def evaluate_model(
     loss, accuracy = _fit(logits, labels(dataset.train.pids)[0][some])
     if not np.isfinite(loss):
         raise TrainingDiverged(
-            f"the loss on training images is {loss} after step {int(state.step)}: training diverged. "
-            "Lower the learning rate and start in another `out`; log and checkpoints are intact"
+            f"the loss on training images is {loss} after step {int(state.step)}: training diverged. {_REMEDY}"
         )
 
     if before:

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,11 @@ import reference_metrics as reference
 from test_metrics import clusters
 
 from svdnet_jax.cli.evaluate import main
+from svdnet_jax.cli.measures import Measures, less_pooled, run_evaluation
 from svdnet_jax.retrieval.camera_pairs import camera_pairs
 from svdnet_jax.retrieval.distributions import distance_distributions
 from svdnet_jax.retrieval.embeddings import Embeddings
-from svdnet_jax.retrieval.intervals import report_intervals
+from svdnet_jax.retrieval.intervals import report_differences, report_intervals
 from svdnet_jax.retrieval.metrics import evaluate, ranked_list
 from svdnet_jax.retrieval.multi_query import multi_query
 from svdnet_jax.retrieval.rerank import Rerank
@@ -117,6 +120,57 @@ def test_intervals_are_those_of_the_library_and_json_knows_no_nan(files, capsys)
     Embeddings(query.features[one], query.pids[one], query.cameras[one]).save(files / "one.npz")
     assert main([*arguments(files, "one.npz"), "--intervals", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)["intervals"].values()) == {None}
+    assert main([*arguments(files, "one.npz"), "--intervals", "--rerank", "--k1", "5"]) == 0
+    said = capsys.readouterr().out
+    assert "no intervals: all valid queries are of one person" in said
+    assert "one person, no interval" in said
+    assert "nan" not in said
+
+
+def test_intervals_say_how_many_people_they_are_over_and_what_has_no_spread(files, capsys):
+    assert main([*arguments(files), "--intervals"]) == 0
+    said = capsys.readouterr().out
+    query, gallery = (Embeddings.load(files / name) for name in ("q.npz", "g.npz"))
+    report = evaluate(query, gallery)
+    people = len(np.unique(query.pids[report.first_hit > 0]))
+    assert people < 10
+    assert f"over the {people} people of the test set" in said
+    assert f"of {people} people an interval is too narrow" in said
+    assert report.rank(20) == 1.0
+    assert re.search(r"^  rank20     100\.00 to 100\.00 %  all people alike", said, re.M)
+
+
+def test_re_ranking_is_compared_on_the_same_people(files, capsys):
+    assert main([*arguments(files), "--intervals", "--rerank", "--k1", "5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    query, gallery = (Embeddings.load(files / name) for name in ("q.npz", "g.npz"))
+    plain, again = evaluate(query, gallery), evaluate(query, gallery, rerank=Rerank(k1=5))
+    expected = report_differences(again, plain, query.pids)
+    assert found["less_without_rerank"]["mAP"]["difference"] == pytest.approx(again.mAP - plain.mAP)
+    for name, each in expected.items():
+        assert found["less_without_rerank"][name] == {"difference": each.value, "interval": [each.low, each.high]}
+    assert main([*arguments(files), "--intervals", "--rerank", "--k1", "5"]) == 0
+    value, low, high = (f"{100 * number:+6.2f}" for number in expected["mAP"])
+    assert f"  mAP        {value} %  {low} to {high}" in capsys.readouterr().out
+    kept = gallery.pids != query.pids[0]
+    others = Embeddings(gallery.features[kept], gallery.pids[kept], gallery.cameras[kept])
+    with pytest.raises(ValueError, match="same queries"):
+        report_differences(plain, evaluate(query, others), query.pids)
+
+
+def test_the_two_embeddings_of_a_network_are_compared_on_the_same_people(files):
+    query, gallery = (Embeddings.load(files / name) for name in ("q.npz", "g.npz"))
+    narrow = [Embeddings(side.features[:, :3], side.pids, side.cameras, side.names) for side in (query, gallery)]
+    asked = Measures(intervals=True)
+    found = {
+        "embedding": run_evaluation(*narrow, "euclidean", True, asked),
+        "pooled": run_evaluation(query, gallery, "euclidean", True, asked),
+    }
+    less = less_pooled(found)
+    assert less["mAP"].value == pytest.approx(found["embedding"].report.mAP - found["pooled"].report.mAP)
+    assert less["mAP"].low < less["mAP"].value < less["mAP"].high
+    assert less_pooled({"": found["pooled"]}) is None
+    assert less_pooled({name: replace(each, intervals=None) for name, each in found.items()}) is None
 
 
 def test_multi_query_is_that_of_the_library(files, capsys):

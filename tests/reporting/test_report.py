@@ -56,6 +56,7 @@ def written(tmp_path):
             figures=figures,
             facts={"Data": f"synthetic {HOSTILE}"},
             control=control,
+            conclusion=f"mAP 50.4 [48.1, 52.6].\nOf one seed {HOSTILE}",
         )
         return (tmp_path / "report.html").read_text(encoding="utf-8"), figures
 
@@ -69,6 +70,12 @@ def test_nothing_is_loaded_from_elsewhere(written):
         assert tag not in ("script", "link", "iframe", "object")
         assert attributes.get("src", "data:").startswith("data:")
         assert "href" not in attributes
+
+
+def test_what_the_numbers_rest_on_stands_under_them(written):
+    text, _ = written(fake_run())
+    assert '<p class="note">mAP 50.4 [48.1, 52.6].</p>' in text
+    assert text.index("Of one seed") < text.index("<h2>")
 
 
 def test_every_image_is_embedded_byte_for_byte(written):
@@ -85,8 +92,8 @@ def test_hostile_text_is_escaped_everywhere(written):
     assert ["data.root", HOSTILE] in page.rows
     assert [HOSTILE, "x"] in page.rows
     assert [a["alt"] for t, a in page.tags if t == "img"] == list(figures)
-    # Title twice; caption as text and as alternative text; fact, config value, environment key.
-    assert text.count("&lt;script&gt;") == 7
+    # Title twice; caption as text and as alternative text; conclusion, fact, config value, environment key.
+    assert text.count("&lt;script&gt;") == 8
 
 
 def test_the_table_holds_the_numbers_of_every_border(written):

@@ -31,6 +31,29 @@ def test_intervals_are_those_of_the_results_by_identity(run_dir):
     assert "`rri.method` none" in said
 
 
+@pytest.mark.parametrize(
+    ("people", "said"), [(1, "One person of the test set"), (4, "4 people an interval is too narrow")]
+)
+def test_few_people_are_said_to_be_few(tmp_path, people, said):
+    run = RunDir(tmp_path)
+    for number, phase in ((0, "base"), (4, "relaxation")):
+        results = np.arange(people) / people + number / 100
+        sums = ByIdentity(np.arange(people), np.ones(people, int), {"rank1": results, "mAP": results})
+        save_identities(run, number, phase, {"embedding": sums, "pooled": sums})
+    text = conclusion(run, RRI(), fake_run())
+    assert said in text
+    assert "nan" not in text
+    assert "mAP changed by +4.0" in text
+
+
+def test_people_held_out_are_not_called_those_of_the_test_set(run_dir):
+    records = fake_run()
+    records[0] = records[0] | {"settings": {"data": {"validation": 20}}}
+    said = conclusion(run_dir, RRI(), records)
+    assert "the 20 people held out" in said
+    assert "test set" not in said
+
+
 def test_a_control_is_not_told_to_have_a_control(run_dir):
     assert "This is a control" in conclusion(run_dir, RRI(method="none"), fake_run(method="none"))
 

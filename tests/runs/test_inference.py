@@ -59,7 +59,10 @@ def test_a_run_evaluated_from_its_folder_gives_what_its_log_says(trained, worksh
     last = [record for record in read_log(trained / "metrics.jsonl") if record["event"] == "phase"][-1]
     root = next((workshop / "data").glob("synthetic-*"))
     options = ("--data.root", root, "--data.cache", workshop / "data", "--save", tmp_path)
-    found = evaluate(capsys, "--run", trained, *options)
+    found = evaluate(capsys, "--run", trained, *options, "--intervals")
+    less = found["embedding"]["less_pooled"]["mAP"]
+    assert less["difference"] == pytest.approx(found["embedding"]["mAP"] - found["pooled"]["mAP"])
+    assert less["interval"][0] <= less["difference"] <= less["interval"][1]
     for kind in ("embedding", "pooled"):
         assert {name: found[kind][name] for name in last[kind]} == pytest.approx(last[kind])
         # The run wrote its own from memory, the others are of its checkpoint.

@@ -189,6 +189,8 @@ def test_the_report_is_self_contained(finished):
     page = (finished / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(FIGURES)
     assert "synthetic pedestrians" in page
+    assert "95 % intervals over the 8 people of the test set (of 8 people an interval is too narrow" in page
+    assert "This does not show what the decorrelation did" in page
 
 
 def test_what_is_printed(finished, workshop, capsys):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from svdnet_jax.errors import LogError
 from svdnet_jax.retrieval.intervals import ByIdentity, Interval, over_identities, over_seeds
 from svdnet_jax.studies import summary
 from svdnet_jax.studies.differences import mean_identities
@@ -52,13 +53,83 @@ def test_a_difference_has_an_interval_over_seeds_and_one_over_identities(lines):
     people = over_identities(means[0] - means[1], QUERIES)
     people = Interval(*(100 * each for each in people))
     ends = "".join(f" [{each.low:+.1f}, {each.high:+.1f}]" for each in (seeds, people))
-    assert cell == f"  {seeds.value:+.1f}{ends}"
+    assert str(cell) == f"{seeds.value:+.1f}{ends}"
     assert seeds.high - seeds.low != pytest.approx(people.high - people.low, abs=1)
 
 
 def test_without_results_by_identity_only_the_seeds_tell(lines):
     plain = [{k: v for k, v in each.items() if k != "identities"} for each in lines]
     (cell,) = summary.unlike(plain, {"rank": 4}, {"rank": 0}, ["mAP"])
-    assert cell.count("[") == 1
+    assert str(cell).count("[") == 1
     (cell,) = summary.unlike([plain[0], plain[3]], {"rank": 4}, {"rank": 0}, ["mAP"])
-    assert cell.count("[") == 0
+    assert str(cell).count("[") == 0
+
+
+def rounds(variant, seeds, gain):
+    """Lines of a variant after round 1; a seed moves both variants by ten points, and all differ by the gain."""
+    numbers = {seed: 0.3 + gain + 0.1 * seed for seed in seeds}
+    return [
+        {"event": "phase", "phase": phase, "round": number, "variant": variant, "seed": seed}
+        | {key: {"rank1": numbers[seed], "mAP": numbers[seed]} for key in ("embedding", "pooled")}
+        for seed in seeds
+        for phase, number in (("base", 0), ("relaxation", 1))
+    ]
+
+
+def people(variant):
+    kept = ByIdentity(np.arange(1, 6), QUERIES, dict.fromkeys(("rank1", "mAP"), 0.1 * QUERIES)).to_json()
+    return {"event": "identities", "variant": variant, "seed": None, "round": 1, "embedding": kept, "pooled": kept}
+
+
+def test_seeds_are_paired_by_their_numbers_and_not_by_their_places():
+    found = summary.differences(rounds("us", (2, 0, 1), 0.01) + rounds("none", (0, 1, 2), 0), {"": ("us", "none")}, 1)
+    assert [str(each) for each in found[""]] == ["+1.0 [+1.0, +1.0]"] * 3
+    groups = [{"variant": "us", "phase": "relaxation"}, {"variant": "none", "phase": "relaxation"}]
+    lines = rounds("us", (2, 0, 1), 0.01) + rounds("none", (0, 1, 2), 0)
+    assert str(summary.unlike(lines, *groups, ["mAP"])[0]) == "+1.0 [+1.0, +1.0]"
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1), (0, 1, 3), (0, 1, 2, 3)])
+def test_seeds_that_one_side_lacks_are_refused(seeds):
+    """One value beside three would even be subtracted from each of them."""
+    lines = rounds("us", seeds, 0.01) + rounds("none", (0, 1, 2), 0)
+    with pytest.raises(LogError, match=f"us has the seeds {', '.join(map(str, seeds))} and none 0, 1, 2"):
+        summary.differences(lines, {"": ("us", "none")}, 1)
+
+
+def test_a_seed_that_is_there_twice_is_refused():
+    lines = rounds("us", (0, 1), 0.01) + rounds("none", (0, 1), 0)
+    with pytest.raises(LogError, match="twice"):
+        summary.differences([*lines, *rounds("us", (1,), 0.02)], {"": ("us", "none")}, 1)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "known", "said"),
+    [
+        ((0, 1), True, "the first over seeds"),
+        ((0, 1), False, "there is none over the identities"),
+        ((0,), True, "of one seed"),
+        ((0,), False, "no intervals"),
+    ],
+)
+def test_a_caption_says_what_the_brackets_are(seeds, known, said):
+    lines = rounds("us", seeds, 0.01) + rounds("none", seeds, 0) + [people(name) for name in ("us", "none") if known]
+    table = summary.difference_table(lines, {"us": ("us", "none")}, 1, "Difference")
+    assert said in str(table.caption)
+    (cell, *_) = table.columns[1].cells
+    assert cell.count("[") == (len(seeds) > 1) + known
+
+
+def chosen(what, variant, **more):
+    return {"event": "choice", "what": what, "variant": variant, "seed": None} | more
+
+
+def test_choices_say_what_was_chosen_and_where_the_grid_ended():
+    lines = rounds("us", (0,), 0)
+    weight = chosen("weight", "none-soft", rates=[1.0, 10.0], mAP=[0.5, 0.6], chosen=10.0)
+    said = summary.choices([*lines, weight])
+    assert "Learning rates" not in said, "of one factor nothing was chosen"
+    assert "Weights, each chosen on held-out training identities" in said
+    assert "none-soft 10 (an end of 1 to 10)" in said
+    rate = chosen("rate", "us", rates=[0.01, 0.02, 0.04], mAP=[0.5, 0.6, None], chosen=0.02)
+    assert "us 0.02 (0.01 to 0.04; 0.04 diverged). Weights, likewise" in summary.choices([*lines, rate, weight])

@@ -5,6 +5,7 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -12,6 +13,7 @@ from svdnet_jax.config.schema import Config
 from svdnet_jax.config.validate import validate
 from svdnet_jax.errors import CheckpointError, ConfigError, MachineError, Stopped, TrainingDiverged
 from svdnet_jax.reporting.terminal import duration
+from svdnet_jax.runs.dataset import load_configured_dataset
 from svdnet_jax.studies import (
     choice,
     control,
@@ -204,6 +206,48 @@ def test_options_of_a_study_have_bounds(changes, said, tmp_path):
     with pytest.raises(ConfigError, match=said):
         study.conduct(control.STUDY, options, quiet())
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_diverges_at_its_chosen_rate_is_named(jobs, monkeypatch, tmp_path):
+    """With jobs in this process: what a study trains is then a function that a test can replace."""
+
+    def diverge(folder, name, config, seed, *_):
+        if (name, seed) == ("us", 5):
+            raise TrainingDiverged("the loss is nan")
+        return tmp_path
+
+    monkeypatch.setattr(study, "trained", diverge)
+    monkeypatch.setattr(study, "tagged", lambda *_: [])
+    monkeypatch.setattr(study, "load_configured_dataset", lambda *_: None)
+    monkeypatch.setattr(study, "side_by_side", lambda work, jobs, _: [work(*each) for each in jobs])
+    asked = options(run=replace(Config(), out=tmp_path), jobs=jobs)
+    with pytest.raises(TrainingDiverged, match=r"us-5 \(rates of the rounds: 0\.02\): the loss is nan\. There is no"):
+        study.train(asked, control.variants(asked), quiet())
+
+
+def test_a_study_does_not_report_on_people_that_it_chose_by():
+    """Of the same training identities both would be drawn, by the same seed."""
+    run = replace(Config(), data=replace(Config().data, validation=30))
+    with pytest.raises(ConfigError, match="--data.validation 30: .* people that it chose by"):
+        study.check_options(options(run=run))
+    study.check_options(options(run=run, factors=(1.0,)))
+    with pytest.raises(ConfigError, match=r"--data\.validation"):
+        study.check_options(penalties.Options(run=run, factors=(1.0,)))
+
+
+def test_of_the_built_in_people_none_is_both_chosen_by_and_tested_on(tmp_path):
+    """More training identities are drawn for the choice; they are not those of the test set."""
+    small = replace(Config().data.synthetic, train_identities=6, test_identities=6, distractors=2, junk=2)
+    config = replace(Config(), data=replace(Config().data, cache=tmp_path, synthetic=small))
+    tested = load_configured_dataset(config, quiet())
+    held = [load_configured_dataset(replace(choice.held_out(config, 4), seed=seed), quiet()) for seed in choice.SEEDS]
+    images = {image.tobytes() for split in (tested.query, tested.gallery) for image in split.images}
+    for dataset in held:
+        assert len(np.unique(dataset.query.pids)) == 4
+        assert len(np.unique(dataset.train.pids)) == 6
+        assert not images & {i.tobytes() for s in (dataset.train, dataset.query, dataset.gallery) for i in s.images}
+        assert not {*dataset.query.pids.tolist()} & {*tested.query.pids.tolist()}
 
 
 def killed():

@@ -14,7 +14,7 @@ def metrics(value):
     return dict.fromkeys(("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_market", "mINP"), value)
 
 
-def log(path, *, method="us", seed=0, last=0.6, rate=0.1, ended=True):
+def log(path, *, method="us", seed=0, last=0.6, rate=0.1, ended=True, rounds=1, **started):
     def phase(kind, number, step, value):
         record = {
             "event": "phase",
@@ -27,12 +27,18 @@ def log(path, *, method="us", seed=0, last=0.6, rate=0.1, ended=True):
         return record | {"embedding": metrics(value), "pooled": metrics(value)}
 
     records = [
-        {"event": "start", "dataset": "drawn", "method": method, "seed": seed},
+        {"event": "start", "dataset": "drawn", "method": method, "seed": seed} | started,
         {"event": "step", "step": 4, "learning_rate": rate, "loss": 1.0},
         phase("base", 0, 4, 0.4),
-        {"event": "step", "step": 8, "learning_rate": rate, "loss": 1.0},
-        phase("relaxation", 1, 8, last),
-        *([{"event": "end", "step": 8, "stopped": "maximum", "seconds": 1.0}] if ended else []),
+        *(
+            line
+            for number in range(1, rounds + 1)
+            for line in (
+                {"event": "step", "step": 4 + 4 * number, "learning_rate": rate, "loss": 1.0},
+                phase("relaxation", number, 4 + 4 * number, last),
+            )
+        ),
+        *([{"event": "end", "step": 4 + 4 * rounds, "stopped": "maximum", "seconds": 1.0}] if ended else []),
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return str(path)
@@ -55,14 +61,16 @@ def test_pairs_of_several_seeds_give_mean_and_spread(tmp_path, capsys):
     assert row.split()[2:] == ["40.0", "±", "0.0", "61.0", "±", "1.4", "60.0", "±", "0.0", "+1.0", "±", "1.4"]
 
 
-def in_folder(path, results, **options):
-    """A run's folder with results by identity after its last round: ten people, two queries each."""
+def in_folder(path, results, first=0, **options):
+    """A run's folder with results by identity after its last round, two queries each."""
     run = RunDir(path)
     run.path.mkdir()
     log(run.log, **options)
     run.config.write_text('{"seed": 0}')
     if results is not None:
-        sums = ByIdentity(np.arange(10), np.full(10, 2), dict.fromkeys(("rank1", "mAP", "mAP_market"), 2.0 * results))
+        people = len(results)
+        kept = dict.fromkeys(("rank1", "mAP", "mAP_market"), 2.0 * results)
+        sums = ByIdentity(first + np.arange(people), np.full(people, 2), kept)
         save_identities(run, 1, "relaxation", dict.fromkeys(("embedding", "pooled"), sums))
     return str(path)
 
@@ -112,6 +120,58 @@ def test_what_is_no_control_is_refused(changes, message, tmp_path, capsys):
     control = log(tmp_path / "control.jsonl", **({"method": "none"} | changes))
     assert main(["--runs", run, "--controls", control]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 0}, "has the seed 0, as one before it"),
+        ({"rate": 0.2}, "not {first} with another seed: other steps or learning rates"),
+        ({"dataset": "another"}, "not {first} with another seed: dataset: drawn -> another"),
+        ({"settings": {"model": {"embedding_dim": 8}}}, "settings"),
+    ],
+)
+def test_pairs_that_are_not_seeds_of_one_comparison_are_refused(changes, message, tmp_path, capsys):
+    """The same pair twice had an interval over seeds without width."""
+    of_second = {"seed": 1} | changes
+    runs = [log(tmp_path / "r0"), log(tmp_path / "r1", **of_second)]
+    controls = [log(tmp_path / "c0", method="none"), log(tmp_path / "c1", method="none", **of_second)]
+    assert main(["--runs", *runs, "--controls", *controls]) == 2
+    assert message.format(first=runs[0]) in " ".join(capsys.readouterr().err.split())
+
+
+def test_runs_with_other_methods_are_not_averaged(tmp_path, capsys):
+    runs = [log(tmp_path / "r0"), log(tmp_path / "r1", seed=1, method="qd")]
+    controls = [log(tmp_path / f"c{seed}", method="none", seed=seed) for seed in (0, 1)]
+    assert main(["--runs", *runs, "--controls", *controls]) == 2
+    assert "method: us -> qd" in capsys.readouterr().err
+
+
+def test_runs_that_stopped_after_other_rounds_say_after_which(tmp_path, capsys):
+    runs = [log(tmp_path / f"r{seed}", seed=seed, rounds=2 + seed) for seed in (0, 1)]
+    controls = [log(tmp_path / f"c{seed}", method="none", seed=seed, rounds=2 + seed) for seed in (0, 1)]
+    assert main(["--runs", *runs, "--controls", *controls]) == 0
+    assert "After round 2, 3; seeds 0, 1" in capsys.readouterr().out
+
+
+def test_of_people_held_out_by_each_seed_only_the_seeds_tell(tmp_path, capsys):
+    runs, controls = [], []
+    for seed in (0, 1):
+        more = {"seed": seed, "fingerprint": str(seed), "settings": {"data": {"validation": 10}}}
+        runs.append(in_folder(tmp_path / f"r{seed}", np.full(10, 0.5), first=seed, **more))
+        controls.append(in_folder(tmp_path / f"c{seed}", np.full(10, 0.5), first=seed, method="none", **more))
+    assert main(["--runs", *runs, "--controls", *controls]) == 0
+    assert "not known" in capsys.readouterr().out
+    assert main(["--runs", runs[0], "--controls", controls[0]]) == 0
+    assert "not known" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("people", "said"), [(1, "one person"), (3, "of 3 people an interval is too narrow")])
+def test_few_people_are_said_to_be_few(people, said, tmp_path, capsys):
+    run = in_folder(tmp_path / "run", np.linspace(0.2, 0.6, people))
+    control = in_folder(tmp_path / "control", np.linspace(0.1, 0.6, people), method="none")
+    assert main(["--runs", run, "--controls", control]) == 0
+    assert said in capsys.readouterr().out
 
 
 def test_each_run_needs_its_control(tmp_path, capsys):

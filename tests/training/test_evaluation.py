@@ -14,6 +14,7 @@ from svdnet_jax import correlation, spectrum
 from svdnet_jax.config.schema import Config, Data, Eval, Model
 from svdnet_jax.data.types import labels
 from svdnet_jax.distributed.mesh import create_mesh
+from svdnet_jax.errors import TrainingDiverged
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import Outputs, create_model
 from svdnet_jax.retrieval import evaluate
@@ -90,6 +91,22 @@ def test_a_measurement_is_made_of_its_parts(dataset):
     assert found.loss == pytest.approx(_fit(logits, labels(dataset.train.pids)[0][some])[0], rel=1e-4)
     assert found.correlation == pytest.approx(float(correlation(state.eigenlayer)))
     np.testing.assert_array_equal(found.spectrum, np.asarray(spectrum(state.eigenlayer)))
+
+
+@pytest.mark.parametrize(("value", "said"), [(np.inf, "finite"), (0.0, "cosine")])
+def test_features_that_cannot_be_ranked_are_divergence(value, said, dataset):
+    """A study then takes another rate, in place of an end with a traceback."""
+
+    def infer(variables, images):
+        features = np.ones((len(images), 6), np.float32)
+        return Outputs(features, features, features * value, np.ones((len(images), 12), np.float32))
+
+    model = create_model(
+        Model(backbone="micro", embedding_dim=6), 12, {"micro": lambda config: MiniResNet(widths=(4,), channels=8)}
+    )
+    settings = Eval(metric="cosine", cross_camera=False, batch_size=32, train_images=10)
+    with pytest.raises(TrainingDiverged, match=f"(?s)after step 0 the network gives .*{said}"):
+        evaluate_model(init_state(model, SIZE, seed=3), infer=infer, dataset=dataset, settings=settings)
 
 
 def test_another_eigenlayer_is_measured_from_the_features_at_hand(dataset):

@@ -76,6 +76,32 @@ def test_the_numbers_of_the_other_cpu_come_from_its_lines():
     assert all(numbers in first_run for numbers in said)
 
 
+def tables(name=r"[\w-]+"):
+    """The tables of the results, all or those of one study, which other tests compare with the stored lines."""
+    documents = [(ROOT / "docs" / page).read_text() for page in ("results.md", "first-run.md")]
+    marked = rf"<!-- table \S*/{name}\.jsonl -->\n```\n(.*?)```"
+    return "\n".join(table for each in documents for table in re.findall(marked, each, re.S))
+
+
+INTERVAL = re.compile(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]")
+
+
+def test_every_difference_with_an_interval_is_one_of_a_table():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    said = {each for page in pages for each in INTERVAL.findall(" ".join(page.read_text().split()))}
+    assert len(said) > 50
+    assert said - {*INTERVAL.findall(" ".join(tables().split()))} == set()
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((STORED / "paper").glob("*.jsonl"))])
+def test_the_numbers_that_an_experiment_leads_to_expect_are_in_its_tables(name):
+    text = (ROOT / "experiments" / f"{name}.py").read_text().partition('"""')[2].partition('"""')[0]
+    expected = " ".join(text.split()).partition("To expect: ")[2].partition("(docs/")[0]
+    assert expected
+    known = {*re.findall(r"[+-]?\d+\.\d+", tables(name))}
+    assert {*re.findall(r"[+-]?\d+\.\d+", expected)} <= known
+
+
 def snippets():
     """The README's blocks of Python; one that begins with `# continued` goes on from the one before."""
     blocks = []

@@ -14,7 +14,7 @@ def metrics(value):
     return dict.fromkeys(("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_market", "mINP"), value)
 
 
-def log(path, *, method="us", seed=0, last=0.6, rate=0.1, ended=True):
+def log(path, *, method="us", seed=0, last=0.6, rate=0.1, later=0.1, steps=8, ended=True):
     def phase(kind, number, step, value):
         record = {
             "event": "phase",
@@ -30,9 +30,9 @@ def log(path, *, method="us", seed=0, last=0.6, rate=0.1, ended=True):
         {"event": "start", "dataset": "drawn", "method": method, "seed": seed},
         {"event": "step", "step": 4, "learning_rate": rate, "loss": 1.0},
         phase("base", 0, 4, 0.4),
-        {"event": "step", "step": 8, "learning_rate": rate, "loss": 1.0},
-        phase("relaxation", 1, 8, last),
-        *([{"event": "end", "step": 8, "stopped": "maximum", "seconds": 1.0}] if ended else []),
+        {"event": "step", "step": steps, "learning_rate": later, "loss": 1.0},
+        phase("relaxation", 1, steps, last),
+        *([{"event": "end", "step": steps, "stopped": "maximum", "seconds": 1.0}] if ended else []),
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return str(path)
@@ -103,7 +103,8 @@ def test_what_is_not_known_of_people_is_said_and_other_people_are_refused(tmp_pa
     [
         ({"method": "us"}, "decorrelates by us; a control must not"),
         ({"seed": 3}, "seed: 0 -> 3"),
-        ({"rate": 0.2}, "not the steps and learning rates of"),
+        ({"rate": 0.2}, "or not the learning rates of its Step 0"),
+        ({"steps": 12}, "not the steps of"),
         ({"ended": False}, "the run has not ended"),
     ],
 )
@@ -112,6 +113,20 @@ def test_what_is_no_control_is_refused(changes, message, tmp_path, capsys):
     control = log(tmp_path / "control.jsonl", **({"method": "none"} | changes))
     assert main(["--runs", run, "--controls", control]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_control_may_have_learning_rates_of_its_own_in_the_rounds_and_they_are_said(tmp_path, capsys):
+    run, control = (in_folder(tmp_path / name, np.full(10, 0.5), **options) for name, options in PAIR.items())
+    assert main(["--runs", run, "--controls", control, "--out", str(tmp_path / "out")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: the rounds of 1 of 1 controls were trained at other learning rates" in said
+    assert "the largest: RRI 0.1, control 0.01" in said
+    assert "RRI 0.1, control 0.01" in (tmp_path / "out" / "report.html").read_text()
+    assert main(["--runs", run, "--controls", log(tmp_path / "same", method="none")]) == 0
+    assert "note:" not in capsys.readouterr().out
+
+
+PAIR = {"run": {}, "control": {"method": "none", "later": 0.01}}
 
 
 def test_each_run_needs_its_control(tmp_path, capsys):

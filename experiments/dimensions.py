@@ -2,8 +2,8 @@
 
     python -m experiments.dimensions        or: svdnet study dimensions
 
-Hardware and time: five minutes a seed on two CPU cores, built-in data. To expect: at 16 outputs RRI costs a point,
-wider is better (docs/results.md has the tables with seeds and spread).
+Hardware and time: five minutes a seed on two CPU cores, built-in data. To expect: RRI less
+control is -1.1 points of mAP at 16 outputs and +3.3 at 256 (docs/results.md has the tables with seeds and spread).
 """
 
 import sys

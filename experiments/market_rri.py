@@ -7,7 +7,8 @@
 
 Step 0 trains the whole network; each round then replaces the Eigenlayer's W by U S, trains the rest (restraint) and
 trains all of it (relaxation). The run folder holds the log, checkpoints, figures and report.html. The same command
-again goes on where it was stopped. Ctrl-C at any time loses nothing but the steps since the last checkpoint.
+again goes on where it was stopped. Ctrl-C saves and ends it; a crash loses the steps since the last
+checkpoint, which the same command takes again to the same result.
 
 The built-in data take three minutes on two CPU cores. A ResNet-50 wants a GPU: the paper's recipe is 137 000
 steps of 32 images, short-resnet50 a tenth of it; docs/recipes.md says how each differs from what was published.

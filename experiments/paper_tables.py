@@ -3,7 +3,7 @@
     python -m experiments.paper_tables
     python -m experiments.paper_tables --only control rounds
 
-On the built-in data and two idle CPU cores all of it takes under 40 minutes.
+On the built-in data and two idle CPU cores all of it takes about three hours.
 """
 
 import sys

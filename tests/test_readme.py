@@ -3,6 +3,7 @@
 import io
 import re
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 from documents import run_python
@@ -76,6 +77,32 @@ def test_the_numbers_of_the_other_cpu_come_from_its_lines():
     assert all(numbers in first_run for numbers in said)
 
 
+def tables(name=r"[\w-]+"):
+    """The tables of the results, all or those of one study, which other tests compare with the stored lines."""
+    documents = [(ROOT / "docs" / page).read_text() for page in ("results.md", "first-run.md")]
+    marked = rf"<!-- table \S*/{name}\.jsonl -->\n```\n(.*?)```"
+    return "\n".join(table for each in documents for table in re.findall(marked, each, re.S))
+
+
+INTERVAL = re.compile(r"[+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]")
+
+
+def test_every_difference_with_an_interval_is_one_of_a_table():
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    said = {each for page in pages for each in INTERVAL.findall(" ".join(page.read_text().split()))}
+    assert len(said) > 50
+    assert said - {*INTERVAL.findall(" ".join(tables().split()))} == set()
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((STORED / "paper").glob("*.jsonl"))])
+def test_the_numbers_that_an_experiment_leads_to_expect_are_in_its_tables(name):
+    text = (ROOT / "experiments" / f"{name}.py").read_text().partition('"""')[2].partition('"""')[0]
+    expected = " ".join(text.split()).partition("To expect: ")[2].partition("(docs/")[0]
+    assert expected
+    known = {*re.findall(r"[+-]?\d+\.\d+", tables(name))}
+    assert {*re.findall(r"[+-]?\d+\.\d+", expected)} <= known
+
+
 def snippets():
     """The README's blocks of Python; one that begins with `# continued` goes on from the one before."""
     blocks = []
@@ -92,12 +119,41 @@ def test_snippets_run(code):
     assert run_python(code, JAX_NUM_CPU_DEVICES="8")
 
 
-def test_pictures_exist_and_links_lead_somewhere():
-    for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        text = re.sub(r"```.*?```", "", document.read_text(), flags=re.S)
-        links = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", text)
-        for link in links:
-            assert (document.parent / link).exists(), f"{document.name}: {link}"
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
+
+
+def prose(document):
+    """A document without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", document.read_text(), flags=re.S | re.M)
+
+
+def anchors(document):
+    """The anchors of a document: of its headings, as GitHub makes them, and of the API page its names."""
+    headings = (
+        re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", each) for each in re.findall(r"^#+ (.*)$", prose(document), re.M)
+    )
+    named = re.findall(r"^::: (\S+)$", document.read_text(), re.M)
+    return {*named, *(re.sub(r"[^\w\- ]", "", each.strip().lower()).replace(" ", "-") for each in headings)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_pictures_exist_and_links_lead_somewhere(document):
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", prose(document)):
+        path, _, anchor = link.partition("#")
+        place = document.parent / path if path else document
+        assert place.exists(), link
+        assert not anchor or anchor in anchors(place), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_tests_and_names_of_the_package_that_are_named_are_there(document):
+    files = [*(ROOT / "tests").rglob("*.py")]
+    tests = {*(path.name for path in files), *re.findall(r"def (test_\w+)", "\n".join(map(Path.read_text, files)))}
+    for code in re.findall(r"`([^`\n]+)`", prose(document)):
+        assert {*re.findall(r"\btest_\w+(?:\.py)?", code.replace("test_list_800", ""))} <= tests, code
+        for name in re.findall(r"svdnet_jax(?:\.\w+)+(?![\w/]*/)", code):
+            assert resolve_name(name), name
 
 
 def test_the_two_lines_are_there_word_for_word():

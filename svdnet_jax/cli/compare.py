@@ -7,8 +7,9 @@
 Takes one or more runs (folders, or their metrics.jsonl) and as many controls, paired in order and meant to share a
 seed. Prints the last round's results, mean and standard deviation over the pairs, and their difference with 95 %
 intervals: over seeds, and over the people of the test set (folders only: a log does not have their results). Refuses
-runs that did not have the same data, network, seed and budget. With --out, draws retrieval by round for the first
-pair, rounds.png, and writes the report of its run with the control beside it.
+runs that did not have the same data, network, seed, Step 0 and steps; learning rates of the rounds may be each arm's
+own, which is said. With --out, draws retrieval by round for the first pair, rounds.png, and writes the report of its
+run with the control beside it.
 """
 
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet compare") -> int
     """Runs the command line; 0 if all went well, 2 for input that cannot be used."""
     options = tyro.cli(Options, args=argv, prog=prog, description=__doc__)
     # Imported after --help, which needs none of it.
-    from svdnet_jax.studies.comparison import interval_table, load_pairs, report_beside_control, table
+    from svdnet_jax.studies.comparison import interval_table, load_pairs, rates_note, report_beside_control, table
 
     try:
         pairs = load_pairs(options.runs, options.controls)
@@ -49,6 +50,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet compare") -> int
             refuse_overwrite("--out", options.out / "report.html", is_text("<title>SVDNet on", "beside the control"))
         console = terminal()
         console.print(table(pairs), "", interval_table(pairs), sep="\n")
+        if note := rates_note(pairs):
+            say(console, note)
         if options.out is not None:
             from svdnet_jax.reporting.figures.style import save
             from svdnet_jax.reporting.figures.training import rounds

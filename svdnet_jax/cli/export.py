@@ -137,7 +137,7 @@ def _format(out: Path) -> Format:
     """Returns the kind of file that a name asks for.
 
     Raises:
-        ConfigError: None.
+        ConfigError: The name ends in none that is known.
     """
     import jax
 

@@ -93,22 +93,47 @@ def _module(name: str) -> str:
 
 def _short_help(name: str, prog: str) -> str:
     """Returns the text of --help: the study's docstring and its own options, read without importing it."""
-    spec = find_spec(_module(name))
+    module = _module(name)
+    tree = _source(module)
+    lines = [f"usage: {prog} [--preset NAME] [--seeds 0 1 2] [OPTION VALUE ...]", "", ast.get_docstring(tree) or "", ""]
+    lines += ["Its own options:"]
+    lines += [f"  --{option.replace('_', '-'):20} {text}" for option, text in _fields(module, _options(tree)).items()]
+    return "\n".join([*lines, "", f"The others are those of its runs: svdnet train --help, or {prog} --help-all."])
+
+
+def _source(module: str) -> ast.Module:
+    spec = find_spec(module)
     assert spec is not None
     assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
-    lines = [f"usage: {prog} [--preset NAME] [--seeds 0 1 2] [OPTION VALUE ...]", "", ast.get_docstring(tree) or "", ""]
+    return ast.parse(Path(spec.origin).read_text("utf-8"))
+
+
+def _options(tree: ast.Module) -> ast.expr:
+    """Returns what a study calls the class of its options: the third argument of its `Study`."""
     for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "STUDY":
+            assert isinstance(node.value, ast.Call)
+            return node.value.args[2]
+    return ast.Name("Options")  # of all studies together
+
+
+def _fields(module: str, options: ast.expr) -> dict[str, str]:
+    """Returns the texts of the fields that have one, of a dataclass and of those that it is derived from.
+
+    Args:
+        module: Where its name is used.
+        options: The name: of a class there, or of one in another study.
+    """
+    if isinstance(options, ast.Attribute):
+        module = f"{module.rpartition('.')[0]}.{ast.unparse(options.value)}"
+    found: dict[str, str] = {}
+    for node in _source(module).body:
         if isinstance(node, ast.ClassDef) and node.name == "Options":
-            lines += ["Its own options:", *_fields(node), ""]
-    return "\n".join([*lines, f"The others are those of its runs: svdnet train --help, or {prog} --help-all."])
-
-
-def _fields(options: ast.ClassDef) -> list[str]:
-    """Returns a line for each field of a dataclass that has a docstring."""
-    lines = []
-    for field, text in itertools.pairwise(options.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            assert isinstance(field.target, ast.Name)
-            lines.append(f"  --{field.target.id.replace('_', '-'):20} {' '.join(str(text.value.value).split())}")
-    return lines
+            for base in node.bases:
+                found |= _fields(module, base)
+            for field, text in itertools.pairwise(node.body):
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    assert isinstance(field.target, ast.Name)
+                    assert isinstance(text.value, ast.Constant)
+                    found[field.target.id] = " ".join(str(text.value.value).split())
+    return found

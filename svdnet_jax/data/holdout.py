@@ -33,9 +33,10 @@ def hold_out(dataset: Dataset, identities: int, seed: int, cross_camera: bool = 
     most = min(len(fit), len(known) - 2)
     if not 1 <= identities <= most:
         rule = "two images in each of two cameras" if cross_camera else "two images in one camera"
+        remedy = f"give 1 to {most}" if most > 0 else "none can be held out"
         raise DataError(
             f"`data.validation` {identities}: {dataset.name} has {len(known)} training identities, {len(fit)} of them "
-            f"with {rule}, as their queries need, and two must be left to train on; give 1 to {max(most, 1)}"
+            f"with {rule}, as their queries need, and two must be left to train on; {remedy}"
         )
     held = np.random.default_rng(seed).choice(fit, identities, replace=False)
     out = np.isin(train.pids, held)

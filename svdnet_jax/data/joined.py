@@ -45,7 +45,7 @@ def join(
         more: The others; they stay what they are, as `Dataset.others`, where they have a test set.
         cache: Where the joined images go.
         size: Height and width that images get where those of the sets differ.
-        say: Gets a line where that takes long.
+        say: Gets a line where that takes long, and of each set that has no test set.
         combine_all: Train on query and gallery of the others too, but for junk and distractors; then they are no test
             sets any more.
 
@@ -78,6 +78,10 @@ def join(
         if joined is None:
             raise DataError(f"{folder}: was written and cannot be read; start the command again")
     tested = () if combine_all else tuple(other for other in others if len(other.query) and len(other.gallery))
+    if not combine_all:
+        for other in others:
+            if other not in tested:
+                say(f"note: {other.name}: has no queries, or no gallery. It is trained on and not tested.")
     return Dataset(name, joined.train, first.query, first.gallery, people, tested)
 
 

@@ -25,7 +25,7 @@ from svdnet_jax.distributed.mesh import MeshContext
 class Batch(NamedTuple):
     """Images of one optimizer step."""
 
-    images: UInt8[Array, "N H W 3"]
+    images: UInt8[Array, "N h w 3"]
     """RGB bytes of any one size."""
     labels: Int[Array, " N"]
     """Class numbers of the identities, 0 .. K-1."""

@@ -19,7 +19,7 @@ DISTRACTOR = 0
 class Split:
     """Decoded images of one split with their identities and cameras."""
 
-    images: UInt8[np.ndarray, "N H W 3"]
+    images: UInt8[np.ndarray, "N h w 3"]
     """RGB, all of one size."""
     pids: Int[np.ndarray, " N"]
     """Identity numbers as in the file names; `JUNK` and `DISTRACTOR` have their meaning in a gallery."""

@@ -59,8 +59,8 @@ BACKBONES: Backbones = MappingProxyType(
         "caffenet": partial(_plain, CaffeNet),
     }
 )
-"""Backbones by name: those that `model.backbone` takes. A backbone of your own goes with a training loop of your own,
-whose network is ``build(model, classes, {**BACKBONES, "mine": make})``; `svdnet_jax.runs.train` knows only these."""
+"""Backbones by name: those that `model.backbone` takes. One of your own is handed to `SVDNet`, for a training loop of
+your own or for `svdnet_jax.runs.train(config, model=...)`, or to `create_model` under a name beside these."""
 
 
 class Outputs(NamedTuple):

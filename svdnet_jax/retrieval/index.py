@@ -166,7 +166,7 @@ def save_index(index: Index, path: str | Path) -> None:
     file is one of `Embeddings` too) or FAISS's index with its SHA-256, and the scale and centre of the features in it.
 
     Args:
-        index: From `create_model`.
+        index: From `build_index`.
         path: The file; its folder is made if needed, an older file is replaced.
 
     Raises:

@@ -125,8 +125,8 @@ def _refuse_selves(dataset: Dataset) -> None:
     if any(np.array_equal(dataset.query.images[q], dataset.gallery.images[g]) for q, g in pairs[:SHOWN]):
         raise DataError(
             f"{dataset.name}: {len(pairs)} of {len(dataset.query)} queries are in the gallery too, the first is "
-            f"{dataset.query.names[pairs[0][0]]}, and with `eval.cross_camera` False each would find itself; leave "
-            "that option out: without cameras only a query's own image is left out"
+            f"{dataset.query.names[pairs[0][0]]}, and with `cross_camera` False (when training, `eval.cross_camera` "
+            "False) each would find itself; leave that option out: without cameras only a query's own image is left out"
         )
 
 

@@ -30,8 +30,9 @@ from svdnet_jax.arrays import read_array
 from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import RESUMABLE_FIELDS, diff, to_json
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import is_json, refuse_overwrite, write_json, write_whole
+from svdnet_jax.outputs import is_bytes, is_figure, is_json, is_text, refuse_overwrite, write_json, write_whole
 from svdnet_jax.reporting.log import refuse_to_lose
+from svdnet_jax.reporting.ranks import is_ranks
 from svdnet_jax.retrieval.intervals import ByIdentity
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def open_run_dir(config: Config) -> Iterator[RunDir]:
 
     Raises:
         ConfigError: The folder belongs to a run with other settings (named in the message), another process works in
-            it, or it cannot be written.
+            it, it cannot be written, or a file in it is in the way that no run has made.
         LogError: It holds a log that is worth something, and no checkpoint to go on from.
     """
     run_dir = RunDir(config.folder)
@@ -155,7 +156,7 @@ def open_run_dir(config: Config) -> Iterator[RunDir]:
             stack.enter_context(FileLock(run_dir.lock, timeout=0))
             if not run_dir.has_checkpoint:
                 refuse_to_lose(run_dir.log)
-                refuse_overwrite("`out`", run_dir.config, is_json("preset", "rri"))
+                _refuse_foreign(run_dir)
                 write_json(run_dir.config, to_json(config))
             elif run_dir.config.exists():
                 # Else the checkpoint tells its settings.
@@ -165,6 +166,17 @@ def open_run_dir(config: Config) -> Iterator[RunDir]:
         except OSError as error:
             raise ConfigError(f"`out` {run_dir.path}: cannot be used as a run folder: {error}") from None
         yield run_dir
+
+
+def _refuse_foreign(run_dir: RunDir) -> None:
+    """Keeps files that are no run's from being written over; raises a ConfigError that names the first of them."""
+    named = {run_dir.config: is_json("preset", "rri"), run_dir.environment: is_json("python", "devices")}
+    # By its beginning: the line may be cut short where a disk was full.
+    named |= {run_dir.log: is_bytes(b'{"event": "start"'), run_dir.report: is_text("<title>SVDNet on")}
+    for path, made in (
+        named | {run_dir.ranks: is_ranks} | dict.fromkeys(run_dir.figures.glob("*.png"), is_figure)
+    ).items():
+        refuse_overwrite("`out`", path, made)
 
 
 def read_settings(run_dir: RunDir) -> dict[str, Any]:

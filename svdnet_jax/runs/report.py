@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import to_json
@@ -80,7 +81,9 @@ def write_artifacts(
         save(figure, pictures[caption])
     sheet = run_dir.figure("contact_sheet")
     # 256 colours: the noise of cameras would make a large file of a picture that is only looked at.
-    Image.fromarray(_sheet(dataset.train)).quantize().save(sheet)
+    about = PngInfo()
+    about.add_text("Software", "svdnet_jax")
+    Image.fromarray(_sheet(dataset.train)).quantize().save(sheet, pnginfo=about)
     pictures["Training images, one row an identity"] = sheet
     # What trained the model, which need not be what draws this report.
     trained = read_environment(run_dir)

@@ -23,7 +23,7 @@ from svdnet_jax.training.state import TrainState, begin_phase
 
 RANDOM_WEIGHTS = (
     "No `model.weights` given: the backbone starts from random weights. Published results start from ImageNet's; "
-    "the README says which files can be read."
+    "docs/recipes.md says which files can be read."
 )
 
 EIGENLAYER_ANEW = "the Eigenlayer starts anew; `model.keep_eigenlayer` takes that of the run along, and its neck"

@@ -34,8 +34,8 @@ def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[Pair]:
     """Reads runs and their controls, from their folders or their logs.
 
     Raises:
-        ConfigError: Not one control for each run; a pair that is none: other steps, learning rates or seed; or pairs
-            that differ in more than the seed, or share one.
+        ConfigError: Not one control for each run; a pair that is none: another Step 0, other steps or another seed; or
+            pairs that differ in more than the seed, or share one.
     """
     if len(runs) != len(controls):
         raise ConfigError(f"--controls: {len(controls)} given for {len(runs)} runs; give one for each, in order")
@@ -49,8 +49,8 @@ def load_pairs(runs: Sequence[Path], controls: Sequence[Path]) -> list[Pair]:
             raise ConfigError(f"--controls {control}: not the control of {run}: {'; '.join(changed)}")
         if _budget(ours) != _budget(theirs):
             raise ConfigError(
-                f"--controls {control}: not the steps and learning rates of {run}; a run that stopped early has its "
-                "control in as many --rri.rounds"
+                f"--controls {control}: not the steps of {run}, or not the learning rates of its Step 0; a run that "
+                "stopped early has its control in as many --rri.rounds"
             )
         sums = [_sums(path, after_rounds(records)[-1]) for path, records in ((run, ours), (control, theirs))]
         pairs.append(Pair(ours, theirs, (sums[0], sums[1]) if sums[0] and sums[1] else None))
@@ -113,7 +113,12 @@ def report_beside_control(out: Path, run: Path, pair: Pair) -> Path:
         control=pair.control,
         differences=differences(pair),
         figures=drawn | {"rounds": out / "rounds.png"},
-        facts={"Data": str(records[0]["dataset"]), "Run": str(run), "Seed": str(records[0]["seed"])},
+        facts={
+            "Data": str(records[0]["dataset"]),
+            "Run": str(run),
+            "Seed": str(records[0]["seed"]),
+            "Largest learning rates of the rounds": rates(pair),
+        },
     )
     return out / "report.html"
 
@@ -211,5 +216,37 @@ def _read(path: Path) -> list[Record]:
 
 
 def _budget(records: Sequence[Record]) -> list[tuple[object, ...]]:
-    """Returns the step and learning rate of every line about training."""
-    return [(r["step"], r["learning_rate"]) for r in records if r["event"] == "step"]
+    """Returns the step of every line about training, and the learning rate where it is one of Step 0.
+
+    Rates of the rounds are each arm's own: one that repairs a classifier which was thrown off may spoil another.
+    """
+    steps = [record for record in records if record["event"] == "step"]
+    base = len(steps) - len(_rounds(records))
+    return [(r["step"], r["learning_rate"] if place < base else None) for place, r in enumerate(steps)]
+
+
+def _rounds(records: Sequence[Record]) -> list[Record]:
+    """Returns the lines about training after Step 0."""
+    base = next(place for place, record in enumerate(records) if record["event"] == "phase")
+    return [record for record in records[base:] if record["event"] == "step"]
+
+
+def rates(pair: Pair) -> str:
+    """Returns the largest learning rate of the rounds of a run and of its control, as text."""
+    largest = (max((r["learning_rate"] for r in _rounds(side)), default=0.0) for side in (pair.run, pair.control))
+    return "RRI {:g}, control {:g}".format(*largest)
+
+
+def rates_note(pairs: Sequence[Pair]) -> str:
+    """Returns what to know where controls trained at other learning rates than their runs; empty where none did."""
+    other = [
+        pair
+        for pair in pairs
+        if [r["learning_rate"] for r in _rounds(pair.run)] != [r["learning_rate"] for r in _rounds(pair.control)]
+    ]
+    return (
+        f"note: the rounds of {len(other)} of {len(pairs)} controls were trained at other learning rates than those of "
+        f"their runs (the largest: {rates(other[0])}): fair where each was chosen from one grid on held-out people"
+        if other
+        else ""
+    )

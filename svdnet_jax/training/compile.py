@@ -30,8 +30,8 @@ from svdnet_jax.training.state import TrainState
 from svdnet_jax.training.step import Metrics, scan_or_unroll, train_step
 
 TrainCall = Callable[[TrainState, Batch | None, Samples, Float[Array, " K"]], tuple[TrainState, Metrics]]
-"""State (donated), store and samples of a `Feed`, learning rate of each step -> the state K steps later, and loss and
-accuracy of each step with S(W) and whether every number is finite after the last."""
+"""State (donated), images and samples of a `TrainLoader`, learning rate of each of K steps -> the state after them, and
+loss and accuracy of each step with S(W) and whether every number is finite after the last."""
 ON_CPU, ELSEWHERE = 1, 10
 """Steps of a call where the settings leave it open: what a call costs beside its steps is nothing to a CPU, which
 compiles each of them."""

@@ -15,13 +15,13 @@ from svdnet_jax.retrieval.embed import apply_in_batches as apply_in_batches
 from svdnet_jax.training.checks import check_images
 from svdnet_jax.training.state import TrainState
 
-EvalFn = Callable[[PyTree[Array], UInt8[Array | np.ndarray, "N H W 3"]], Outputs]
+EvalFn = Callable[[PyTree[Array], UInt8[Array | np.ndarray, "N h w 3"]], Outputs]
 
 
 def make_eval_fn(model: SVDNet, size: tuple[int, int], devices: MeshContext | None = None) -> EvalFn:
     """Returns the jitted network without dropout and augmentation, from variables and bytes to `Outputs`.
 
-    It raises a ValueError where images are no bytes (N, H, W, 3).
+    It raises a ValueError where images are no bytes (N, h, w, 3).
 
     Args:
         model: The network.
@@ -30,7 +30,7 @@ def make_eval_fn(model: SVDNet, size: tuple[int, int], devices: MeshContext | No
             wherever the variables are.
     """
 
-    def infer(variables: PyTree[Array], images: UInt8[Array, "N H W 3"]) -> Outputs:
+    def infer(variables: PyTree[Array], images: UInt8[Array, "N h w 3"]) -> Outputs:
         check_images(images)
         return cast(Outputs, model.apply(variables, resize(images, size), train=False))
 

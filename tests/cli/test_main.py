@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import zipfile
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from svdnet_jax.cli import main, train
+from svdnet_jax.cli import main, study, train
 from svdnet_jax.cli.help import OPTIONS, short_help
 from svdnet_jax.cli.study import STUDIES
 from svdnet_jax.config.presets import PRESETS
@@ -60,6 +62,18 @@ def test_help_imports_nothing_heavy(argv):
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout
     assert done.stderr.split() == []
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_help_of_a_study_has_all_of_its_own_options(name, capsys):
+    module = import_module(study._module(name))
+    own = {field.name for field in fields(module.Options if name == "all" else module.STUDY.options)} - {"run"}
+    with pytest.raises(SystemExit):
+        study.run(name, ["--help"], "study")
+    printed = capsys.readouterr().out.partition("Its own options:")[2]
+    assert {line.split()[0] for line in printed.splitlines() if line.startswith("  --")} == {
+        f"--{each.replace('_', '-')}" for each in own
+    }
 
 
 @pytest.mark.parametrize(

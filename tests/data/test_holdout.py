@@ -113,3 +113,9 @@ def test_every_query_has_a_right_answer(rows, cross_camera):
     for pid, camera in zip(held.query.pids, held.query.cameras, strict=True):
         others = held.gallery.cameras[held.gallery.pids == pid]
         assert ((others != camera) if cross_camera else (others > 0)).any()
+
+
+def test_of_people_of_one_camera_none_can_be_held_out():
+    one = Split(TRAIN.images, TRAIN.pids, np.ones(len(TRAIN), int), TRAIN.names)
+    with pytest.raises(DataError, match="two must be left to train on; none can be held out"):
+        hold_out(whole(one), 1, 0)

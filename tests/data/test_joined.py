@@ -66,6 +66,14 @@ def test_the_first_is_tested_as_it_is_and_the_others_by_their_names(joining):
     assert joined.others[0].gallery.pids.tolist() == [4, 4, 0, -1]
 
 
+def test_a_set_without_queries_is_trained_on_and_said_not_to_be_tested(joining):
+    other = replace(duke(), query=split([]))
+    assert joining(market(), other).others == ()
+    assert "note: duke: has no queries, or no gallery. It is trained on and not tested." in joining.said
+    joining(market(), other, combine_all=True)
+    assert not any("not tested" in line for line in joining.said)
+
+
 NUMBERS = st.lists(st.integers(1, 2**40), min_size=1, max_size=6)
 
 

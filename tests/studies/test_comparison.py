@@ -14,7 +14,7 @@ def metrics(value):
     return dict.fromkeys(("rank1", "rank5", "rank10", "rank20", "mAP", "mAP_market", "mINP"), value)
 
 
-def log(path, *, method="us", seed=0, last=0.6, rate=0.1, ended=True, rounds=1, **started):
+def log(path, *, method="us", seed=0, last=0.6, rate=0.1, later=None, steps=4, ended=True, rounds=1, **started):
     def phase(kind, number, step, value):
         record = {
             "event": "phase",
@@ -34,11 +34,11 @@ def log(path, *, method="us", seed=0, last=0.6, rate=0.1, ended=True, rounds=1, 
             line
             for number in range(1, rounds + 1)
             for line in (
-                {"event": "step", "step": 4 + 4 * number, "learning_rate": rate, "loss": 1.0},
-                phase("relaxation", number, 4 + 4 * number, last),
+                {"event": "step", "step": 4 + steps * number, "learning_rate": later or rate, "loss": 1.0},
+                phase("relaxation", number, 4 + steps * number, last),
             )
         ),
-        *([{"event": "end", "step": 4 + 4 * rounds, "stopped": "maximum", "seconds": 1.0}] if ended else []),
+        *([{"event": "end", "step": 4 + steps * rounds, "stopped": "maximum", "seconds": 1.0}] if ended else []),
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return str(path)
@@ -111,7 +111,8 @@ def test_what_is_not_known_of_people_is_said_and_other_people_are_refused(tmp_pa
     [
         ({"method": "us"}, "decorrelates by us; a control must not"),
         ({"seed": 3}, "seed: 0 -> 3"),
-        ({"rate": 0.2}, "not the steps and learning rates of"),
+        ({"rate": 0.2}, "or not the learning rates of its Step 0"),
+        ({"steps": 12}, "not the steps of"),
         ({"ended": False}, "the run has not ended"),
     ],
 )
@@ -172,6 +173,20 @@ def test_few_people_are_said_to_be_few(people, said, tmp_path, capsys):
     control = in_folder(tmp_path / "control", np.linspace(0.1, 0.6, people), method="none")
     assert main(["--runs", run, "--controls", control]) == 0
     assert said in capsys.readouterr().out
+
+
+def test_a_control_may_have_learning_rates_of_its_own_in_the_rounds_and_they_are_said(tmp_path, capsys):
+    run, control = (in_folder(tmp_path / name, np.full(10, 0.5), **options) for name, options in PAIR.items())
+    assert main(["--runs", run, "--controls", control, "--out", str(tmp_path / "out")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "note: the rounds of 1 of 1 controls were trained at other learning rates" in said
+    assert "the largest: RRI 0.1, control 0.01" in said
+    assert "RRI 0.1, control 0.01" in (tmp_path / "out" / "report.html").read_text()
+    assert main(["--runs", run, "--controls", log(tmp_path / "same", method="none")]) == 0
+    assert "note:" not in capsys.readouterr().out
+
+
+PAIR = {"run": {}, "control": {"method": "none", "later": 0.01}}
 
 
 def test_each_run_needs_its_control(tmp_path, capsys):

@@ -56,7 +56,7 @@ def _pick(rng: Rng, options: Sequence[T]) -> T:
 
 
 def near(rng: Rng, color: Color, spread: float) -> Color:
-    """Returns a colour like `colour`; `spread` is in grey levels."""
+    """Returns a color like `color`; `spread` is in levels of gray."""
     shift = rng.normal(0, spread) + rng.normal(0, 0.5 * spread, 3)
     red, green, blue = (min(max(round(c + s), 6), 249) for c, s in zip(color, shift, strict=True))
     return red, green, blue

@@ -17,10 +17,10 @@ from benchmarks import hlo
 from benchmarks.least import least_of_step
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import Config, Parallel, input_size
-from svdnet_jax.data.loader import Batch
+from svdnet_jax.data.batches import Batch
 from svdnet_jax.distributed.mesh import AXIS, MeshContext
 from svdnet_jax.models.svdnet import SVDNet, create_model
-from svdnet_jax.training.eval_fn import make_eval_fn
+from svdnet_jax.training.embedding import make_eval_fn
 from svdnet_jax.training.loop import compile_phases
 from svdnet_jax.training.optimizer import FROZEN, weight_groups, with_learning_rate
 from svdnet_jax.training.schedule import build_schedule

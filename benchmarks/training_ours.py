@@ -12,7 +12,7 @@ from benchmarks.training_case import LAST_SCALE, STD, Case, random_images
 from benchmarks.turns import Ready
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import Config, Model, PhaseKind
-from svdnet_jax.data.loader import make_loader, mean_image
+from svdnet_jax.data.batches import make_loader, mean_image
 from svdnet_jax.data.types import Split
 from svdnet_jax.distributed.mesh import MeshContext, create_mesh, disable_malloc_trim
 from svdnet_jax.models.resnet import ResNet

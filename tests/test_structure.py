@@ -17,7 +17,7 @@ LEVELS = {
     "eigenlayer": 0,
     "config": 1,
     "arrays": 1,
-    "outputs": 2,
+    "safe_writing": 2,
     "matlab": 2,
     "distributed": 2,
     "models": 3,

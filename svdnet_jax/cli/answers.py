@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from svdnet_jax.outputs import is_csv, write_whole
 from svdnet_jax.reporting.terminal import as_cell
 from svdnet_jax.retrieval.doubts import NEAR
 from svdnet_jax.retrieval.duplicates import Pairs
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.index import Index, search
 from svdnet_jax.retrieval.people import People, called
+from svdnet_jax.safe_writing import is_csv, write_whole
 
 COLUMNS = ("name", "pid", "camera", "distance", "row")
 HEAD = ("query", "rank", *COLUMNS)

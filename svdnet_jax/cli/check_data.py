@@ -36,12 +36,12 @@ from svdnet_jax.data.cache import is_prepared, read_prepared
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.index import SHOWN, SPLITS, DatasetIndex
 from svdnet_jax.data.inspect import Report, inspect, sheet
-from svdnet_jax.data.load import prepare
+from svdnet_jax.data.reading import prepare
 from svdnet_jax.data.types import check_identities
 from svdnet_jax.errors import ConfigError, DataError
-from svdnet_jax.outputs import is_csv, is_figure, is_json, refuse_overwrite, write_json, write_whole
 from svdnet_jax.reporting.progress import counting
 from svdnet_jax.reporting.terminal import say, terminal
+from svdnet_jax.safe_writing import is_csv, is_figure, is_json, refuse_overwrite, write_json, write_whole
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import tyro
 
 from svdnet_jax.cli.exits import fail_on
 from svdnet_jax.errors import ConfigError, LogError
-from svdnet_jax.outputs import is_figure, is_text, refuse_inside, refuse_overwrite
 from svdnet_jax.reporting.terminal import say, terminal
+from svdnet_jax.safe_writing import is_figure, is_text, refuse_inside, refuse_overwrite
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "svdnet embed") -> int:
 def _embed(options: Options, console: Console) -> None:
     # Flax and all that belongs to training, which --help can do without.
     from svdnet_jax.data.found import find_images
-    from svdnet_jax.outputs import refuse_overwrite
     from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS
     from svdnet_jax.runs import inference
+    from svdnet_jax.safe_writing import refuse_overwrite
 
     if (options.run is None) == (options.weights is None):
         raise ConfigError("give --run or --weights")

@@ -57,12 +57,12 @@ from svdnet_jax.cli.source import Source, with_source
 from svdnet_jax.config.flags import Flag
 from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import is_bytes, is_figure, refuse_overwrite
 from svdnet_jax.reporting.ranks import is_ranks
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS
 from svdnet_jax.retrieval.foreign import from_one, load_embeddings
+from svdnet_jax.safe_writing import is_bytes, is_figure, refuse_overwrite
 
 if TYPE_CHECKING:
     from svdnet_jax.data.types import Dataset

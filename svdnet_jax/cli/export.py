@@ -21,8 +21,8 @@ from rich.console import Console
 from svdnet_jax.cli.exits import explain, fail, fail_on
 from svdnet_jax.cli.source import Source, with_source
 from svdnet_jax.errors import ConfigError, MachineError
-from svdnet_jax.outputs import Recognize, refuse_overwrite, whole_file
 from svdnet_jax.reporting.terminal import say, terminal
+from svdnet_jax.safe_writing import Recognize, refuse_overwrite, whole_file
 
 if TYPE_CHECKING:
     from svdnet_jax.export.check import Apply, Comparison
@@ -79,7 +79,7 @@ def _export(options: Options, console: Console) -> None:
     from svdnet_jax.export.network import Network, check_installed
     from svdnet_jax.runs.inference import load_eval_dataset
     from svdnet_jax.runs.load import finished_note, load_run
-    from svdnet_jax.training.eval_fn import make_eval_fn
+    from svdnet_jax.training.embedding import make_eval_fn
     from svdnet_jax.training.fingerprint import model_fingerprint
 
     if not 1 <= options.queries <= 10**6:

@@ -10,8 +10,8 @@ from svdnet_jax.data.formats.csv_manifest import BOTH, QUOTED
 from svdnet_jax.data.formats.one_set import is_one_set
 from svdnet_jax.data.index import SPLITS, DatasetIndex, ImageRecord, refuse_strange
 from svdnet_jax.errors import DataError
-from svdnet_jax.outputs import write_whole
 from svdnet_jax.reporting.terminal import as_cell, printable
+from svdnet_jax.safe_writing import write_whole
 
 HEAD = ("path", "identity", "camera", "split")
 

@@ -47,13 +47,13 @@ from svdnet_jax.cli.exits import fail, fail_on
 from svdnet_jax.config.flags import Flag
 from svdnet_jax.data.index import ImageRecord
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import is_csv, is_figure, is_npz, refuse_overwrite
 from svdnet_jax.reporting.terminal import say, terminal
 from svdnet_jax.retrieval.distances import Metric
 from svdnet_jax.retrieval.duplicates import near_pairs
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.foreign import load_embeddings
 from svdnet_jax.retrieval.index import Index, Kind, build_index, load_index, save_index
+from svdnet_jax.safe_writing import is_csv, is_figure, is_npz, refuse_overwrite
 
 CHOICE = (
     "give --gallery or --index, and what to do with it: --query, --images or --duplicates; or --gallery with --index, "

@@ -20,7 +20,7 @@ from svdnet_jax.arrays import read_array
 from svdnet_jax.data.index import SPLITS
 from svdnet_jax.data.types import Dataset, Split, array_hash
 from svdnet_jax.errors import DataError
-from svdnet_jax.outputs import working_folder
+from svdnet_jax.safe_writing import working_folder
 
 FORMAT = 2
 """Raised whenever the same image files give other pixels: in format 1 pictures were not turned upright, gray of 16 bits

@@ -1,6 +1,6 @@
 """Resizes one image on the host, with the interpolation of the compiled network.
 
-Images of one size reach the network as they are and are resized by `svdnet_jax.data.loader.resize`. Others come
+Images of one size reach the network as they are and are resized by `svdnet_jax.data.batches.resize`. Others come
 here, one at a time and without compiling a program for each size. Both compute the same linear interpolation (with
 antialiasing) in float32, so they agree to rounding, about 1e-6 of a value. Each image is resized by itself: what else
 is in its folder does not matter.

@@ -22,7 +22,7 @@ from svdnet_jax._version import __version__
 from svdnet_jax.errors import MachineError
 from svdnet_jax.export.network import Network
 from svdnet_jax.models.layers import padded_max_pool
-from svdnet_jax.outputs import is_bytes
+from svdnet_jax.safe_writing import is_bytes
 
 PACKAGES = ("jax2onnx", "onnx", "onnxruntime")
 """Packages that writing and checking such a file needs."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from svdnet_jax.data.loader import resize
+from svdnet_jax.data.batches import resize
 from svdnet_jax.export.network import Network
 from svdnet_jax.models.conv_norm import convolve_on_any_platform
 

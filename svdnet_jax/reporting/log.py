@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn
 
 from svdnet_jax.errors import LogError
-from svdnet_jax.outputs import naming
+from svdnet_jax.safe_writing import naming
 
 Record = Mapping[str, Any]
 """One line of the log."""

@@ -4,10 +4,10 @@ import csv
 import io
 from pathlib import Path
 
-from svdnet_jax.outputs import is_csv, write_whole
 from svdnet_jax.reporting.terminal import as_cell
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.first_ranks import FirstRanks
+from svdnet_jax.safe_writing import is_csv, write_whole
 
 HEAD = ("query", "query_pid", "query_camera", "rank", "name", "pid", "camera", "distance", "right")
 """Columns; `right` is 1 where the image shows the query's identity, else 0."""

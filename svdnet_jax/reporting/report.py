@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from svdnet_jax.outputs import write_whole
 from svdnet_jax.reporting.log import Record, after_rounds, border_name, borders, flatten, other_sets
 from svdnet_jax.reporting.terminal import duration, printable
+from svdnet_jax.safe_writing import write_whole
 
 _EMBEDDINGS = ("embedding", "pooled")
 _MEASURES = {"rank1": "rank-1", "mAP": "mAP"}

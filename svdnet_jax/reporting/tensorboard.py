@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import naming
 from svdnet_jax.reporting.log import Record, scalars
+from svdnet_jax.safe_writing import naming
 
 SUFFIX = ".svdnet_jax"
 """Ends the names of our files: others in the folder stay."""

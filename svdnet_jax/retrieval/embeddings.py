@@ -15,8 +15,8 @@ from jaxtyping import Float, Int64, Shaped
 
 from svdnet_jax.arrays import array_names, read_arrays
 from svdnet_jax.errors import FeatureError
-from svdnet_jax.outputs import is_npz, whole_file
 from svdnet_jax.retrieval.people import NUMBERS, People, as_array, called, from_array
+from svdnet_jax.safe_writing import is_npz, whole_file
 
 ARRAYS = ("features", "pids", "cameras", "names")
 """What every file holds; `names` may be absent."""

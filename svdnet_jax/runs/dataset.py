@@ -12,7 +12,7 @@ from svdnet_jax.config.schema import Config, Data, Eval
 from svdnet_jax.data.holdout import hold_out, without
 from svdnet_jax.data.index import SHOWN
 from svdnet_jax.data.joined import join
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.data.synthetic import generate
 from svdnet_jax.data.types import DISTRACTOR, JUNK, Dataset, check_identities
 from svdnet_jax.errors import DataError

@@ -30,10 +30,10 @@ from svdnet_jax.arrays import read_array
 from svdnet_jax.config.schema import Config
 from svdnet_jax.config.serialize import RESUMABLE_FIELDS, diff, to_json
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import is_bytes, is_figure, is_json, is_text, refuse_overwrite, write_json, write_whole
 from svdnet_jax.reporting.log import refuse_to_lose
 from svdnet_jax.reporting.ranks import is_ranks
 from svdnet_jax.retrieval.intervals import ByIdentity
+from svdnet_jax.safe_writing import is_bytes, is_figure, is_json, is_text, refuse_overwrite, write_json, write_whole
 
 if TYPE_CHECKING:
     from svdnet_jax.retrieval.embeddings import Embeddings

@@ -33,7 +33,7 @@ from svdnet_jax.runs.dataset import count_valid, load_test_dataset
 from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.load import finished_note, load_run
 from svdnet_jax.runs.pictures import Pixels
-from svdnet_jax.training.eval_fn import make_eval_fn, make_eval_fn_resized
+from svdnet_jax.training.embedding import make_eval_fn, make_eval_fn_resized
 from svdnet_jax.training.evaluation import embed_split
 from svdnet_jax.training.fingerprint import fingerprints
 from svdnet_jax.training.init import as_pretrained, initial_shapes, pixel_statistics, with_weights

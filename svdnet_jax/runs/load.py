@@ -12,7 +12,7 @@ from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.svdnet import SVDNet, create_model
 from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.restore import UNVERIFIED, RunPosition, abstract_state, on_device, read_latest, read_patiently
-from svdnet_jax.training.eval_fn import embed
+from svdnet_jax.training.embedding import embed
 from svdnet_jax.training.loop import make_optimizers, optimizer_at
 from svdnet_jax.training.schedule import build_schedule
 from svdnet_jax.training.state import TrainState, init_state

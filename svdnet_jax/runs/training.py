@@ -13,7 +13,7 @@ from rich.console import Console
 from svdnet_jax.config.schema import Config, input_size
 from svdnet_jax.config.serialize import PATH_FIELDS, diff, to_json
 from svdnet_jax.config.validate import validate
-from svdnet_jax.data.loader import make_loader
+from svdnet_jax.data.batches import make_loader
 from svdnet_jax.data.types import Dataset, check_identities, fingerprint
 from svdnet_jax.distributed.mesh import (
     MeshContext,
@@ -26,7 +26,6 @@ from svdnet_jax.distributed.mesh import (
 from svdnet_jax.distributed.multihost import assert_same_on_all_hosts, is_lead_host, lead_host_first
 from svdnet_jax.models.pretrained.load import Pretrained
 from svdnet_jax.models.svdnet import SVDNet, create_model
-from svdnet_jax.outputs import write_json
 from svdnet_jax.reporting.log import check_records, open_log, other_sets, read_log
 from svdnet_jax.reporting.progress import print_table, progress
 from svdnet_jax.reporting.tensorboard import check_tensorboard, event_file
@@ -40,12 +39,13 @@ from svdnet_jax.runs.environment import environment
 from svdnet_jax.runs.estimate import network_operations, refuse_too_large, tell_network, tell_time
 from svdnet_jax.runs.evaluate import divisible_batches, with_fingerprints
 from svdnet_jax.runs.log_records import end_record, report_facts, start_record
-from svdnet_jax.runs.output import RunOutput, copy_base_run, log_record, save_border, save_checkpoint
 from svdnet_jax.runs.report import write_artifacts
 from svdnet_jax.runs.restore import RunPosition, checkpoint_metric
+from svdnet_jax.runs.saving import RunOutput, copy_base_run, log_record, save_border, save_checkpoint
 from svdnet_jax.runs.start import Start, read_source, restore_or_start
+from svdnet_jax.safe_writing import write_json
 from svdnet_jax.training.compile import steps_per_call
-from svdnet_jax.training.eval_fn import EvalFn, make_eval_fn
+from svdnet_jax.training.embedding import EvalFn, make_eval_fn
 from svdnet_jax.training.evaluation import EvalResult, evaluate_model
 from svdnet_jax.training.events import Decorrelated, Event, PhaseEnded, Record, SaveDue, StepLogged, Working
 from svdnet_jax.training.init import initial_state

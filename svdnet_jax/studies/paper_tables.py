@@ -22,10 +22,10 @@ import tyro
 from svdnet_jax.config.flags import Flag
 from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import is_figure, is_text, refuse_overwrite, write_whole
 from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.reporting.terminal import say, terminal
+from svdnet_jax.safe_writing import is_figure, is_text, refuse_overwrite, write_whole
 from svdnet_jax.studies import (
     control,
     decorrelation,

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from svdnet_jax.baselines import pcanet
 from svdnet_jax.config.schema import Config
-from svdnet_jax.data.loader import resize
+from svdnet_jax.data.batches import resize
 from svdnet_jax.data.types import Dataset, fingerprint, labels
 from svdnet_jax.reporting.figures.studies import side_by_side
 from svdnet_jax.reporting.log import Record

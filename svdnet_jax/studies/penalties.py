@@ -24,7 +24,7 @@ from rich.table import Table
 
 from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
 from svdnet_jax.config.schema import Config, Penalty
-from svdnet_jax.data.loader import resize
+from svdnet_jax.data.batches import resize
 from svdnet_jax.reporting.figures.studies import side_by_side
 from svdnet_jax.reporting.log import Record
 from svdnet_jax.reporting.terminal import terminal

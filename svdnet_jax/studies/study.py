@@ -23,7 +23,6 @@ from rich.table import Table
 
 from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError, TrainingDiverged
-from svdnet_jax.outputs import is_figure, is_json, refuse_overwrite, write_whole
 from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.reporting.log import Record, read_log
 from svdnet_jax.reporting.terminal import say, terminal
@@ -31,6 +30,7 @@ from svdnet_jax.runs.dataset import load_configured_dataset
 from svdnet_jax.runs.directory import RunDir, load_identities, read_environment
 from svdnet_jax.runs.environment import environment
 from svdnet_jax.runs.restore import read_run_log
+from svdnet_jax.safe_writing import is_figure, is_json, refuse_overwrite, write_whole
 from svdnet_jax.studies.differences import mean_sums
 from svdnet_jax.studies.jobs import cores, side_by_side
 from svdnet_jax.studies.summary import Lines, about, at_round, choices, last_round

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from svdnet_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from svdnet_jax.data.loader import Batch as Batch
-    from svdnet_jax.training.eval_fn import embed as embed
-    from svdnet_jax.training.eval_fn import make_eval_fn as make_eval_fn
+    from svdnet_jax.data.batches import Batch as Batch
+    from svdnet_jax.training.embedding import embed as embed
+    from svdnet_jax.training.embedding import make_eval_fn as make_eval_fn
     from svdnet_jax.training.losses import make_loss_fn as make_loss_fn
     from svdnet_jax.training.losses import softmax_loss as softmax_loss
     from svdnet_jax.training.optimizer import make_optimizer as make_optimizer
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AugmentConfig": "svdnet_jax.training.preprocess",
-    "Batch": "svdnet_jax.data.loader",
+    "Batch": "svdnet_jax.data.batches",
     "TrainState": "svdnet_jax.training.state",
     "begin_phase": "svdnet_jax.training.state",
     "decorrelate_state": "svdnet_jax.training.state",
-    "embed": "svdnet_jax.training.eval_fn",
+    "embed": "svdnet_jax.training.embedding",
     "init_state": "svdnet_jax.training.state",
-    "make_eval_fn": "svdnet_jax.training.eval_fn",
+    "make_eval_fn": "svdnet_jax.training.embedding",
     "make_loss_fn": "svdnet_jax.training.losses",
     "make_optimizer": "svdnet_jax.training.optimizer",
     "make_preprocess": "svdnet_jax.training.preprocess",

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from svdnet_jax import eigenlayer
 from svdnet_jax.config.schema import Config, Loss, Penalty, PhaseKind
-from svdnet_jax.data.loader import Batch, Samples
+from svdnet_jax.data.batches import Batch, Samples
 from svdnet_jax.distributed.mesh import AXIS, MeshContext
 from svdnet_jax.models.svdnet import SVDNet, with_sync_batch_norm
 from svdnet_jax.training.losses import make_loss_fn

@@ -21,7 +21,7 @@ from svdnet_jax.retrieval.intervals import ByIdentity, sum_by_identity
 from svdnet_jax.retrieval.metrics import evaluate
 from svdnet_jax.retrieval.people import NUMBERS, People
 from svdnet_jax.retrieval.results import Report
-from svdnet_jax.training.eval_fn import EvalFn
+from svdnet_jax.training.embedding import EvalFn
 from svdnet_jax.training.state import TrainState
 
 UNKNOWN: Mapping[str, str] = MappingProxyType({})

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from svdnet_jax.config.schema import Config, Model, input_size
-from svdnet_jax.data.loader import mean_image
+from svdnet_jax.data.batches import mean_image
 from svdnet_jax.data.types import Split, labels
 from svdnet_jax.errors import ConfigError
 from svdnet_jax.models.pretrained.convert import IMAGENET_MEAN, IMAGENET_STD

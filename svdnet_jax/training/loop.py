@@ -16,7 +16,7 @@ import optax
 
 from svdnet_jax import eigenlayer
 from svdnet_jax.config.schema import RRI, Config, PhaseKind
-from svdnet_jax.data.loader import TrainLoader
+from svdnet_jax.data.batches import TrainLoader
 from svdnet_jax.distributed.mesh import MeshContext, replicate_on
 from svdnet_jax.distributed.multihost import broadcast_from_lead
 from svdnet_jax.errors import Stopped

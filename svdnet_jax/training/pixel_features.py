@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, PyTree, UInt8
 
-from svdnet_jax.data.loader import resize
+from svdnet_jax.data.batches import resize
 from svdnet_jax.models.svdnet import SVDNet
 
 PixelFn = Callable[[PyTree[Array], UInt8[np.ndarray, "N h w 3"] | Float32[np.ndarray, "N h w 3"]], Mapping[str, Any]]

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from svdnet_jax.config.schema import Data
 from svdnet_jax.data.augment import WHOLE, Share, random_crop, random_erase, random_flip
-from svdnet_jax.data.loader import resize
+from svdnet_jax.data.batches import resize
 
 
 class AugmentConfig(NamedTuple):

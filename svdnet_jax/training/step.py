@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from svdnet_jax.data.augment import WHOLE, Share
-from svdnet_jax.data.loader import Batch
+from svdnet_jax.data.batches import Batch
 from svdnet_jax.models.svdnet import Outputs, SVDNet
 from svdnet_jax.training.checks import check_grad_accum, check_images, check_labels, check_loss, require_sync_batch_norm
 from svdnet_jax.training.losses import LossFn, softmax_loss

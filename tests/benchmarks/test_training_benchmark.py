@@ -11,7 +11,7 @@ from benchmarks import training, training_ours
 from benchmarks.table import read_rows, training_table
 from benchmarks.training_case import is_frozen, step_flops
 from benchmarks.turns import Ready, take_turns
-from svdnet_jax.data.loader import make_loader
+from svdnet_jax.data.batches import make_loader
 from svdnet_jax.models.svdnet import parameter_paths
 
 KINDS = ("base", "restraint", "relaxation")

@@ -15,7 +15,7 @@ from small_data import SIZE, cache_folder, shelved_market, write, write_manifest
 from svdnet_jax.data import cache as cache_module
 from svdnet_jax.data.cache import FORMAT, read_prepared, write_prepared
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.load import load_dataset, prepare
+from svdnet_jax.data.reading import load_dataset, prepare
 from svdnet_jax.data.types import Dataset, Split, fingerprint
 from svdnet_jax.errors import DataError
 
@@ -285,7 +285,7 @@ def test_prepared_data_need_no_image_library(market, cache, tmp_path):
 import sys
 sys.modules.update(dict.fromkeys({blocked}))
 from pathlib import Path
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 for root in ({str(tmp_path / "prepared")!r}, {str(market)!r}):
     print(load_dataset(Path(root), Path({str(cache)!r}), (16, 8)).train.images.sum())
 """

@@ -11,7 +11,7 @@ from small_data import write, write_market
 
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.images import decode
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.errors import DataError, WeightsError
 from svdnet_jax.models.pretrained.readers import read_h5, read_tfjs
 from svdnet_jax.reporting.terminal import as_cell

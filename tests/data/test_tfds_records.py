@@ -11,7 +11,7 @@ from PIL import Image
 from small_data import SIZE, cache_folder, shelved_market, write, write_manifest, write_truncated
 
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.data.resizing import resize_to_bytes
 from svdnet_jax.data.tfds_records import Reid, pack
 from svdnet_jax.errors import DataError
@@ -103,7 +103,7 @@ def test_a_split_may_be_empty(tmp_path, cache):
 
 def test_packing_prints_nothing_and_imports_no_tensorflow(market, cache):
     program = (
-        "import sys; from pathlib import Path; from svdnet_jax.data.load import load_dataset\n"
+        "import sys; from pathlib import Path; from svdnet_jax.data.reading import load_dataset\n"
         f"load_dataset(Path({str(market)!r}), Path({str(cache)!r}), (16, 8))\n"
         "assert 'tensorflow' not in sys.modules and 'tensorflow_datasets' in sys.modules"
     )

@@ -8,7 +8,7 @@ from small_data import SIZE, cache_folder, shelved_market, write, write_cuhk03_c
 
 from svdnet_jax.config.schema import Config, Data
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.data.unread import unread_line
 from svdnet_jax.runs.dataset import load_configured_dataset
 

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType
 
 from svdnet_jax.config.schema import Compute, Config, Optimizer
-from svdnet_jax.data.loader import Batch
+from svdnet_jax.data.batches import Batch
 from svdnet_jax.distributed import mesh as module
 from svdnet_jax.distributed.mesh import AXIS, MeshContext, fits_on_device
 from svdnet_jax.models.svdnet import SVDNet

@@ -10,7 +10,7 @@ import pytest
 
 from svdnet_jax.config.presets import PRESETS
 from svdnet_jax.config.schema import input_size
-from svdnet_jax.data.loader import resize
+from svdnet_jax.data.batches import resize
 from svdnet_jax.errors import ConfigError, MachineError
 from svdnet_jax.export import onnx_file, stablehlo
 from svdnet_jax.export.network import Network, check_installed

@@ -13,7 +13,7 @@ from scipy.io import savemat
 
 from svdnet_jax.config.serialize import from_json
 from svdnet_jax.data.cache import read_prepared, write_prepared
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.data.types import Dataset, Split
 from svdnet_jax.errors import ConfigError, DataError, LogError
 from svdnet_jax.models.pretrained.load import load_pretrained

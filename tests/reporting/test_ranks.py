@@ -2,10 +2,10 @@
 
 import csv
 
-from svdnet_jax.outputs import is_csv
 from svdnet_jax.reporting.ranks import HEAD, is_ranks, write_ranks
 from svdnet_jax.retrieval.embeddings import Embeddings
 from svdnet_jax.retrieval.first_ranks import first_ranks
+from svdnet_jax.safe_writing import is_csv
 
 
 def test_each_image_has_its_line_and_names_are_no_formulas(tmp_path):

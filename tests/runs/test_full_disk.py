@@ -17,12 +17,12 @@ import short_run
 from svdnet_jax.cli.exits import exit_code_of
 from svdnet_jax.data.cache import write_prepared
 from svdnet_jax.errors import ConfigError, MachineError
-from svdnet_jax.outputs import working_folder, write_whole
 from svdnet_jax.reporting.log import read_log
 from svdnet_jax.retrieval.embeddings import write_arrays
 from svdnet_jax.runs import checkpoint
 from svdnet_jax.runs.directory import RunDir
 from svdnet_jax.runs.load import load_run
+from svdnet_jax.safe_writing import working_folder, write_whole
 from svdnet_jax.training.state import Cursor, TrainState
 
 CLOCK = ("seconds", "images_per_second")

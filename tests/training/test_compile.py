@@ -14,7 +14,7 @@ import pytest
 from compiles import counted
 
 from svdnet_jax.config.schema import Compute, Config, Data, Loss, Model, Optimizer, Phase
-from svdnet_jax.data.loader import make_loader
+from svdnet_jax.data.batches import make_loader
 from svdnet_jax.distributed.mesh import create_mesh, describe
 from svdnet_jax.models.resnet import MiniResNet, ResNet, resnet50
 from svdnet_jax.models.svdnet import create_model

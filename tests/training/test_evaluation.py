@@ -19,7 +19,7 @@ from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import Outputs, create_model
 from svdnet_jax.retrieval import evaluate
 from svdnet_jax.retrieval.embed import apply_in_batches
-from svdnet_jax.training.eval_fn import make_eval_fn
+from svdnet_jax.training.embedding import make_eval_fn
 from svdnet_jax.training.evaluation import _fit, embed_split, evaluate_model
 from svdnet_jax.training.fingerprint import fingerprints, model_fingerprint
 from svdnet_jax.training.state import decorrelate_state, init_state

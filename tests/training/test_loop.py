@@ -15,14 +15,14 @@ from compiles import counted
 
 from svdnet_jax import eigenlayer
 from svdnet_jax.config.schema import RRI, Optimizer, Phase, input_size
-from svdnet_jax.data.loader import make_loader
+from svdnet_jax.data.batches import make_loader
 from svdnet_jax.distributed.mesh import create_mesh
 from svdnet_jax.errors import Stopped, TrainingDiverged
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import create_model, parameter_paths
 from svdnet_jax.runs import checkpoint
 from svdnet_jax.training.compile import steps_per_call
-from svdnet_jax.training.eval_fn import make_eval_fn
+from svdnet_jax.training.embedding import make_eval_fn
 from svdnet_jax.training.evaluation import evaluate_model
 from svdnet_jax.training.events import SaveDue, StepLogged, Working
 from svdnet_jax.training.loop import Task, compile_phases, is_stable, make_optimizers, optimizer_at, run_rri

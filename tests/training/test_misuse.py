@@ -11,10 +11,10 @@ import optax
 import pytest
 
 from svdnet_jax.config.schema import Model, Optimizer
-from svdnet_jax.data.loader import Batch
+from svdnet_jax.data.batches import Batch
 from svdnet_jax.distributed.mesh import AXIS
 from svdnet_jax.models.svdnet import create_model, with_sync_batch_norm
-from svdnet_jax.training.eval_fn import make_eval_fn
+from svdnet_jax.training.embedding import make_eval_fn
 from svdnet_jax.training.losses import softmax
 from svdnet_jax.training.optimizer import make_optimizer, with_learning_rate
 from svdnet_jax.training.preprocess import AugmentConfig, make_preprocess

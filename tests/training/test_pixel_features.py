@@ -10,7 +10,7 @@ from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import create_model
 from svdnet_jax.retrieval.direct import between
 from svdnet_jax.retrieval.pixel_parts import pixel_parts
-from svdnet_jax.training.eval_fn import make_eval_fn
+from svdnet_jax.training.embedding import make_eval_fn
 from svdnet_jax.training.pixel_features import make_pixel_fn
 from svdnet_jax.training.state import init_state
 

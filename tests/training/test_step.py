@@ -11,7 +11,7 @@ import pytest
 
 from svdnet_jax.baselines.orthogonality import feature_spectral_difference, penalty
 from svdnet_jax.config.schema import Config, Loss, Model, Optimizer, Penalty
-from svdnet_jax.data.loader import Batch
+from svdnet_jax.data.batches import Batch
 from svdnet_jax.models.resnet import MiniResNet
 from svdnet_jax.models.svdnet import create_model
 from svdnet_jax.training.compile import step_config

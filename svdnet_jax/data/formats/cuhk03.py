@@ -21,7 +21,7 @@ from svdnet_jax.data.index import SPLITS, ImageRecord
 from svdnet_jax.data.unread import beside, by_kind
 from svdnet_jax.errors import DataError
 from svdnet_jax.matlab import read_matlab
-from svdnet_jax.outputs import working_folder
+from svdnet_jax.safe_writing import working_folder
 
 IMAGES = "cuhk-03.mat"
 

@@ -21,7 +21,7 @@ from svdnet_jax.config.schema import Synthetic
 from svdnet_jax.data.synthetic.cameras import CAMERAS, sample_cameras
 from svdnet_jax.data.synthetic.crops import Framing, render
 from svdnet_jax.data.synthetic.identities import Identity, Rng, sample_alike, sample_identity
-from svdnet_jax.outputs import working_folder
+from svdnet_jax.safe_writing import working_folder
 
 GENERATOR_VERSION = 2  # raise it whenever the same settings give other images: it names their folder
 _FOLDERS = ("bounding_box_train", "bounding_box_test", "query")

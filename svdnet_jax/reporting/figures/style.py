@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
-from svdnet_jax.outputs import write_whole
 from svdnet_jax.reporting.terminal import printable
+from svdnet_jax.safe_writing import write_whole
 
 INK = "#222222"
 FAINT = "#8a8a8a"

@@ -5,7 +5,7 @@ from small_data import SIZE, write_manifest, write_market
 
 from svdnet_jax.config.schema import Config, Eval
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.errors import ConfigError, DataError
 
 TEXT = """path,identity,camera,split

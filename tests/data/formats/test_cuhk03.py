@@ -15,7 +15,7 @@ from small_data import (
 
 from svdnet_jax.data.formats import cuhk03
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.errors import DataError
 
 cache = pytest.fixture(cache_folder)

@@ -12,7 +12,7 @@ from svdnet_jax.config import layouts
 from svdnet_jax.data.formats.detect import LAYOUTS, find_layout
 from svdnet_jax.data.formats.known import DUKE, MARKET
 from svdnet_jax.data.index import counts, refuse_strange, stamp
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.errors import DataError
 
 market = pytest.fixture(shelved_market)

@@ -10,7 +10,7 @@ from svdnet_jax.cli.check_data import main
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.holdout import hold_out
 from svdnet_jax.data.inspect import inspect
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.errors import ConfigError, DataError
 
 

@@ -5,7 +5,7 @@ from small_data import SIZE, write, write_cuhk03_cropped, write_duke, write_mark
 
 from svdnet_jax.data.formats.detect import LAYOUTS, find_layout
 from svdnet_jax.data.index import counts
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.data.types import check_identities
 from svdnet_jax.errors import DataError
 

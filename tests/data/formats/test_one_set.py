@@ -7,7 +7,7 @@ from small_data import SIZE, write_manifest
 from svdnet_jax.config.schema import Eval
 from svdnet_jax.data.formats.detect import find_layout
 from svdnet_jax.data.holdout import hold_out
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.errors import DataError
 from svdnet_jax.retrieval import Embeddings, evaluate
 from svdnet_jax.runs.dataset import count_valid

@@ -4,7 +4,7 @@ import pytest
 from small_data import SIZE, write_manifest
 
 from svdnet_jax.data.formats.detect import find_layout
-from svdnet_jax.data.load import load_dataset
+from svdnet_jax.data.reading import load_dataset
 from svdnet_jax.errors import DataError
 
 OURS = """path,identity,camera,split

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float32, PyTree, UInt8
 
-from svdnet_jax.data.loader import resize
+from svdnet_jax.data.batches import resize
 from svdnet_jax.distributed.mesh import MeshContext
 from svdnet_jax.models.svdnet import Outputs, SVDNet
 from svdnet_jax.retrieval.embed import apply_in_batches as apply_in_batches

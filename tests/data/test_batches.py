@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from svdnet_jax.config.schema import Compute, Config, Data, Optimizer
-from svdnet_jax.data.loader import Batch, make_loader, mean_image, resize
+from svdnet_jax.data.batches import Batch, make_loader, mean_image, resize
 from svdnet_jax.data.types import Split, labels
 from svdnet_jax.distributed.mesh import create_mesh, fits_on_device
 from svdnet_jax.errors import ConfigError

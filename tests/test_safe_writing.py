@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from svdnet_jax import outputs
+from svdnet_jax import safe_writing
 from svdnet_jax.cli import check_data, compare, embed, evaluate, search
 from svdnet_jax.cli.study import run
 from svdnet_jax.config.schema import Config
 from svdnet_jax.errors import ConfigError
-from svdnet_jax.outputs import refuse_inside, refuse_overwrite, write_whole
 from svdnet_jax.reporting.figures.style import save
 from svdnet_jax.retrieval.doubts import are_copies, doubts
 from svdnet_jax.retrieval.embeddings import IS_EMBEDDINGS, Embeddings
@@ -20,6 +19,7 @@ from svdnet_jax.retrieval.index import build_index, save_index
 from svdnet_jax.retrieval.metrics import evaluate as measure
 from svdnet_jax.retrieval.rerank import Rerank
 from svdnet_jax.runs.directory import open_run_dir
+from svdnet_jax.safe_writing import refuse_inside, refuse_overwrite, write_whole
 from svdnet_jax.studies import comparison, study
 
 MINE = "my work of three weeks"
@@ -104,15 +104,15 @@ def test_kinds_are_told_by_content(files, tmp_path):
     (files / "foreign.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(300))
     (files / "lines.jsonl").write_text('{"event": "start", "variant": "us"}\nrest')
     (files / "table.csv").write_text("a,b\n1,2\n")
-    assert outputs.is_figure(files / "f.png")
-    assert not outputs.is_figure(files / "foreign.png")
+    assert safe_writing.is_figure(files / "f.png")
+    assert not safe_writing.is_figure(files / "foreign.png")
     assert study.IS_LINES(files / "lines.jsonl")
     assert not study.IS_LINES(files / "mine")
     assert not study.IS_LINES(files / "f.png")
-    assert outputs.is_csv(("a", "b"))(files / "table.csv")
-    assert not outputs.is_csv(("a", "b"))(files / "mine")
-    assert outputs.is_text("three", "weeks")(files / "mine")
-    assert not outputs.is_text("three", "months")(files / "mine")
+    assert safe_writing.is_csv(("a", "b"))(files / "table.csv")
+    assert not safe_writing.is_csv(("a", "b"))(files / "mine")
+    assert safe_writing.is_text("three", "weeks")(files / "mine")
+    assert not safe_writing.is_text("three", "months")(files / "mine")
     assert search.IS_INDEX(files / "i.npz")
     assert not search.IS_INDEX(files / "g.npz")
     assert IS_EMBEDDINGS(files / "g.npz")

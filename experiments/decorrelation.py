@@ -3,8 +3,8 @@
     python -m experiments.decorrelation        or: svdnet study decorrelation
 
 Hardware and time: four to five minutes a seed on two CPU cores, built-in data. To expect: US gains
-+2.1 [-0.3, +4.5] points of mAP over the control after two rounds (docs/results.md has the tables with seeds and
-spread).
++2.6 [+0.8, +4.3] points of mAP over the control after two rounds, with the classifier turned along +6.0 [+4.3, +7.6]
+(docs/results.md has the tables with seeds and intervals).
 """
 
 import sys

@@ -2,7 +2,7 @@
 
     python -m experiments.pcanet        or: svdnet study pcanet
 
-Hardware and time: half a minute on two CPU cores, built-in data. To expect: mAP 5.7, of raw pixels 2.0
+Hardware and time: half a minute on two CPU cores, built-in data. To expect: mAP 1.6, of raw pixels 0.5
 (docs/results.md has the tables with seeds and spread).
 """
 

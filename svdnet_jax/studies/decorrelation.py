@@ -166,7 +166,14 @@ def tables(lines: summary.Lines) -> list[Table]:
     for title, records in by_title(lines, number).items():
         rounds.add_row(title, spread(summary.values(records, "correlation"), 2), *summary.compared(records))
     over = summary.difference_table(lines, pairs(lines), number, f"Less control, after round {number}")
-    return [once, less, rounds, over]
+    others = {title: (name, "us") for title, (name, control) in pairs(lines).items() if control == "none"}
+    beside = summary.difference_table(
+        lines,
+        {title: pair for title, pair in others.items() if pair[0] != "us"},
+        number,
+        f"Less US, after round {number}",
+    )
+    return [once, less, rounds, over, *([beside] if beside.row_count else [])]
 
 
 def pairs(lines: summary.Lines) -> dict[str, tuple[str, str]]:

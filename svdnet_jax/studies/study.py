@@ -135,10 +135,14 @@ def check_options(options: Options) -> None:
 
 
 def text(study: Study, lines: Lines) -> str:
-    """Returns the tables of a study, and what they rest on and do not show, as plain text of `WIDTH` columns."""
+    """Returns the tables of a study, and what they rest on and do not show, as plain text.
+
+    It has `WIDTH` columns, or as many as a table needs: a number that is cut is a wrong one.
+    """
     file = StringIO()
-    console = terminal(width=WIDTH, file=file)
     for number, table in enumerate(study.tables(lines)):
+        needed = terminal(width=10 * WIDTH).measure(table).maximum
+        console = terminal(width=max(WIDTH, needed), file=file)
         console.print("\n" * (number > 0), table, sep="", end="")
     notes = [fill(part, WIDTH) for part in (about(lines), choices(lines), study.limits) if part]
     printed = file.getvalue()

@@ -71,7 +71,8 @@ def measure(options: Options, console: Console) -> list[Record]:
 
 def by_dim(lines: summary.Lines, method: str, number: int) -> dict[int, list[Record]]:
     """Returns the lines of a round of US or the control by number of outputs, fewest first."""
-    names = {line["dim"]: line["variant"] for line in lines if line["variant"].partition("-")[0] == method}
+    trained = [line for line in lines if line["event"] == "phase" and line["variant"].partition("-")[0] == method]
+    names = {line["dim"]: line["variant"] for line in trained}
     return {dim: summary.at_round(lines, name, number) for dim, name in sorted(names.items())}
 
 

@@ -42,6 +42,7 @@ def test_the_document_is_what_the_stored_lines_say(name):
     stored = DOCS / "runs" / "paper" / f"{name}.jsonl"
     document = (DOCS / "results.md").read_text()
     assert section(document, name) == study.text(paper_tables.STUDIES[name], read_log(stored))
+    assert "…" not in section(document, name), "a number that is cut is a wrong one"
     assert (DOCS / "figures" / "paper" / f"{name}.png").exists()
 
 

@@ -3,8 +3,8 @@
     python -m experiments.control        or: svdnet study control
 
 Hardware and time: forty minutes for ten seeds and the choice of rates on two CPU cores, built-in data. To expect: RRI
-minus control is +4.0 [+3.4, +4.6] points of mAP by the embedding; +3.5 [+1.9, +5.1] with five seeds on another CPU (docs/results.md has
-the tables with seeds and intervals).
+minus control is +4.0 [+3.4, +4.6] points of mAP by the embedding; +3.5 [+1.9, +5.1] with five seeds on another
+CPU (docs/results.md has the tables with seeds and intervals).
 """
 
 import sys

@@ -9,7 +9,7 @@ same command again goes on where it was stopped. Their lines are kept in docs/ru
 docs/figures/paper. In docs/results.md the tables are replaced; what is written around them stays.
 
 On the built-in data and two idle CPU cores: control and rounds 43 minutes, rotation 45 more, decorrelation 26,
-dimensions 15, penalties 40, the other two a minute. After each run a line says how many are left and how long it takes.
+dimensions 14, penalties 33, the other two a minute. After each run a line says how many are left and how long it takes.
 """
 
 import re

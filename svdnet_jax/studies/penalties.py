@@ -49,8 +49,9 @@ SAMPLE = 64
 class Options(study.Options):
     """What to compare."""
 
-    kinds: tuple[Kind, ...] = ("soft", "coherence", "srip", "spectral-difference", "features")
-    """Penalties that begin after Step 0."""
+    kinds: tuple[Kind, ...] = ("soft", "coherence", "features")
+    """Penalties that begin after Step 0. Not given, srip and spectral-difference are left out: they ask of the singular
+    values what soft asks, and had its results."""
     from_start: tuple[Kind, ...] = ("soft",)
     """Penalties that begin with the first step, without US."""
     level: float = 1.0

@@ -137,7 +137,7 @@ def table(pairs: Sequence[Pair]) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,
     )
-    for head in ("", "base", "RRI", "control", "difference"):
+    for head in ("", "base", _name(pairs[0]), "control", "difference"):
         # The leading spaces keep columns apart; all of it fits 80 columns.
         made.add_column(head and f"  {head}", justify="right" if head else "left", no_wrap=True)
     base = [after_rounds(pair.run)[0] for pair in pairs]
@@ -146,6 +146,12 @@ def table(pairs: Sequence[Pair]) -> Table:
         values = [[100 * record[name][measure] for record in pair] for pair in last]
         made.add_row(f"{name} {measure}", *_cells(values, [100 * b[name][measure] for b in base], 1))
     return made
+
+
+def _name(pair: Pair) -> str:
+    """Returns what the runs are called: RRI is by US, as in the paper, unless another method is said."""
+    method = pair.run[0]["method"]
+    return "RRI" if method == "us" else f"RRI by {method}"
 
 
 def differences(*pairs: Pair) -> dict[str, Difference]:
@@ -234,7 +240,7 @@ def _rounds(records: Sequence[Record]) -> list[Record]:
 def rates(pair: Pair) -> str:
     """Returns the largest learning rate of the rounds of a run and of its control, as text."""
     largest = (max((r["learning_rate"] for r in _rounds(side)), default=0.0) for side in (pair.run, pair.control))
-    return "RRI {:g}, control {:g}".format(*largest)
+    return "{} {:g}, control {:g}".format(_name(pair), *largest)
 
 
 def rates_note(pairs: Sequence[Pair]) -> str:

@@ -20,7 +20,7 @@ NAMES = {"us": "RRI", "none": "control"}
 
 
 def tables(lines: summary.Lines) -> list[Table]:
-    """Returns a row for each round of RRI and of the control."""
+    """Returns a row for each round of RRI and of the control, and what RRI gains by each round."""
     heads = ("round", "S(W)", "rank-1", "mAP", "mAP_market", "pooled rank-1", "pooled mAP")
     made = summary.make_table("By round, after relaxation", heads)
     for variant, name in NAMES.items():
@@ -30,7 +30,12 @@ def tables(lines: summary.Lines) -> list[Table]:
             cells += [spread(summary.values(records, "pooled", m), 1) for m in ("rank1", "mAP")]
             title = f"{name} {number}" if number else "Step 0"
             made.add_row(title, spread(summary.values(records, "correlation"), 2), *cells)
-    return [made]
+    gains = {
+        f"round {number}": each
+        for number in range(1, summary.last_round(lines) + 1)
+        for each in summary.differences(lines, {"": ("us", "none")}, number).values()
+    }
+    return [made, *([summary.table_of(gains, summary.DIFFERENT, "RRI less control, by round")] if gains else [])]
 
 
 def figure(lines: summary.Lines) -> Figure:

@@ -53,6 +53,14 @@ def test_one_pair(tmp_path, capsys):
     assert (tmp_path / "out" / "rounds.png").exists()
 
 
+@pytest.mark.parametrize(("method", "head"), [("us", "RRI"), ("rotation", "RRI by rotation")])
+def test_the_column_of_the_runs_names_their_method(method, head, tmp_path, capsys):
+    run, control = log(tmp_path / "run.jsonl", method=method), log(tmp_path / "control.jsonl", method="none")
+    assert main(["--runs", run, "--controls", control]) == 0
+    heads = next(line for line in capsys.readouterr().out.splitlines() if "difference" in line and "control" in line)
+    assert heads.split() == ["base", *head.split(), "control", "difference"]
+
+
 def test_pairs_of_several_seeds_give_mean_and_spread(tmp_path, capsys):
     runs = [log(tmp_path / f"r{seed}", seed=seed, last=0.6 + 0.02 * seed) for seed in (0, 1)]
     controls = [log(tmp_path / f"c{seed}", method="none", seed=seed, last=0.6) for seed in (0, 1)]

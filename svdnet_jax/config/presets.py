@@ -99,6 +99,7 @@ _CPU_RESNET50 = replace(
     rri=replace(
         _SHORT_RESNET50.rri,
         learning_rates=(5e-3,),
+        evaluate_restraint=False,
         restraint=replace(_SHORT_RESNET50.rri.restraint, steps=300, milestones=(200,), freeze=("eigenlayer/*", *_LOW)),
         relaxation=replace(_SHORT_RESNET50.rri.relaxation, steps=300, milestones=(200,)),
     ),

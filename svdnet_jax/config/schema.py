@@ -103,6 +103,9 @@ class RRI:
     """When to stop before the last round: when S(W) is stable (the paper's rule; not the controls), or never."""
     tolerance: float = 0.005
     """S(W) is stable if after relaxation it rose by less than this over the round before."""
+    evaluate_restraint: bool = True
+    """Measure after restraints too. Without, only a round's last phase is measured, by which it is judged: half as many
+    images are embedded, which on a CPU takes as long as a phase."""
 
 
 @dataclass(frozen=True)

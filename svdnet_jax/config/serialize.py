@@ -24,9 +24,12 @@ PATH_FIELDS = (
     "compute.cache:",
 )
 """Beginnings of lines of `diff` that say where things lie."""
-RESUMABLE_FIELDS = (*PATH_FIELDS, "parallel:", "model.remat:", "compute.", "machines.", "log.", "log:")
-"""Those that do not make another run: where things lie, how the work is done, and what is written beside the log, a
-section that older settings lack."""
+RESUMABLE_FIELDS = (
+    *(*PATH_FIELDS, "parallel:", "model.remat:", "compute.", "machines.", "log.", "log:"),
+    "rri.evaluate_restraint:",
+)
+"""Those that do not make another run: where things lie, how the work is done, what is written beside the log (a section
+that older settings lack), and what is measured on the way."""
 
 
 def to_json(config: Config) -> dict[str, Any]:

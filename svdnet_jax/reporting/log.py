@@ -37,6 +37,8 @@ _KEYS: Mapping[str, Sequence[str]] = MappingProxyType(
     }
 )
 """What lines of each event must hold, those in sections with a dot."""
+_NOT_MEASURED = ("phase", "round", "step", "correlation")
+"""What is left of it at the end of a restraint that was not to be evaluated."""
 _TEXTS = {"dataset", "phase", "method"}
 _REPLACEMENTS = {"us": "US", "u": "U", "uvt": "UV'", "qd": "QD", "rotation": "WR", "none": "W"}
 
@@ -183,7 +185,8 @@ def check_records(path: Path, records: Sequence[Record]) -> None:
 
 def _held(record: Record) -> Iterator[tuple[str, Any]]:
     """Yields what a line holds of what it must hold, by key; None where it does not."""
-    for key in _KEYS.get(record["event"], ()):
+    event = record["event"]
+    for key in _KEYS.get(event, ()) if event != "phase" or is_measured(record) else _NOT_MEASURED:
         yield key, _at(record, key)
     if record["event"] == "phase" and "others" in record:
         others = record["others"]
@@ -218,6 +221,11 @@ def borders(records: Sequence[Record]) -> list[Record]:
         for record in records
         if record["event"] == "phase" or (record["event"] == "decorrelate" and record["method"] != "none")
     ]
+
+
+def is_measured(record: Record) -> bool:
+    """Returns whether a line about a border has loss and retrieval; one of a restraint may go without."""
+    return record.get("phase") != "restraint" or bool({"loss", "accuracy", "embedding", "pooled"} & record.keys())
 
 
 def border_name(record: Record) -> str:

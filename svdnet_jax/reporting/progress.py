@@ -23,7 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from svdnet_jax.reporting.log import Record, border_name, borders
+from svdnet_jax.reporting.log import Record, border_name, borders, is_measured
 from svdnet_jax.reporting.terminal import clock, duration, printable, say
 from svdnet_jax.training.schedule import ScheduledPhase
 
@@ -144,7 +144,10 @@ def print_table(records: Sequence[Record], console: Console, *, title: str | Non
         table.add_column(head, justify="right", no_wrap=True)
     for record in borders(records):
         decorrelated = record["event"] == "decorrelate"
-        correlation, loss = record["correlation"], record["loss"]
+        correlation, loss = record["correlation"], record.get("loss")
+        if loss is None:
+            table.add_row(border_name(record), f"{correlation:.3f}")
+            continue
         table.add_row(
             border_name(record),
             f"{correlation['after'] if decorrelated else correlation:.3f}",
@@ -195,6 +198,8 @@ def _border(record: Record) -> str:
     if record["event"] == "decorrelate" and record["method"] == "none":
         return f"{record['round']} not decorrelated: the control"
     change: Any = record["correlation"]
+    if not is_measured(record):
+        return f"{border_name(record):13} S(W) {change:.3f}  not evaluated"
     if record["event"] == "decorrelate":
         loss = record["loss"]
         figures = (

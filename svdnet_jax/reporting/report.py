@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from svdnet_jax.reporting.log import Record, after_rounds, border_name, borders, flatten, other_sets
+from svdnet_jax.reporting.log import Record, after_rounds, border_name, borders, flatten, is_measured, other_sets
 from svdnet_jax.reporting.terminal import duration, printable
 from svdnet_jax.safe_writing import write_whole
 
@@ -133,6 +133,10 @@ def _border_rows(records: Sequence[Record]) -> list[_Row]:
     """Returns S(W), loss and the measures of both embeddings, one row per border."""
     rows = []
     for record in borders(records):
+        if not is_measured(record):
+            empty = [""] * (1 + len(_EMBEDDINGS) * (len(_MEASURES) + 1))
+            rows.append(_Row(border_name(record), [f"{record['correlation']:.3f}", *empty], faint=False))
+            continue
         decorrelated = record["event"] == "decorrelate"
         correlation, loss = record["correlation"], record["loss"]
         cells = [

@@ -115,8 +115,8 @@ def tell_time(config: Config, forth: float) -> str:
         return ""
     return (
         f"About {duration(seconds)} on this machine, half or twice as much: {steps} steps of "
-        f"{config.data.batch_size} images, {forth / 1e9:.2g} billion operations an image; the lines of training say "
-        "what is left"
+        f"{config.data.batch_size} images, {forth / 1e9:.2g} billion operations an image; embedding the test images "
+        "after phases comes on top. The lines of training say what is left"
     )
 
 

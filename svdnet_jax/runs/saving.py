@@ -16,9 +16,8 @@ from svdnet_jax.runs.base_run import BaseRun
 from svdnet_jax.runs.directory import RunDir, save_eigenlayer, save_embeddings, save_identities
 from svdnet_jax.runs.evaluate import with_fingerprints
 from svdnet_jax.runs.restore import RunPosition, position_to_json
-from svdnet_jax.training.evaluation import EvalResult, by_identity
+from svdnet_jax.training.evaluation import by_identity
 from svdnet_jax.training.events import Decorrelated, PhaseEnded, Record, SaveDue
-from svdnet_jax.training.state import TrainState
 
 LATEST_OF = ("base", "relaxation", "final")
 """Phases at whose ends W is kept for the figures, beside that of the first decorrelation."""
@@ -56,13 +55,14 @@ def save_border(output: RunOutput, event: PhaseEnded | Decorrelated) -> None:
     """
     record, state = event.record, event.state
     log_record(output, record)
-    if output.log and isinstance(event, PhaseEnded):
-        save_identities(output.run_dir, record["round"], record["phase"], by_identity(event.evaluation))
+    evaluation = event.evaluation if isinstance(event, PhaseEnded) else None
+    if output.log and evaluation:
+        save_identities(output.run_dir, record["round"], record["phase"], by_identity(evaluation))
     border = record["phase"] if isinstance(event, PhaseEnded) else "decorrelate"
     if output.log and (border in LATEST_OF or (border == "decorrelate" and record["round"] == 1)):
         save_eigenlayer(output.run_dir, border, np.asarray(state.eigenlayer))
-    if output.log and isinstance(event, PhaseEnded) and border == "base" and output.config.rri.rounds:
-        query, gallery = with_fingerprints(event.evaluation.features, state, output.config)
+    if output.log and evaluation and border == "base" and output.config.rri.rounds:
+        query, gallery = with_fingerprints(evaluation.features, state, output.config)
         save_embeddings(output.run_dir, query, gallery, base=True)
 
 
@@ -81,23 +81,15 @@ def save_checkpoint(output: RunOutput, event: SaveDue) -> None:
     checkpoint.save(output.checkpoints, state, metadata, event.metrics)
 
 
-def copy_base_run(
-    output: RunOutput, base: BaseRun, start: Record, state: TrainState, evaluate: Callable[[TrainState], EvalResult]
-) -> None:
-    """Writes what an unbroken run would have in its folder when Step 0 is over.
+def copy_base_run(output: RunOutput, base: BaseRun, start: Record) -> None:
+    """Writes the lines that an unbroken run would have in its log when the steps of Step 0 are done.
 
     Args:
         output: Of the run at hand.
         base: Its base run.
         start: The `start` line of the run at hand.
-        state: Its state after Step 0.
-        evaluate: Evaluates a state on the test set.
     """
     log_record(output, {**start, "weights": base.start["weights"]})
     for record in base.steps:
         # Not shown: nobody wants to see the lines of training that is not going on.
         log_record(output, record, show=False)
-    place = {name: base.phase[name] for name in ("phase", "round", "step")}
-    output.show({"event": "working", "doing": "evaluating", **place})
-    save_border(output, PhaseEnded(base.phase, state, evaluate(state)))
-    save_checkpoint(output, SaveDue(state, 0.0, base.phase["embedding"], {}))

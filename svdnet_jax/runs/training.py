@@ -184,10 +184,10 @@ def _train(
         if output.log and task.config.log.tensorboard:
             board = event_file(run_dir.tensorboard, read_log(output.log.path))
             output = output._replace(write_event=stack.enter_context(board))
-        _log_start(output, session, start, source)
+        taken_over = _log_start(output, session, start, source)
         state, latest = start.state, None
         # Closed also where writing fails, so that the loader's thread is gone before the interpreter is.
-        with closing(_events(session, start, stop_signal)) as events:
+        with closing(_events(session, start, taken_over, stop_signal)) as events:
             for event in events:
                 match event:
                     case Working():
@@ -208,7 +208,9 @@ def _train(
     return state, latest
 
 
-def _events(session: _Session, start: Start, stop_signal: Callable[[], int]) -> Generator[Event]:
+def _events(
+    session: _Session, start: Start, taken_over: Record | None, stop_signal: Callable[[], int]
+) -> Generator[Event]:
     """Runs the loop from where the run is, with the batches from there on."""
     task, position, images = session.task, start.position, session.dataset.train
     config = task.config
@@ -224,6 +226,7 @@ def _events(session: _Session, start: Start, stop_signal: Callable[[], int]) -> 
             stop_signal=stop_signal,
             phase_seconds=position.phase_seconds,
             unreported=position.unreported,
+            taken_over=taken_over,
         )
 
 
@@ -241,19 +244,26 @@ def _open_output(
     return RunOutput(config, run_dir, saved, log, show, position)
 
 
-def _log_start(output: RunOutput, session: _Session, start: Start, source: Pretrained | BaseRun | None) -> None:
-    """Writes the `start` line of a new run, with all of a base run's, or that a run is resumed."""
+def _log_start(
+    output: RunOutput, session: _Session, start: Start, source: Pretrained | BaseRun | None
+) -> Record | None:
+    """Writes the `start` line of a new run, with the steps of a base run, or that a run is resumed.
+
+    Returns:
+        The line with which the base run ended, where a new run begins from one.
+    """
     position = start.position
     if start.resumed:
         if position.phase < len(session.task.schedule):
             log_record(output, {"event": "resume", "step": position.step})
-        return
+        return None
     weights = source if isinstance(source, Pretrained) else None
     record = start_record(output.config, session.dataset, position.data, start.state, weights)
     if isinstance(source, BaseRun):
-        copy_base_run(output, source, record, start.state, session.task.evaluate)
-    else:
-        log_record(output, record)
+        copy_base_run(output, source, record)
+        return source.phase
+    log_record(output, record)
+    return None
 
 
 def _report(session: _Session, run_dir: RunDir, state: TrainState, evaluation: EvalResult, console: Console) -> None:

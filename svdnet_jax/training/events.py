@@ -45,11 +45,12 @@ class Decorrelated(NamedTuple):
 
 
 class PhaseEnded(NamedTuple):
-    """All steps of a phase are done, and the model was evaluated."""
+    """All steps of a phase are done."""
 
     record: Record
     state: TrainState
-    evaluation: EvalResult
+    evaluation: EvalResult | None
+    """None of a restraint that is not to be evaluated."""
 
 
 class SaveDue(NamedTuple):
@@ -59,7 +60,7 @@ class SaveDue(NamedTuple):
     phase_seconds: float
     """Time that the phase of the state has taken so far."""
     metrics: Mapping[str, float] | None
-    """Retrieval by the embedding, where a phase has just ended."""
+    """Retrieval by the embedding, where a phase has just ended and was evaluated."""
     unreported: Unreported
 
 

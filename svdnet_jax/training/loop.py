@@ -108,6 +108,7 @@ def run_rri(
     stop_signal: Callable[[], int] = lambda: 0,
     phase_seconds: float = 0.0,
     unreported: Unreported | None = None,
+    taken_over: Record | None = None,
 ) -> Generator[Event]:
     """Trains from a state to the end of the schedule, or until S(W) is stable.
 
@@ -118,6 +119,7 @@ def run_rri(
         stop_signal: Returns the number of the signal that asks the run to stop, 0 if none does.
         phase_seconds: Time that the phase of ``state`` has taken before.
         unreported: Of the `SaveDue` that saved ``state``.
+        taken_over: The line with which Step 0 ended, where another run has trained it; it is the first event then.
 
     Raises:
         Stopped: `stop_signal` asked for it; the event before was a `SaveDue`.
@@ -125,6 +127,12 @@ def run_rri(
     """
     latest: EvalResult | None = None
     uncompiled = {each.call for each in task.compiled.values()}
+    if taken_over:
+        yield Working("evaluating", task.schedule[0], int(state.step))
+        latest = task.evaluate(state)
+        yield PhaseEnded(taken_over, state, latest)
+        yield SaveDue(state, 0.0, latest.embedding.metrics(), {})
+        _raise_if_asked(stop_signal, state)
     while (index := int(state.cursor.phase)) < len(task.schedule):
         phase = task.schedule[index]
         if phase.kind == "restraint" and int(state.cursor.step) == 0:
@@ -137,11 +145,12 @@ def run_rri(
         started = time.monotonic() - phase_seconds
         state = yield from _train_phase(state, phase, task, loader, stop_signal, started, unreported or {}, uncompiled)
         phase_seconds, unreported = time.monotonic() - started, None
-        yield Working("evaluating", phase, phase.end)
-        latest = task.evaluate(state)
+        if phase.kind != "restraint" or task.config.rri.evaluate_restraint:
+            yield Working("evaluating", phase, phase.end)
+            latest = task.evaluate(state)
         yield PhaseEnded(_phase_record(phase, state, latest, phase_seconds), state, latest)
-        state, phase_seconds = _begin_next(state, index, latest, task), 0.0
-        yield SaveDue(state, phase_seconds, latest.embedding.metrics(), {})
+        state, phase_seconds = _begin_next(state, index, task), 0.0
+        yield SaveDue(state, phase_seconds, latest.embedding.metrics() if latest else None, {})
         _raise_if_asked(stop_signal, state)
 
 
@@ -212,9 +221,9 @@ def is_stable(before: float, after: float, rri: RRI) -> bool:
     return rri.stop == "stable" and rri.method not in ("none", "rotation") and after - before < rri.tolerance
 
 
-def _begin_next(state: TrainState, index: int, evaluation: EvalResult, task: Task) -> TrainState:
+def _begin_next(state: TrainState, index: int, task: Task) -> TrainState:
     """Returns the state at the start of the next phase; at the end of the schedule if S(W) is stable."""
-    phase, S = task.schedule[index], evaluation.correlation
+    phase, S = task.schedule[index], float(eigenlayer.correlation(state.eigenlayer))
     stable = phase.kind == "relaxation" and is_stable(float(state.cursor.correlation), S, task.config.rri)
     following = len(task.schedule) if stable else index + 1
     # The stopping rule compares the ends of relaxations; in a restraint S(W) is what the decorrelation made it.
@@ -256,22 +265,29 @@ def _decorrelation_record(phase: ScheduledPhase, state: TrainState, before: Eval
     }
 
 
-def _phase_record(phase: ScheduledPhase, state: TrainState, evaluation: EvalResult, seconds: float) -> Record:
-    others = {
-        name: {kind: report.metrics() for kind, report in reports.items()}
-        for name, reports in evaluation.others.items()
-    }
+def _phase_record(phase: ScheduledPhase, state: TrainState, evaluation: EvalResult | None, seconds: float) -> Record:
     return {
         "event": "phase",
         "phase": phase.kind,
         "round": phase.round,
         "step": int(state.step),
+        "correlation": float(eigenlayer.correlation(state.eigenlayer)),
+        "seconds": seconds,
+        "spectrum": np.asarray(eigenlayer.spectrum(state.eigenlayer)).tolist(),
+        **(_measured(evaluation) if evaluation else {}),
+    }
+
+
+def _measured(evaluation: EvalResult) -> Record:
+    """Returns what a line has of a model that was evaluated."""
+    others = {
+        name: {kind: report.metrics() for kind, report in reports.items()}
+        for name, reports in evaluation.others.items()
+    }
+    return {
         "loss": evaluation.loss,
         "accuracy": evaluation.accuracy,
-        "correlation": evaluation.correlation,
-        "seconds": seconds,
         "embedding": evaluation.embedding.metrics(),
         "pooled": evaluation.pooled.metrics(),
-        "spectrum": evaluation.spectrum.tolist(),
         **({"others": others} if others else {}),
     }

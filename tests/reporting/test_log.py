@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from svdnet_jax.errors import LogError
-from svdnet_jax.reporting.log import after_rounds, border_name, borders, check_records, open_log, other_sets, read_log
+from svdnet_jax.reporting.log import (
+    after_rounds,
+    border_name,
+    borders,
+    check_records,
+    is_measured,
+    open_log,
+    other_sets,
+    read_log,
+)
 
 
 def write_all(path, records):
@@ -161,7 +170,7 @@ def test_a_broken_line_is_named_with_file_and_number(tmp_path, line, reason):
 def with_others(records, others):
     start, *rest = records
     rest = [record | ({"others": others} if record["event"] == "phase" else {}) for record in rest]
-    return [start | {"dataset": "market", "seed": 0}, *rest]
+    return [start, *rest]
 
 
 def test_lines_on_further_test_sets_have_their_numbers(tmp_path):
@@ -180,6 +189,18 @@ def test_lines_on_further_test_sets_have_their_numbers(tmp_path):
 def test_damaged_lines_on_further_test_sets_are_refused(others, tmp_path):
     with pytest.raises(LogError, match="a line `phase` has no (others|embedding.rank1 on duke) that can be used"):
         check_records(tmp_path, with_others(fake_run(rounds=1), others))
+
+
+def test_a_restraint_may_go_without_an_evaluation_and_nothing_else_may(tmp_path):
+    records = fake_run(rounds=1, evaluate_restraint=False)
+    check_records(tmp_path, records)
+    place = next(n for n, r in enumerate(records) if not is_measured(r))
+    for damaged in ({**records[place], "loss": 1.0}, {**records[place], "phase": "relaxation"}):
+        with pytest.raises(LogError, match="a line `phase` has no"):
+            check_records(tmp_path, [*records[:place], damaged, *records[place + 1 :]])
+    steps = [{k: v for k, v in r.items() if r["event"] != "step" or k not in ("loss", "accuracy")} for r in records]
+    with pytest.raises(LogError, match="a line `step` has no loss"):
+        check_records(tmp_path, steps)
 
 
 def test_borders_and_their_names():

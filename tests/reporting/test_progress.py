@@ -224,6 +224,19 @@ def test_the_table_holds_the_numbers_of_every_border():
     assert heads[-9:] == ["phase", "S(W)", "loss", *["rank-1", "mAP", "mAP_market"] * 2]
 
 
+def test_a_restraint_that_was_not_evaluated_has_its_line_and_its_row():
+    console, run = plain(), fake_run(rounds=1, evaluate_restraint=False)
+    with progress(plan(rounds=1), console) as show:
+        for record in run:
+            show(record)
+    assert "1 restraint   S(W) 1.000  not evaluated" in lines_of(console)
+    console = plain()
+    print_table(run, console)
+    rows = {" ".join(line.split()[:2]): line.split()[2:] for line in lines_of(console)}
+    assert rows["1 restraint"] == ["1.000"]
+    assert len(rows["1 relaxation"]) == 8
+
+
 @pytest.mark.parametrize("loss", [0.1, 12.3456])
 def test_the_table_fits_in_eighty_columns_uncut(loss):
     base = next(r for r in fake_run() if r["event"] == "phase")

@@ -107,6 +107,12 @@ def test_the_table_holds_the_numbers_of_every_border(written):
     assert numbers["embedding.rank5"] == ["82.3 %"]
 
 
+def test_a_restraint_that_was_not_evaluated_has_a_row_with_its_correlation(written):
+    rows = {row[0]: row[1:] for row in Page(written(fake_run(rounds=2, evaluate_restraint=False))[0]).rows}
+    assert rows["2 restraint"] == ["1.000", *[""] * 7]
+    assert rows["2 relaxation"][1] == "0.073"
+
+
 def test_further_test_sets_have_a_table_each(written):
     measured = {name: {"rank1": 0.125, "mAP": 0.25, "mAP_market": 0.375} for name in ("embedding", "pooled")}
     records = [

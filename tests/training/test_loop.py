@@ -83,7 +83,9 @@ def start(config, workbench, phase=0):
     )
 
 
-def go(config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, unreported=None, working=None):
+def go(
+    config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, unreported=None, working=None, base=None
+):
     """Runs to the end; the final state and all records with the states they were made from."""
     _, by_kind, look = workbench
     seen = []
@@ -95,7 +97,7 @@ def go(config, workbench, dataset, state, save=lambda *a: None, stop=lambda: 0, 
     )
     task = Task(config, build_schedule(config), by_kind, look, steps)
     with closing(samples.batches):
-        for event in run_rri(state, task, samples, stop_signal=stop, unreported=unreported):
+        for event in run_rri(state, task, samples, stop_signal=stop, unreported=unreported, taken_over=base):
             if isinstance(event, Working):
                 working.append(tuple(event.record.values())[1:])
             elif isinstance(event, SaveDue):
@@ -254,6 +256,35 @@ def test_what_takes_long_is_said_before_it_begins(config, workbench, dataset):
         ("evaluating", "restraint", 2, 16),
         ("evaluating", "relaxation", 2, 20),
     ]
+
+
+NOT_MEASURED = ("loss", "accuracy", "embedding", "pooled")
+
+
+def test_a_restraint_that_is_not_evaluated_changes_nothing_else(unbroken, config, workbench, dataset):
+    said = []
+    quick = dataclasses.replace(config, rri=dataclasses.replace(config.rri, evaluate_restraint=False))
+    final, seen = go(quick, workbench, dataset, start(quick, workbench), working=said)
+    for (ours, _), (theirs, _) in zip(seen, unbroken[1], strict=True):
+        restraint = ours["event"] == "phase" and ours["phase"] == "restraint"
+        assert ours == {k: v for k, v in theirs.items() if not (restraint and k in NOT_MEASURED)}
+    chex.assert_trees_all_equal(final.params, unbroken[0].params)
+    assert [step for doing, *_, step in said if doing == "evaluating"] == [4, 4, 12, 12, 20]
+
+
+def test_a_step_0_that_was_taken_over_is_embedded_once(unbroken, config, workbench, dataset):
+    """For its line and for the first replacement of W, whose features are the same."""
+    embedded = []
+
+    def look(state, before=None):
+        embedded.append(before is None)
+        return workbench[2](state, before=before)
+
+    line = {"event": "phase", "phase": "base", "round": 0, "step": 0}
+    _, seen = go(config, (*workbench[:2], look), dataset, start(config, workbench, phase=1), base=line)
+    assert seen[0][0] == line
+    assert seen[1][0]["event"] == "decorrelate"
+    assert embedded == [True, False, True, True, False, True, True]
 
 
 class Stop(Exception):

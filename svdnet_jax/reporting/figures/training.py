@@ -177,7 +177,7 @@ def _series(records: Sequence[Record], name: str, events: tuple[str, ...]) -> tu
     """Returns steps and values; a decorrelation gives two at one step, so its jump is upright."""
     points: list[tuple[int, float]] = []
     for record in records:
-        if record["event"] in events:
+        if record["event"] in events and name in record:
             points.append((record["step"], record[name]))
         elif record["event"] == "decorrelate":
             points += [(record["step"], record[name][when]) for when in ("before", "after")]

@@ -11,6 +11,7 @@ _LINE = re.compile(r"^\s+(?:ROOT )?%?(\S+) = (.*?) ([a-z][a-z0-9-]*)\((.*)$")
 _HEAD = re.compile(r"^(?:ENTRY )?%?([\w.-]+) .*\{$")
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all"}
 """Instructions that move nothing by themselves."""
+_SLICES = ("slice", "dynamic-slice")
 _COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 
 
@@ -82,6 +83,9 @@ def work_of(step: Sequence[Instruction], ignored: int = 0) -> Work:
         if each.op in _FREE:
             continue
         read = sum(sizes.get(name, 0) for name in each.operands if sizes.get(name, 0) != ignored or not ignored)
+        if each.op in _SLICES or each.name.startswith(tuple(f"wrapped_{op}" for op in _SLICES)):
+            # A part of one array, such as a weight's gradient in the buffer of all that were reduced together.
+            read = each.size
         moved += each.size + read
         copies += each.op in ("copy", "transpose")
         if each.op.removesuffix("-start") in _COLLECTIVES:

@@ -41,6 +41,14 @@ def test_bytes_collectives_and_copies_are_those_of_the_step():
     assert hlo.work_of(hlo.step_of(found)).moved == work.moved + 200
 
 
+@pytest.mark.parametrize("part", ["slice(%sum), slice={[0:2], [0:8]}", "fusion(%sum), kind=kLoop, calls=%fused"])
+def test_a_part_of_an_array_is_read_and_not_all_of_it(part):
+    """Such as the gradient of one weight in the buffer of those that were reduced together."""
+    text = TEXT.replace("  ROOT %out", f"  %wrapped_slice.7 = f32[2,8]{{1,0}} {part}\n  ROOT %out")
+    more, less = (hlo.work_of(hlo.step_of(hlo.computations(each))).moved for each in (text, TEXT))
+    assert more - less == 2 * 64
+
+
 def test_sizes_are_those_of_all_shapes_in_a_tuple():
     assert hlo.size_of("(f32[2,3]{1,0}, /*index=5*/bf16[7]{0}, pred[])") == 24 + 14 + 1
 

@@ -5,8 +5,9 @@
     python -m benchmarks.ahead_of_time --table                             draws docs/devices.md's table anew
 
 Nothing is run. Memory is the compiler's; bytes a step are those of operands and results of all instructions of a step,
-as if no cache kept any, and `benchmarks.least` counts what they must be; the time is the larger of operations and bytes
-over the device's published rates, which a run cannot beat. A program takes half a minute (H100) to three minutes (TPU)
+as if no cache kept any, and `benchmarks.least` counts what they must be. A TPU's compiler keeps arrays on the chip from
+one instruction to the next: those are not counted, so it may move less than that. The time is the larger of operations
+and bytes over the device's published rates, which a run cannot beat. A program takes half a minute (H100) to three minutes (TPU)
 on two CPU cores, the largest batch some five times that.
 """
 

@@ -49,6 +49,25 @@ def test_a_part_of_an_array_is_read_and_not_all_of_it(part):
     assert more - less == 2 * 64
 
 
+TPU = """HloModule jit_call
+
+ENTRY %main (a: f32[4,8]) -> f32[4,8] {
+  %a = f32[4,8]{1,0:T(8,128)} parameter(0)
+  %copy-start.1 = (f32[4,8]{1,0:T(8,128)S(1)}, f32[4,8]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%a)
+  %copy-done.1 = f32[4,8]{1,0:T(8,128)S(1)} copy-done(%copy-start.1)
+  %slice-start.1 = ((f32[4,8]{1,0:T(8,128)}), f32[2,8]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%a), slice={}
+  %slice-done.1 = f32[2,8]{1,0:T(8,128)S(1)} slice-done(%slice-start.1)
+  ROOT %sum = f32[4,8]{1,0:T(8,128)} fusion(%copy-done.1, %slice-done.1), kind=kOutput, calls=%fused
+}
+"""
+
+
+def test_what_stays_on_a_tpus_chip_is_not_moved_and_a_prefetch_is_counted_once():
+    """The array and a half of it are read into the chip's memory; the sum alone is written to the main one."""
+    assert hlo.work_of(hlo.step_of(hlo.computations(TPU))).moved == 128 + 64 + 128
+    assert hlo.size_of("(f32[2]{0:T(128)}, bf16[3]{0:T(128)S(1)})", on_chip=False) == 8
+
+
 def test_sizes_are_those_of_all_shapes_in_a_tuple():
     assert hlo.size_of("(f32[2,3]{1,0}, /*index=5*/bf16[7]{0}, pred[])") == 24 + 14 + 1
 

@@ -7,8 +7,8 @@
 Nothing is run. Memory is the compiler's; bytes a step are those of operands and results of all instructions of a step,
 as if no cache kept any, and `benchmarks.least` counts what they must be. A TPU's compiler keeps arrays on the chip from
 one instruction to the next: those are not counted, so it may move less than that. The time is the larger of operations
-and bytes over the device's published rates, which a run cannot beat. A program takes half a minute (H100) to three minutes (TPU)
-on two CPU cores, the largest batch some five times that.
+and bytes over the device's published rates, which a run cannot beat. A program takes half a minute (H100) to three
+minutes (TPU) on two CPU cores, the largest batch some five times that.
 """
 
 import argparse

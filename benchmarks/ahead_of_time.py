@@ -114,10 +114,15 @@ def row(line: Mapping[str, Any]) -> str:
     notes += ["the largest that fits"] if line.get("largest") else []
     times = f"{line['moved'] / line['least']:.2f}" if line.get("least") else ""
     collectives = f"{line['collectives']}, {line['collective_bytes'] / 1e6:.1f} MB" if line["collectives"] else "none"
+    speed = float(f"{line['batch'] / bound:.3g}")  # three digits that count
     return (
-        f"| {name} | {line['compile_s']:.0f} | {needed(line) / 1e9:.1f} | {line['moved'] / 1e9:.1f} "
-        f"| {times} | {1000 * bound:.1f} | {line['batch'] / bound:.0f} | {collectives} | {'; '.join(notes)} |"
+        f"| {name} | {line['compile_s']:.0f} | {_short(needed(line) / 1e9)} | {_short(line['moved'] / 1e9)} "
+        f"| {times} | {_short(1000 * bound)} | {speed:.0f} | {collectives} | {'; '.join(notes)} |"
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def table(lines: list[dict[str, Any]]) -> str:

@@ -49,8 +49,6 @@ class EvalResult:
     """Share of those images given their own identity."""
     correlation: float
     """S(W)."""
-    spectrum: Float[np.ndarray, " D"]
-    """Singular values of W."""
     embedding: Report
     """Retrieval by the Eigenlayer's output."""
     pooled: Report
@@ -119,7 +117,6 @@ def _evaluated(
         loss=loss,
         accuracy=accuracy,
         correlation=float(eigenlayer.correlation(state.eigenlayer)),
-        spectrum=np.asarray(eigenlayer.spectrum(state.eigenlayer)),
         embedding=measured("embedding"),
         pooled=before.pooled if before else measured("pooled"),
         features=Features(trained, query, gallery),

@@ -148,8 +148,9 @@ def run_rri(
         if phase.kind != "restraint" or task.config.rri.evaluate_restraint:
             yield Working("evaluating", phase, phase.end)
             latest = task.evaluate(state)
-        yield PhaseEnded(_phase_record(phase, state, latest, phase_seconds), state, latest)
-        state, phase_seconds = _begin_next(state, index, task), 0.0
+        record = _phase_record(phase, state, latest, phase_seconds)
+        yield PhaseEnded(record, state, latest)
+        state, phase_seconds = _begin_next(state, index, record["correlation"], task), 0.0
         yield SaveDue(state, phase_seconds, latest.embedding.metrics() if latest else None, {})
         _raise_if_asked(stop_signal, state)
 
@@ -221,9 +222,9 @@ def is_stable(before: float, after: float, rri: RRI) -> bool:
     return rri.stop == "stable" and rri.method not in ("none", "rotation") and after - before < rri.tolerance
 
 
-def _begin_next(state: TrainState, index: int, task: Task) -> TrainState:
+def _begin_next(state: TrainState, index: int, S: float, task: Task) -> TrainState:
     """Returns the state at the start of the next phase; at the end of the schedule if S(W) is stable."""
-    phase, S = task.schedule[index], float(eigenlayer.correlation(state.eigenlayer))
+    phase = task.schedule[index]
     stable = phase.kind == "relaxation" and is_stable(float(state.cursor.correlation), S, task.config.rri)
     following = len(task.schedule) if stable else index + 1
     # The stopping rule compares the ends of relaxations; in a restraint S(W) is what the decorrelation made it.
@@ -271,7 +272,7 @@ def _phase_record(phase: ScheduledPhase, state: TrainState, evaluation: EvalResu
         "phase": phase.kind,
         "round": phase.round,
         "step": int(state.step),
-        "correlation": float(eigenlayer.correlation(state.eigenlayer)),
+        "correlation": evaluation.correlation if evaluation else float(eigenlayer.correlation(state.eigenlayer)),
         "seconds": seconds,
         "spectrum": np.asarray(eigenlayer.spectrum(state.eigenlayer)).tolist(),
         **(_measured(evaluation) if evaluation else {}),

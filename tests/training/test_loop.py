@@ -141,6 +141,14 @@ def test_phases_come_in_order_with_all_their_steps(unbroken):
     assert int(final.cursor.phase) == 5
 
 
+def test_lines_of_phases_have_the_correlation_and_the_singular_values_of_their_weight(unbroken):
+    for record, state in borders(unbroken[1]):
+        W = np.asarray(state.eigenlayer)
+        gram = np.abs(W.T @ W)
+        assert record["correlation"] == pytest.approx(np.trace(gram) / gram.sum(), rel=1e-5)
+        np.testing.assert_allclose(record["spectrum"], np.linalg.svd(W, compute_uv=False), rtol=1e-5, atol=1e-6)
+
+
 def test_learning_rates_follow_rounds_and_milestones(unbroken):
     steps = {r["step"]: r["learning_rate"] for r, _ in unbroken[1] if r["event"] == "step"}
     expected = {

@@ -26,7 +26,7 @@ FORMAT = 2
 """Raised whenever the same image files give other pixels: in format 1 pictures were not turned upright, gray of 16 bits
 was clipped, and other sizes were resized by Pillow."""
 FILE = "dataset.json"
-REMEDY = "prepare it again (`svdnet check-data` does)"
+REMEDY = "prepare it again (the help of `svdnet check-data` says how)"
 
 
 class Rows(NamedTuple):

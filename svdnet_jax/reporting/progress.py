@@ -144,10 +144,10 @@ def print_table(records: Sequence[Record], console: Console, *, title: str | Non
         table.add_column(head, justify="right", no_wrap=True)
     for record in borders(records):
         decorrelated = record["event"] == "decorrelate"
-        correlation, loss = record["correlation"], record.get("loss")
-        if loss is None:
-            table.add_row(border_name(record), f"{correlation:.3f}")
+        if not is_measured(record):
+            table.add_row(border_name(record), f"{record['correlation']:.3f}")
             continue
+        correlation, loss = record["correlation"], record["loss"]
         table.add_row(
             border_name(record),
             f"{correlation['after'] if decorrelated else correlation:.3f}",

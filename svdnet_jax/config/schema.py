@@ -104,8 +104,8 @@ class RRI:
     tolerance: float = 0.005
     """S(W) is stable if after relaxation it rose by less than this over the round before."""
     evaluate_restraint: bool = True
-    """Measure retrieval after restraints too. Without, only a round's last phase is measured, by which it is judged, and
-    half as many test images are embedded."""
+    """Measure retrieval after restraints too. Without, only a round's last phase is measured, by which it is judged,
+    and half as many test images are embedded."""
 
 
 @dataclass(frozen=True)
